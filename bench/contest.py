@@ -1,0 +1,165 @@
+"""Runs engines against each other: worker processes, agreement, and timings that alternate.
+
+Owns how a comparison is made fair: each contestant in its own process, with its own number of
+threads; all checked to compute the same losses; rivals represented by whichever of their variants
+and thread counts is fastest; and all timed in turn, in one run, so that a busy moment of the
+machine falls on everybody.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import engines
+from cases import BENCH, Case, make_problem
+
+START_TOLERANCE = 1e-5  # relative, of the first loss, against NumPy in float64
+STEPS_TOLERANCE = (
+    2e-3  # the same after a few steps of Adam, which magnifies what float32 rounds off
+)
+SETTLE = (
+    0.15  # seconds: BLAS threads spin for a while after work, and would take the next one's cores
+)
+BLAS_CHOICES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # rivals choose their own kernels
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "LAMELLA_NUM_THREADS",
+)
+
+
+class ContestError(Exception):
+    """A contestant failed, or computes something else than the others."""
+
+
+@dataclass
+class Contestant:
+    """One engine, one variant, one number of threads ("auto": it decides), one process."""
+
+    engine: str
+    variant: str
+    threads: str
+    times: list[float] = field(default_factory=list)  # seconds of each call of the present case
+    losses: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Start the process."""
+        self.process = subprocess.Popen(
+            [sys.executable, str(BENCH / "worker.py"), self.engine, self.variant, self.threads],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=worker_environment(self.threads),
+            cwd=BENCH,
+        )
+
+    def __str__(self) -> str:
+        """Name the contestant in messages."""
+        plural = "" if self.threads == "1" else "s"
+        return f"{self.engine} {self.variant}, {self.threads} thread{plural}"
+
+    def ask(self, **command: Any) -> dict[str, Any]:
+        """Send one command and wait for its answer; raises ContestError for an error."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write(json.dumps(command) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise ContestError(f"{self}: its process ended with status {self.process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise ContestError(f"{self}: {answer['error']}")
+        return answer
+
+    def prepare(self, case: Case) -> None:
+        """Set the case up, note the losses, and make one whole call to warm up and compile."""
+        self.times = []
+        self.ask(do="load", case=case.name)
+        before, after = self.ask(do="check")["losses"]
+        self.losses = before, after
+        self.ask(do="time", seconds=1e-9)
+
+    def turn(self, seconds: float) -> None:
+        """Take one turn of timed calls."""
+        time.sleep(SETTLE)
+        self.times += self.ask(do="time", seconds=seconds)["times"]
+
+    def median(self) -> float:
+        """Return the median seconds of a call."""
+        return statistics.median(self.times)
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.terminate()
+        self.process.wait()
+
+
+def worker_environment(threads: str) -> dict[str, str]:
+    """Return a worker's environment: its number of threads, no choices made for its BLAS."""
+    environment = {k: v for k, v in os.environ.items() if k not in BLAS_CHOICES + THREAD_VARIABLES}
+    if threads != "auto":
+        environment |= dict.fromkeys(THREAD_VARIABLES, threads)
+    return environment
+
+
+def enter(names: Iterable[str]) -> list[Contestant]:
+    """Start every contestant of the named engines, each variant with one thread and with two."""
+    return [
+        Contestant(name, variant, threads)
+        for name in names
+        for variant in engines.ENGINES[name].variants
+        for threads in engines.ENGINES[name].threads
+    ]
+
+
+def check_agreement(case: Case, contestants: list[Contestant]) -> None:
+    """Hold every contestant's losses to those of NumPy in float64."""
+    oracle = engines.make("numpy", make_problem(case, "float64"), "plain", None)
+    expected = engines.first_losses(oracle, case)
+    for contestant in contestants:
+        assert contestant.losses is not None
+        for got, want, tolerance in zip(
+            contestant.losses, expected, (START_TOLERANCE, STEPS_TOLERANCE), strict=True
+        ):
+            if not abs(got - want) <= tolerance * abs(want):
+                raise ContestError(f"{contestant}: {case.name}: loss {got}, expected {want}")
+
+
+def alternate(contestants: list[Contestant], rounds: int, seconds: float) -> None:
+    """Give each contestant a turn in every round, starting with another one each time."""
+    for number in range(rounds):
+        first = number % len(contestants)
+        for contestant in contestants[first:] + contestants[:first]:
+            contestant.turn(seconds)
+
+
+def hold(
+    case: Case, contestants: list[Contestant], rounds: int, seconds: float
+) -> list[Contestant]:
+    """Run one case; return its finalists: all of ours, and of each rival the fastest.
+
+    The heats that choose a rival's best variant and threads do not count in the final.
+    """
+    for contestant in contestants:
+        contestant.prepare(case)
+    check_agreement(case, contestants)
+    rivals = [c for c in contestants if c.engine != engines.OURS]
+    alternate(rivals, 3, seconds / 2)
+    finalists = [c for c in contestants if c.engine == engines.OURS]
+    for name in dict.fromkeys(c.engine for c in rivals):
+        finalists.append(min((c for c in rivals if c.engine == name), key=Contestant.median))
+    for finalist in finalists:
+        finalist.times = []
+    alternate(finalists, rounds, seconds)
+    return finalists

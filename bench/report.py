@@ -1,0 +1,177 @@
+"""The table of a run, and its record in results/: JSON with every sample, Markdown to read."""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import engines
+from cases import BENCH, Case
+from contest import Contestant
+
+PACKAGES = ("lamella", "numpy", "jax", "jaxlib", "scikit-learn", "torch")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one finalist measured on a case: microseconds a step, a number for each timed call."""
+
+    engine: str
+    variant: str
+    threads: str
+    median: float
+    samples: list[float]
+    losses: list[float]
+
+    @classmethod
+    def of(cls, contestant: Contestant, case: Case) -> "Timing":
+        """Take a finalist's times."""
+        scale = 1e6 / case.steps
+        return cls(
+            contestant.engine,
+            contestant.variant,
+            contestant.threads,
+            contestant.median() * scale,
+            [time * scale for time in contestant.times],
+            list(contestant.losses or ()),
+        )
+
+
+@dataclass(frozen=True)
+class Result:
+    """A case with the timings of its finalists."""
+
+    case: Case
+    timings: list[Timing]
+
+    def ours(self, threads: str) -> Timing | None:
+        """Return Lamella's timing with "1", "2" or "auto" threads."""
+        return next(
+            (t for t in self.timings if t.engine == engines.OURS and t.threads == threads), None
+        )
+
+    def rival(self, name: str) -> Timing | None:
+        """Return a rival's timing."""
+        return next((t for t in self.timings if t.engine == name), None)
+
+    def ratio(self) -> float | None:
+        """Return how many times faster Lamella, choosing its threads, is than the fastest rival."""
+        ours, rivals = (
+            self.ours("auto"),
+            [t.median for t in self.timings if t.engine != engines.OURS],
+        )
+        return min(rivals) / ours.median if ours and rivals else None
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return the CPU, its cores, the present load, and the versions of what is measured."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].split(":", 1)[1].strip() if names else model
+    machine: dict[str, Any] = {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "load": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := installed_version(name))},
+    }
+    if engines.ENGINES[engines.OURS].installed:
+        from lamella import _core
+
+        machine["isa"] = _core.info()["isa"]
+    return machine
+
+
+def installed_version(package: str) -> str | None:
+    """Return a distribution's version, or None where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def table(results: Sequence[Result]) -> list[list[str]]:
+    """Return the rows of the table, its head first."""
+    rivals = [name for name in engines.RIVALS if any(result.rival(name) for result in results)]
+    head = ["case", "layers, batch", "lamella 1", "lamella 2", "lamella auto", *rivals, "ratio"]
+    return [head] + [row(result, rivals) for result in results]
+
+
+def row(result: Result, rivals: Sequence[str]) -> list[str]:
+    """Return one case's row: microseconds a step, and the ratio to the fastest rival."""
+    case, ratio = result.case, result.ratio()
+    ours = [cell(result.ours(threads)) for threads in ("1", "2", "auto")]
+    theirs = [cell(result.rival(name), detail=True) for name in rivals]
+    verdict = "" if ratio is None else f"{ratio:.2f}x"
+    return [case.name, f"{case.shape}, {case.batch}", *ours, *theirs, verdict]
+
+
+def cell(timing: Timing | None, detail: bool = False) -> str:
+    """Write a median; for a rival also what served it best."""
+    if timing is None:
+        return "-"
+    digits = 2 if timing.median < 10 else 1 if timing.median < 100 else 0
+    choice = (
+        timing.threads
+        if len(engines.ENGINES[timing.engine].variants) == 1
+        else (f"{timing.variant} {timing.threads}")
+    )
+    return f"{timing.median:.{digits}f}" + (f" ({choice})" if detail else "")
+
+
+def as_markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Write rows as a Markdown table, padded so that it reads as text too."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) + " |" for r in rows
+    ]
+    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(lines)
+
+
+def describe(machine: dict[str, Any]) -> str:
+    """Write the machine and the versions as a line."""
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    kernels = f", Lamella's kernels {machine['isa']}" if "isa" in machine else ""
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores{kernels}; load {machine['load']} "
+        f"at the start; Python {machine['python']}, {packages}"
+    )
+
+
+LEGEND = (
+    "Microseconds a training step (Adam), medians of calls that alternated in one run; in brackets "
+    "the variant and the number of threads that served a rival best. Ratio: the fastest rival over "
+    "Lamella with its own choice of threads."
+)
+
+
+def save(results: Sequence[Result], machine: dict[str, Any], began: datetime, rounds: int) -> Path:
+    """Write results/DATE-CPU.json and .md; return the Markdown's path."""
+    slug = "-".join("".join(c if c.isalnum() or c == "." else " " for c in machine["cpu"]).split())
+    path = BENCH / "results" / f"{began:%Y-%m-%d}-{slug}.md"
+    record = {
+        "began": began.isoformat(timespec="seconds"),
+        "rounds": rounds,
+        "machine": machine,
+        "results": [
+            {"case": vars(r.case), "ratio": r.ratio(), "timings": [vars(t) for t in r.timings]}
+            for r in results
+        ],
+    }
+    path.with_suffix(".json").write_text(json.dumps(record, indent=1, default=list) + "\n")
+    parts = (f"# {began:%Y-%m-%d}", LEGEND, as_markdown(table(results)), describe(machine) + ".")
+    path.write_text("\n\n".join(parts) + "\n")
+    return path
+
+
+def now() -> datetime:
+    """Return the time in UTC."""
+    return datetime.now(UTC)

@@ -1,0 +1,41 @@
+"""Lamella's cases under pytest-benchmark, and the agreement that makes a comparison fair.
+
+`pytest bench` times whole calls; with ``--benchmark-disable`` each runs once, as a test.
+"""
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+import engines
+from cases import Case, load_cases, make_problem, parse_layers
+from contest import START_TOLERANCE, STEPS_TOLERANCE
+
+CASES = load_cases()
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    """Give every case of cases.toml."""
+    return CASES[request.param]
+
+
+def test_step(case: Case, benchmark: BenchmarkFixture) -> None:
+    engine = engines.make(engines.OURS, make_problem(case), "fit", None)
+    benchmark.extra_info["steps"] = case.steps
+    benchmark.pedantic(
+        engine.train, (case.batches, case.epochs), setup=engine.restart, rounds=9, warmup_rounds=1
+    )
+
+
+def test_lamella_and_numpy_compute_the_same_losses(case: Case) -> None:
+    ours = engines.make(engines.OURS, make_problem(case), "fit", None)
+    oracle = engines.make("numpy", make_problem(case, "float64"), "plain", None)
+    start, later = engines.first_losses(oracle, case)
+    assert engines.first_losses(ours, case) == (
+        pytest.approx(start, rel=START_TOLERANCE),
+        pytest.approx(later, rel=STEPS_TOLERANCE),
+    )
+
+
+def test_widths_in_brackets_are_repeated() -> None:
+    assert parse_layers("3-(4x5)-1") == (3, 4, 4, 4, 4, 4, 1)
