@@ -1,0 +1,80 @@
+# Everything that people do with the source tree. Needs Python >= 3.11, Rust (cargo) and make; each command
+# makes the virtual environment it needs under .venv/, with the versions of requirements.lock.
+
+PYTHON ?= python3
+VENV := .venv
+WHEELS := $(VENV)/wheels
+BUILT := $(WHEELS)/built
+PIP = bin/python -m pip --disable-pip-version-check install --quiet --constraint requirements.lock
+export PIP_NO_INPUT = 1
+
+# What the wheel is made of. Directories are listed too, so that a file taken away is noticed.
+SOURCES := pyproject.toml Cargo.toml Cargo.lock README.md LICENSE \
+	$(shell find rust python -name __pycache__ -prune -o -not -name '*.so' -print)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo info test test-rust test-python bench lint lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/demo/ready ## train on handwritten digits, compare with plain NumPy, draw the curve
+	$(VENV)/demo/bin/python -m lamella demo $(ARGS)
+
+info: $(VENV)/demo/ready ## show version, CPU features, kernels and threads
+	$(VENV)/demo/bin/python -m lamella info
+
+test: test-rust test-python ## run all tests
+
+test-rust: ## run the tests of the Rust core, without Python
+	cargo test --locked --no-default-features
+
+test-python: $(VENV)/test/ready ## run the tests of the package and of the benchmark's engines
+	$(VENV)/test/bin/python -m pytest --benchmark-disable $(ARGS) tests bench
+
+bench: $(VENV)/bench/ready ## time Lamella against NumPy, JAX and scikit-learn (ARGS="--quick")
+	$(VENV)/bench/bin/python bench/run.py $(ARGS)
+
+lint: $(VENV)/lint/ready ## check format, lints and types of Rust and Python
+	cargo fmt --check
+	cargo clippy --locked --all-targets --no-default-features -- -D warnings
+	PYO3_PYTHON=$(abspath $(VENV)/build/bin/python) cargo clippy --locked --all-targets -- -D warnings
+	$(VENV)/lint/bin/ruff check
+	$(VENV)/lint/bin/ruff format --check
+	$(VENV)/lint/bin/mypy
+	cd $(VENV)/lint && bin/python -m mypy.stubtest lamella._core
+
+lock: ## renew requirements.lock with the newest versions
+	rm -rf $(VENV)/lock
+	$(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/python -m pip --disable-pip-version-check install --quiet --upgrade \
+		$$($(PYTHON) -c 'import tomllib; t = tomllib.load(open("pyproject.toml", "rb")); p = t["project"]; \
+		print(*t["build-system"]["requires"], *p["dependencies"], *sum(p["optional-dependencies"].values(), []))')
+	sed -i '/^#/!d' requirements.lock
+	$(VENV)/lock/bin/python -m pip freeze >> requirements.lock
+	rm -rf $(VENV)/lock
+
+clean: ## remove the environments and everything built
+	rm -rf $(VENV) target .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache lamella-demo.png
+
+# The tool that builds the wheel, in an environment of its own.
+$(VENV)/build/ready: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lamella needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)/build
+	$(VENV)/build/$(PIP) maturin
+	@touch $@
+
+$(BUILT): $(VENV)/build/ready $(SOURCES)
+	@rm -rf $(WHEELS)
+	$(VENV)/build/bin/maturin build --release --locked --auditwheel skip \
+		--interpreter $(VENV)/build/bin/python --out $(WHEELS)
+	@touch $@
+
+# An environment with the wheel and the packages of the extra of the same name.
+$(VENV)/%/ready: $(BUILT)
+	@test -x $(VENV)/$*/bin/python || $(PYTHON) -m venv $(VENV)/$*
+	$(VENV)/$*/$(PIP) "$$(echo $(WHEELS)/*.whl)[$*]"
+	$(VENV)/$*/$(PIP) --force-reinstall --no-deps $(WHEELS)/*.whl
+	@touch $@
+.PRECIOUS: $(VENV)/%/ready
