@@ -1,0 +1,71 @@
+"""The compiled core: plain arrays in and out. The modules beside it are the public interface.
+
+Samples x features unless a function says otherwise. Arrays may have any strides; X any real numeric dtype.
+Errors: ValueError, TypeError, MemoryError; DivergenceError where training left the finite numbers;
+RuntimeError for a defect in the core.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__version__: str
+
+class DivergenceError(ArithmeticError): ...
+
+def info() -> dict[str, Any]: ...
+def elementwise(name: str, Z: NDArray[Any]) -> NDArray[Any]: ...
+def softmax(Z: NDArray[Any]) -> NDArray[Any]: ...
+def forward(
+    X: NDArray[Any],
+    weights: Sequence[NDArray[Any]],
+    biases: Sequence[NDArray[Any]],
+    hidden: str,
+    output: str,
+    threads: int | None,
+) -> list[tuple[NDArray[Any], NDArray[Any]]]: ...
+def backward(
+    dZL: NDArray[Any],
+    A_prevs: Sequence[NDArray[Any]],
+    weights: Sequence[NDArray[Any]],
+    Zs: Sequence[NDArray[Any]],
+    hidden: str,
+    threads: int | None,
+) -> list[NDArray[Any]]: ...
+@final
+class Network:
+    def __new__(cls, n_features: int, layers: Sequence[tuple[int, str, float]], loss: str, dtype: str) -> Network: ...
+    @property
+    def n_parameters(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def epochs(self) -> int: ...
+    def set_parameters(self, arrays: Sequence[NDArray[Any]]) -> None: ...
+    def get_parameters(self) -> list[NDArray[Any]]: ...
+    def reset(self) -> None: ...
+    def fit(
+        self,
+        X: NDArray[Any],
+        Y: NDArray[Any],
+        *,
+        epochs: int,
+        batch_size: int | None,
+        optimizer: tuple[str, Mapping[str, float]],
+        l2: float,
+        loss_scale: float,
+        shuffle: bool,
+        seed: int,
+        threads: int | None,
+        report: Callable[[int, float], object] | None,
+        report_every: int,
+    ) -> NDArray[np.float64]: ...
+    def outputs(self, X: NDArray[Any], *, logits: bool, threads: int | None) -> NDArray[Any]: ...
+    def evaluate(
+        self, X: NDArray[Any], Y: NDArray[Any], *, loss_scale: float, l2: float, threads: int | None
+    ) -> tuple[float, NDArray[Any]]: ...
+    def loss_and_gradients(
+        self, X: NDArray[Any], Y: NDArray[Any], *, loss_scale: float, l2: float, threads: int | None
+    ) -> tuple[float, list[NDArray[Any]]]: ...

@@ -1,0 +1,243 @@
+//! Instruction sets as values.
+//!
+//! A zero-sized token ([`Avx512`], [`Avx2`], [`Portable`]) proves that this CPU can run its
+//! instructions: `new` looks, once, and returns an `Option`. Algorithms are written once, generic over
+//! [`Simd`]; the files beside this one hold intrinsics and tile constants and nothing else.
+//!
+//! Promise: every operation here is correctly rounded or exact, so an algorithm built from them gives
+//! the same bits with every token. There are no reciprocal estimates and no min/max of their own.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod environment;
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+pub use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub use avx512::Avx512;
+pub use environment::DefaultEnvironment;
+pub use portable::Portable;
+
+/// Work that is to be compiled for one instruction set.
+///
+/// `run` and everything it calls must be `#[inline(always)]`: only what is inlined into the token's
+/// `#[target_feature]` function becomes its instructions.
+pub trait Operation<T, S> {
+    /// What the work returns.
+    type Output;
+    /// Does the work with the token `simd`.
+    fn run(self, simd: S) -> Self::Output;
+}
+
+/// Vectors of `T`, and the proof that the CPU has them.
+pub trait Simd<T: Float>: Copy + Send + Sync + 'static {
+    /// One vector of `LANES` numbers.
+    type V: Copy;
+    /// Lanes of one vector (`V` in the alphabet).
+    const LANES: usize;
+    /// Rows of a product's register tile: `ROWS x 2` accumulators, two vectors of the other operand
+    /// and one broadcast must fit the register file.
+    const ROWS: usize;
+    /// Rows of a weight gradient's register tile; divides the panel width, so that a tile never
+    /// crosses a panel of the broadcast operand.
+    const GRADIENT_ROWS: usize;
+
+    /// Runs `op` compiled for this instruction set.
+    fn vectorize<O: Operation<T, Self>>(self, op: O) -> O::Output;
+
+    /// All lanes `x`.
+    fn splat(self, x: T) -> Self::V;
+    /// # Safety
+    /// `p` is valid for reading `LANES` numbers.
+    unsafe fn load(self, p: *const T) -> Self::V;
+    /// # Safety
+    /// `p` is valid for writing `LANES` numbers.
+    unsafe fn store(self, p: *mut T, v: Self::V);
+    /// `a + b`
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a - b`
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b`
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a / b`
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The square root.
+    fn sqrt(self, a: Self::V) -> Self::V;
+    /// `a * b + c`, rounded once.
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The absolute value: clears the sign bit, of a NaN too.
+    fn abs(self, a: Self::V) -> Self::V;
+    /// `yes` in the lanes where `a < b`, `no` elsewhere and where either is NaN.
+    fn select_lt(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
+    /// `2^n` for a whole `n` between the least and the greatest exponent of a normal number. Anything
+    /// for other `n`.
+    fn pow2(self, n: Self::V) -> Self::V;
+    /// The exponent of a positive normal number: `floor(log2(a))`. Anything for other `a`.
+    fn exponent(self, a: Self::V) -> Self::V;
+    /// The significand of a positive normal number, in `[1, 2)`. Anything for other `a`.
+    fn significand(self, a: Self::V) -> Self::V;
+    /// Writes the transpose of the `LANES x LANES` block at `source` to `target`.
+    ///
+    /// # Safety
+    /// `LANES` rows of `LANES` numbers are readable at `source`, `source_stride` apart, and writable at
+    /// `target`, `target_stride` apart; the two do not overlap.
+    unsafe fn transpose(self, source: *const T, source_stride: usize, target: *mut T, target_stride: usize);
+}
+
+/// `f32` or `f64`: what the kernels compute in.
+pub trait Float:
+    Copy
+    + Default
+    + PartialEq
+    + PartialOrd
+    + std::fmt::Debug
+    + std::fmt::Display
+    + Send
+    + Sync
+    + 'static
+    + std::ops::Add<Output = Self>
+    + std::ops::Sub<Output = Self>
+    + std::ops::Mul<Output = Self>
+    + std::ops::Div<Output = Self>
+    + std::ops::Neg<Output = Self>
+    + std::ops::AddAssign
+{
+    /// 0
+    const ZERO: Self;
+    /// 1
+    const ONE: Self;
+    /// The least positive normal number.
+    const MIN_POSITIVE: Self;
+    /// "float32" or "float64", as NumPy says it.
+    const NAME: &'static str;
+    /// The nearest number.
+    fn from_f64(x: f64) -> Self;
+    /// The same number, exactly.
+    fn to_f64(self) -> f64;
+    /// Neither infinite nor NaN.
+    fn is_finite(self) -> bool;
+    /// `self * b + c`, rounded once.
+    fn mul_add(self, b: Self, c: Self) -> Self;
+    /// The square root.
+    fn sqrt(self) -> Self;
+    /// The absolute value.
+    fn abs(self) -> Self;
+    /// `2^n` for an exponent of a normal number.
+    fn pow2(n: Self) -> Self;
+    /// `floor(log2(self))` of a positive normal number.
+    fn exponent(self) -> Self;
+    /// The significand of a positive normal number, in `[1, 2)`.
+    fn significand(self) -> Self;
+}
+
+macro_rules! float {
+    ($t:ident, $bits:ident, $int:ident, $mantissa:expr, $bias:expr, $name:expr) => {
+        impl Float for $t {
+            const ZERO: Self = 0.0;
+            const ONE: Self = 1.0;
+            const MIN_POSITIVE: Self = $t::MIN_POSITIVE;
+            const NAME: &'static str = $name;
+            #[inline(always)]
+            fn from_f64(x: f64) -> Self {
+                x as $t
+            }
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                self as f64
+            }
+            #[inline(always)]
+            fn is_finite(self) -> bool {
+                $t::is_finite(self)
+            }
+            #[inline(always)]
+            fn mul_add(self, b: Self, c: Self) -> Self {
+                $t::mul_add(self, b, c)
+            }
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                $t::sqrt(self)
+            }
+            #[inline(always)]
+            fn abs(self) -> Self {
+                $t::abs(self)
+            }
+            #[inline(always)]
+            fn pow2(n: Self) -> Self {
+                $t::from_bits((((n as $int) + $bias) << $mantissa) as $bits)
+            }
+            #[inline(always)]
+            fn exponent(self) -> Self {
+                (((self.to_bits() >> $mantissa) as $int) - $bias) as $t
+            }
+            #[inline(always)]
+            fn significand(self) -> Self {
+                const LOW: $bits = (1 << $mantissa) - 1;
+                $t::from_bits((self.to_bits() & LOW) | (1.0 as $t).to_bits())
+            }
+        }
+    };
+}
+float!(f32, u32, i32, 23, 127, "float32");
+float!(f64, u64, i64, 52, 1023, "float64");
+
+/// The instruction sets by name, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// AVX-512 F, BW, DQ and VL.
+    Avx512,
+    /// AVX2 and FMA.
+    Avx2,
+    /// Plain Rust on short arrays, which compilers turn into the target's baseline vectors.
+    Portable,
+    /// One lane: the oracle.
+    Scalar,
+}
+
+impl Isa {
+    /// Every name that `LAMELLA_ISA` knows, best first.
+    pub const ALL: [Isa; 4] = [Isa::Avx512, Isa::Avx2, Isa::Portable, Isa::Scalar];
+
+    /// The lower-case name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Avx512 => "avx512",
+            Isa::Avx2 => "avx2",
+            Isa::Portable => "portable",
+            Isa::Scalar => "scalar",
+        }
+    }
+
+    /// Whether this CPU can run it.
+    pub fn is_available(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Avx512::new().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Avx2::new().is_some(),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx512 | Isa::Avx2 => false,
+            Isa::Portable | Isa::Scalar => true,
+        }
+    }
+
+    /// The one that `LAMELLA_ISA` names, or else the best that the CPU has.
+    ///
+    /// # Errors
+    /// [`Error::Value`](crate::error::Error::Value) for a name that is unknown, or unknown to this CPU.
+    pub fn choose() -> Result<Isa, crate::error::Error> {
+        let available = || Isa::ALL.into_iter().filter(|isa| isa.is_available());
+        let names = || available().map(Isa::name).collect::<Vec<_>>().join(", ");
+        match std::env::var("LAMELLA_ISA") {
+            Err(_) => Ok(available().next().expect("portable kernels run everywhere")),
+            Ok(wanted) => available().find(|isa| isa.name() == wanted).ok_or_else(|| {
+                crate::error::Error::value(format!(
+                    "LAMELLA_ISA: expected one of {} (what this CPU can run), got {wanted:?}",
+                    names()
+                ))
+            }),
+        }
+    }
+}

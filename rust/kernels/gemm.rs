@@ -1,0 +1,412 @@
+//! The one tile body, and the two products made of it.
+//!
+//! `acc[r][v] += broadcast(a[r, k]) * b[k][v]` for R rows and N vectors, with strides as parameters:
+//!
+//! | product | broadcast operand a | vector operand b | result c |
+//! |---|---|---|---|
+//! | forward `Z = A W^T` | samples of A | forward form of W | panel of Z |
+//! | backward data `dA = dZ W` | samples of dZ | mirror of W | panel of dA |
+//! | weight gradient `dZ^T A` | units of A | panel of dZ | block of dW |
+//!
+//! Promise: every element is a chain of fused multiply-adds in index order inside fixed segments of the summed
+//! index; segment sums are added in index order; the start value begins the first. Tiles, blocks and
+//! vector widths therefore do not change a bit.
+//!
+//! Accumulators are indexed by plain loops: iterators and closures over them keep compilers from holding them in
+//! registers (a fifth of the speed, measured).
+
+use super::epilogue::{Finish, finish_rows, finish_vector};
+use super::math::Math;
+use crate::isa::{Operation, Simd};
+use crate::panel::PanelsRef;
+use std::ops::Range;
+
+/// Terms of one chain in forward and backward data: inputs or units. A constant of the format: changing it changes bits.
+pub const INPUT_SEGMENT: usize = 4096;
+/// Terms of one chain in the weight gradient: samples. A constant of the format: changing it changes bits.
+pub const SAMPLE_SEGMENT: usize = 1024;
+
+/// What a chain begins with.
+#[derive(Clone, Copy)]
+pub enum Start<'a, T> {
+    /// 0
+    Zero,
+    /// One number a lane of the result: `[width]`.
+    Lanes(&'a [T]),
+    /// One number a row of the result: `[rows]`.
+    Rows(&'a [T]),
+}
+
+/// One panel of a product: `c[r] = finish(start + sum over k of a[r, k] * b[k])`, over a block of k.
+///
+/// Blocks of k come in order. The first of a segment begins a chain, the others go on with what
+/// stands in `c`; the last block finishes.
+pub struct Product<'a, T> {
+    /// The broadcast operand, `rows x depth` in panels.
+    pub a: PanelsRef<'a, T>,
+    /// The vector operand: rows k of `width` numbers, `b_stride` from one panel of k (`P` rows) to the next.
+    pub b: &'a [T],
+    /// See `b`.
+    pub b_stride: usize,
+    /// The k of this block: begins at a multiple of `P` and ends at one or at the end; stays within one segment.
+    pub depth: Range<usize>,
+    /// What the first chain begins with.
+    pub start: Start<'a, T>,
+    /// What is done with a finished sum.
+    pub finish: Finish<'a, T>,
+    /// Earlier segments' sums, shaped as `c`; empty where the depth is one segment.
+    pub totals: &'a mut [T],
+    /// The result: `[rows][width]`.
+    pub c: &'a mut [T],
+    /// Lanes of `c` with padding: one vector or two.
+    pub width: usize,
+    /// Lanes of `c` without padding.
+    pub lanes: usize,
+}
+
+/// The raw form of a product inside the tile loops; lengths were checked by [`ProductOp::run`].
+#[derive(Clone, Copy)]
+struct Raw<'a, T> {
+    a: *const T,
+    a_rows: usize,
+    a_lanes: usize,
+    b: *const T,
+    b_stride: usize,
+    begin: usize,
+    end: usize,
+    start: Start<'a, T>,
+    finish: Finish<'a, T>,
+    totals: *mut T,
+    c: *mut T,
+}
+
+/// [`Product`] as an operation for one instruction set.
+pub struct ProductOp<'p, 'a, T>(pub &'p mut Product<'a, T>);
+
+impl<T: Math, S: Simd<T>> Operation<T, S> for ProductOp<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        let p = self.0;
+        let (rows, depth, panel) = (p.a.rows, p.a.lanes, 2 * S::LANES);
+        assert_eq!(p.a.geometry.lanes, S::LANES);
+        assert!(p.width == S::LANES || p.width == panel, "a panel is one vector wide or two");
+        assert!(p.depth.start.is_multiple_of(panel) && p.depth.start < p.depth.end && p.depth.end <= depth);
+        assert!(p.depth.end.is_multiple_of(panel) || p.depth.end == depth);
+        assert!(p.depth.start / INPUT_SEGMENT == (p.depth.end - 1) / INPUT_SEGMENT, "a block stays within one segment");
+        let last = (depth - 1) / panel;
+        assert!(p.b.len() >= last * p.b_stride + (depth - last * panel) * p.width, "b holds every k");
+        assert_eq!(p.c.len(), rows * p.width);
+        assert!(depth <= INPUT_SEGMENT || p.totals.len() == p.c.len(), "several segments need totals");
+        match p.start {
+            Start::Zero => {}
+            Start::Lanes(bias) => assert!(bias.len() >= p.width),
+            Start::Rows(bias) => assert!(bias.len() >= rows),
+        }
+        if let Finish::Times(_, of) = p.finish {
+            assert_eq!(of.len(), p.c.len());
+        }
+        let raw = Raw {
+            a: p.a.data().as_ptr(),
+            a_rows: rows,
+            a_lanes: depth,
+            b: p.b.as_ptr(),
+            b_stride: p.b_stride,
+            begin: p.depth.start,
+            end: p.depth.end,
+            start: p.start,
+            finish: p.finish,
+            totals: p.totals.as_mut_ptr(),
+            c: p.c.as_mut_ptr(),
+        };
+        // SAFETY: the assertions above are what the tiles rely on: a is a full matrix of panels (`PanelsRef::new`), b
+        // reaches its last k, and c, totals, start and the factor have the result's shape.
+        unsafe { if p.width == panel { sweep::<T, S, 2>(s, &raw, rows) } else { sweep::<T, S, 1>(s, &raw, rows) } }
+        if p.depth.end == depth {
+            finish_rows(s, p.finish, p.c, p.width, p.lanes);
+        }
+    }
+}
+
+/// All rows, in the largest tiles that fit.
+#[inline(always)]
+unsafe fn sweep<T: Math, S: Simd<T>, const N: usize>(s: S, raw: &Raw<'_, T>, rows: usize) {
+    let mut row = 0;
+    while row < rows {
+        // Sizes above S::ROWS are never taken, and compiled away.
+        let left = (rows - row).min(S::ROWS);
+        // SAFETY: row + the tile's rows <= rows; the rest is the caller's promise.
+        row += unsafe {
+            match left {
+                12.. if S::ROWS >= 12 => tile::<T, S, 12, N>(s, raw, row),
+                8.. if S::ROWS >= 8 => tile::<T, S, 8, N>(s, raw, row),
+                6.. if S::ROWS == 6 => tile::<T, S, 6, N>(s, raw, row),
+                4.. => tile::<T, S, 4, N>(s, raw, row),
+                2.. => tile::<T, S, 2, N>(s, raw, row),
+                _ => tile::<T, S, 1, N>(s, raw, row),
+            }
+        };
+    }
+}
+
+/// R rows of N vectors; returns R.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)]
+unsafe fn tile<T: Math, S: Simd<T>, const R: usize, const N: usize>(s: S, raw: &Raw<'_, T>, row: usize) -> usize {
+    let (v, panel, width) = (S::LANES, 2 * S::LANES, N * S::LANES);
+    // SAFETY: the caller vouches for rows `row..row + R` of c and totals, and for k in `begin..end` of a and b.
+    unsafe {
+        let mut acc = [[s.splat(T::ZERO); N]; R];
+        for r in 0..R {
+            for n in 0..N {
+                acc[r][n] = match raw.start {
+                    _ if !raw.begin.is_multiple_of(INPUT_SEGMENT) => s.load(raw.c.add((row + r) * width + n * v)),
+                    Start::Lanes(bias) if raw.begin == 0 => s.load(bias.as_ptr().add(n * v)),
+                    Start::Rows(bias) if raw.begin == 0 => s.splat(*bias.as_ptr().add(row + r)),
+                    _ => s.splat(T::ZERO),
+                };
+            }
+        }
+        let mut k = raw.begin;
+        while k < raw.end {
+            let (q, len) = (k / panel, panel.min(raw.end - k));
+            let a = raw.a.add(q * panel * raw.a_rows);
+            let b = raw.b.add(q * raw.b_stride);
+            // Strides as constants: the rows' addresses then need no registers of their own.
+            if raw.a_lanes - k > v {
+                chain::<T, S, R, N>(s, a.add(row * panel), panel, 1, b, width, len, &mut acc);
+            } else {
+                chain::<T, S, R, N>(s, a.add(row * v), v, 1, b, width, len, &mut acc);
+            }
+            k += len;
+        }
+        let closes = raw.end.is_multiple_of(INPUT_SEGMENT) || raw.end == raw.a_lanes;
+        let earlier = raw.begin >= INPUT_SEGMENT;
+        if closes && earlier {
+            for r in 0..R {
+                for n in 0..N {
+                    acc[r][n] = s.add(s.load(raw.totals.add((row + r) * width + n * v)), acc[r][n]);
+                }
+            }
+        }
+        let done = raw.end == raw.a_lanes;
+        let target = if closes && !done { raw.totals } else { raw.c };
+        for r in 0..R {
+            for n in 0..N {
+                let offset = (row + r) * width + n * v;
+                let x = if done { finish_vector(s, raw.finish, acc[r][n], offset) } else { acc[r][n] };
+                s.store(target.add(offset), x);
+            }
+        }
+    }
+    R
+}
+
+/// The tile body: `acc[r] += a[r * a_row + k * a_k] * b[k * b_k ..]` for `len` k in order.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+#[allow(clippy::needless_range_loop)]
+unsafe fn chain<T: Math, S: Simd<T>, const R: usize, const N: usize>(
+    s: S,
+    a: *const T,
+    a_row: usize,
+    a_k: usize,
+    b: *const T,
+    b_k: usize,
+    len: usize,
+    acc: &mut [[S::V; N]; R],
+) {
+    for k in 0..len {
+        // SAFETY: the caller vouches for N vectors at each k of b and for R numbers at each k of a.
+        unsafe {
+            let mut vectors = [s.splat(T::ZERO); N];
+            for n in 0..N {
+                vectors[n] = s.load(b.add(k * b_k + n * S::LANES));
+            }
+            for r in 0..R {
+                let x = s.splat(*a.add(r * a_row + k * a_k));
+                for n in 0..N {
+                    acc[r][n] = s.mul_add(x, vectors[n], acc[r][n]);
+                }
+            }
+        }
+    }
+}
+
+/// The two operands of a weight gradient in one slice of samples; both have the slice's samples as rows.
+#[derive(Clone, Copy)]
+pub struct Pair<'a, T> {
+    /// The broadcast operand: its lanes are the rows of the result.
+    pub a: PanelsRef<'a, T>,
+    /// The vector operand: its lanes are the lanes of the result.
+    pub b: PanelsRef<'a, T>,
+    /// Whether these samples begin a segment.
+    pub opens: bool,
+}
+
+/// A block of a weight gradient: rows of one panel of a, lanes of one panel of b.
+///
+/// `c[r] (+)= sum over samples of a[sample, first + r] * b[sample]`
+pub struct Gradient<'a, T> {
+    /// The slices, in the order of their samples; the first opens a segment.
+    pub pairs: &'a [Pair<'a, T>],
+    /// The panel of a whose lanes are the rows.
+    pub row_panel: usize,
+    /// The panel of b.
+    pub lane_panel: usize,
+    /// Whether `c` holds the sum of earlier segments, to be added to.
+    pub goes_on: bool,
+    /// The result: `[lanes of a's panel][width of b's panel]`.
+    pub c: &'a mut [T],
+}
+
+/// [`Gradient`] as an operation for one instruction set.
+pub struct GradientOp<'p, 'a, T>(pub &'p mut Gradient<'a, T>);
+
+impl<T: Math, S: Simd<T>> Operation<T, S> for GradientOp<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        let g = self.0;
+        let (a, b) = (g.pairs[0].a, g.pairs[0].b);
+        let panel = 2 * S::LANES;
+        let rows = (a.lanes - g.row_panel * panel).min(panel);
+        let width = b.geometry.width(b.lanes, g.lane_panel);
+        assert!(g.pairs[0].opens, "the first slice opens a segment");
+        assert_eq!(a.geometry.lanes, S::LANES);
+        assert_eq!(g.c.len(), rows * width);
+        for pair in g.pairs {
+            assert_eq!((pair.a.lanes, pair.b.lanes, pair.a.rows), (a.lanes, b.lanes, pair.b.rows));
+        }
+        // SAFETY: c has rows x width numbers; every pair has the same lanes, so the panels exist in each (`Pair` holds
+        // full matrices, and `panel` slices are bounds-checked).
+        unsafe {
+            if width == panel { gradient_rows::<T, S, 2>(s, g, rows) } else { gradient_rows::<T, S, 1>(s, g, rows) }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn gradient_rows<T: Math, S: Simd<T>, const N: usize>(s: S, g: &mut Gradient<'_, T>, rows: usize) {
+    let mut row = 0;
+    while row < rows {
+        let left = (rows - row).min(S::GRADIENT_ROWS);
+        // SAFETY: row + the tile's rows <= rows; the rest is the caller's promise.
+        row += unsafe {
+            match left {
+                8.. if S::GRADIENT_ROWS >= 8 => gradient_tile::<T, S, 8, N>(s, g, row),
+                4.. => gradient_tile::<T, S, 4, N>(s, g, row),
+                2.. => gradient_tile::<T, S, 2, N>(s, g, row),
+                _ => gradient_tile::<T, S, 1, N>(s, g, row),
+            }
+        };
+    }
+}
+
+#[inline(always)]
+unsafe fn gradient_tile<T: Math, S: Simd<T>, const R: usize, const N: usize>(
+    s: S,
+    g: &mut Gradient<'_, T>,
+    row: usize,
+) -> usize {
+    let (v, panel, width) = (S::LANES, 2 * S::LANES, N * S::LANES);
+    let c = g.c.as_mut_ptr();
+    // SAFETY: the caller vouches for rows `row..row + R` of c; `panel` bounds every slice of a and b, whose rows are
+    // `a_width` and `width` apart, and `row + R` is at most the lanes of a's panel.
+    unsafe {
+        let c = c.add(row * width);
+        let mut acc = [[s.splat(T::ZERO); N]; R];
+        let mut earlier = g.goes_on;
+        for (i, pair) in g.pairs.iter().enumerate() {
+            if pair.opens && i > 0 {
+                fold(s, &acc, earlier, c);
+                acc = [[s.splat(T::ZERO); N]; R];
+                earlier = true;
+            }
+            let (a, b) = (pair.a.panel(g.row_panel).as_ptr().add(row), pair.b.panel(g.lane_panel).as_ptr());
+            if pair.a.geometry.width(pair.a.lanes, g.row_panel) == panel {
+                chain::<T, S, R, N>(s, a, 1, panel, b, width, pair.a.rows, &mut acc);
+            } else {
+                chain::<T, S, R, N>(s, a, 1, v, b, width, pair.a.rows, &mut acc);
+            }
+        }
+        fold(s, &acc, earlier, c);
+    }
+    R
+}
+
+/// Stores a finished segment, on top of the earlier ones' sum where there are any.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)]
+unsafe fn fold<T: Math, S: Simd<T>, const R: usize, const N: usize>(
+    s: S,
+    acc: &[[S::V; N]; R],
+    earlier: bool,
+    c: *mut T,
+) {
+    for r in 0..R {
+        for n in 0..N {
+            // SAFETY: the caller vouches for R rows of N vectors at c.
+            unsafe {
+                let at = c.add((r * N + n) * S::LANES);
+                s.store(at, if earlier { s.add(s.load(at), acc[r][n]) } else { acc[r][n] });
+            }
+        }
+    }
+}
+
+/// The gradient of the biases in one panel: `c (+)= sum over samples of b[sample]`, by the same segments.
+pub struct BiasGradient<'a, T> {
+    /// The slices; only `b` is read.
+    pub pairs: &'a [Pair<'a, T>],
+    /// Which operand holds dZ: `a` (true, lanes are inputs) or `b`.
+    pub swapped: bool,
+    /// The panel of dZ.
+    pub panel: usize,
+    /// Whether `c` holds the sum of earlier segments.
+    pub goes_on: bool,
+    /// `[width]`
+    pub c: &'a mut [T],
+}
+
+/// [`BiasGradient`] as an operation for one instruction set.
+pub struct BiasGradientOp<'p, 'a, T>(pub &'p mut BiasGradient<'a, T>);
+
+impl<T: Math, S: Simd<T>> Operation<T, S> for BiasGradientOp<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        let g = self.0;
+        let width = g.c.len();
+        for n in 0..width / S::LANES {
+            let mut sum = s.splat(T::ZERO);
+            let mut earlier = g.goes_on;
+            let c = g.c[n * S::LANES..][..S::LANES].as_mut_ptr();
+            for (i, pair) in g.pairs.iter().enumerate() {
+                // SAFETY: c is one vector of the slice above.
+                unsafe {
+                    if pair.opens && i > 0 {
+                        let total = if earlier { s.add(s.load(c), sum) } else { sum };
+                        s.store(c, total);
+                        sum = s.splat(T::ZERO);
+                        earlier = true;
+                    }
+                }
+                let dz = if g.swapped { pair.a } else { pair.b };
+                assert_eq!(dz.geometry.width(dz.lanes, g.panel), width);
+                for row in dz.panel(g.panel).chunks_exact(width) {
+                    // SAFETY: a row has `width` numbers and n * LANES + LANES <= width.
+                    sum = s.add(sum, unsafe { s.load(row.as_ptr().add(n * S::LANES)) });
+                }
+            }
+            // SAFETY: c is one vector of the slice above.
+            unsafe {
+                let total = if earlier { s.add(s.load(c), sum) } else { sum };
+                s.store(c, total);
+            }
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Losses and their gradients, from logits, a vector of samples at a time.
+//!
+//! The logits of `V` samples are turned so that lanes are samples: sums over a sample's outputs then run
+//! down the lanes, over the logical index of the output in 32 strided partials and one fixed tree, whatever
+//! the vector and panel widths. Exponentials are of numbers that are not positive, so nothing overflows.
+
+use super::epilogue::each_vector;
+use super::math::{self, Math};
+use crate::isa::{Operation, Simd};
+use crate::panel::Panels;
+
+/// What training minimises, per sample, before the mean over the batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// `sum over outputs of max(z, 0) - z y + log(1 + exp(-|z|))`: cross-entropy of sigmoid outputs.
+    BinaryCrossEntropy,
+    /// `sum over outputs of y (log(sum exp z) - z)`: cross-entropy of a softmax.
+    CrossEntropy,
+    /// `sum over outputs of (z - y)^2 / 2`
+    SquaredError,
+}
+
+/// What the outputs should have been.
+#[derive(Clone, Copy)]
+pub enum Targets<'a, T> {
+    /// One number an output: `[rows][outputs]`.
+    Dense(&'a [T]),
+    /// One class a sample, below the number of outputs: `[rows]`.
+    Classes(&'a [u32]),
+}
+
+impl<T: Math> Targets<'_, T> {
+    /// The target of one output.
+    #[inline(always)]
+    fn get(&self, row: usize, output: usize, outputs: usize) -> T {
+        match self {
+            Targets::Dense(values) => values[row * outputs + output],
+            Targets::Classes(classes) if classes[row] as usize == output => T::ONE,
+            Targets::Classes(_) => T::ZERO,
+        }
+    }
+}
+
+/// The losses of a slice of samples, whose logits become the gradient.
+pub struct LossRows<'a, T> {
+    /// Which loss.
+    pub loss: Loss,
+    /// Logits in, their gradient out: `rows x outputs`. Padding stays as it is.
+    pub logits: &'a mut Panels<T>,
+    /// The targets of these rows.
+    pub targets: Targets<'a, T>,
+    /// What a sample's loss is multiplied by.
+    pub scale: T,
+    /// What its gradient is multiplied by: the scale over the rows of the batch.
+    pub gradient_scale: T,
+    /// Each sample's loss: `[rows]`.
+    pub losses: &'a mut [T],
+    /// Room for `2 outputs V` numbers.
+    pub scratch: &'a mut [T],
+}
+
+/// [`LossRows`] as an operation for one instruction set.
+pub struct LossOp<'p, 'a, T>(pub &'p mut LossRows<'a, T>);
+
+impl<T: Math, S: Simd<T>> Operation<T, S> for LossOp<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        let l = self.0;
+        let (rows, outputs, v) = (l.logits.rows(), l.logits.lanes(), S::LANES);
+        assert_eq!(l.losses.len(), rows);
+        let (z, y) = l.scratch[..2 * outputs * v].split_at_mut(outputs * v);
+        for first in (0..rows).step_by(v) {
+            let samples = v.min(rows - first);
+            turn(l.logits, first, samples, v, z);
+            targets(&l.targets, first, samples, outputs, v, y);
+            let loss = match l.loss {
+                Loss::BinaryCrossEntropy => binary_cross_entropy(s, outputs, z, y),
+                Loss::CrossEntropy => cross_entropy(s, outputs, z, y),
+                Loss::SquaredError => squared_error(s, outputs, z, y),
+            };
+            let mut lane = [T::ZERO; 16];
+            // SAFETY: no instruction set has more than 16 lanes.
+            unsafe { s.store(lane.as_mut_ptr(), s.mul(loss, s.splat(l.scale))) };
+            l.losses[first..first + samples].copy_from_slice(&lane[..samples]);
+            let scale = s.splat(l.gradient_scale);
+            each_vector(
+                s,
+                z,
+                #[inline(always)]
+                |d| s.mul(d, scale),
+            );
+            turn_back(l.logits, first, samples, v, z);
+        }
+    }
+}
+
+/// Turns the logits of a slice of samples into what the output layer returns.
+pub struct SoftmaxOp<'a, T> {
+    /// `rows x outputs`
+    pub logits: &'a mut Panels<T>,
+    /// Room for `outputs V` numbers.
+    pub scratch: &'a mut [T],
+}
+
+impl<T: Math, S: Simd<T>> Operation<T, S> for SoftmaxOp<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        let (rows, outputs, v) = (self.logits.rows(), self.logits.lanes(), S::LANES);
+        let z = &mut self.scratch[..outputs * v];
+        for first in (0..rows).step_by(v) {
+            let samples = v.min(rows - first);
+            turn(self.logits, first, samples, v, z);
+            let (_, sum) = exponentials(s, outputs, z);
+            each_vector(
+                s,
+                z,
+                #[inline(always)]
+                |e| s.div(e, sum),
+            );
+            turn_back(self.logits, first, samples, v, z);
+        }
+    }
+}
+
+/// `z[output][lane] = panels[first + lane][output]`; lanes beyond the samples are zero.
+#[inline(always)]
+fn turn<T: Math>(panels: &Panels<T>, first: usize, samples: usize, v: usize, z: &mut [T]) {
+    if samples < v {
+        z.fill(T::ZERO);
+    }
+    for p in 0..panels.panels() {
+        let (width, base) = (panels.width(p), p * panels.geometry().panel());
+        let used = width.min(panels.lanes() - base);
+        let rows = panels.panel(p)[first * width..].chunks_exact(width).take(samples);
+        for (lane, row) in rows.enumerate() {
+            for (c, &x) in row[..used].iter().enumerate() {
+                z[(base + c) * v + lane] = x;
+            }
+        }
+    }
+}
+
+/// The way back from [`turn`].
+#[inline(always)]
+fn turn_back<T: Math>(panels: &mut Panels<T>, first: usize, samples: usize, v: usize, z: &[T]) {
+    for p in 0..panels.panels() {
+        let (width, base) = (panels.width(p), p * panels.geometry().panel());
+        let used = width.min(panels.lanes() - base);
+        let rows = panels.panel_mut(p)[first * width..].chunks_exact_mut(width).take(samples);
+        for (lane, row) in rows.enumerate() {
+            for (c, x) in row[..used].iter_mut().enumerate() {
+                *x = z[(base + c) * v + lane];
+            }
+        }
+    }
+}
+
+/// `y[output][lane]` of the samples; lanes beyond them are zero.
+#[inline(always)]
+fn targets<T: Math>(targets: &Targets<'_, T>, first: usize, samples: usize, outputs: usize, v: usize, y: &mut [T]) {
+    if samples < v {
+        y.fill(T::ZERO);
+    }
+    for lane in 0..samples {
+        for output in 0..outputs {
+            y[output * v + lane] = targets.get(first + lane, output, outputs);
+        }
+    }
+}
+
+/// The sum over outputs of `term(output)`: 32 strided partials, then a tree. Absent partials are zero.
+#[inline(always)]
+fn strided_sum<T: Math, S: Simd<T>>(s: S, outputs: usize, mut term: impl FnMut(usize) -> S::V) -> S::V {
+    let mut partial = [s.splat(T::ZERO); 32];
+    for output in 0..outputs {
+        let slot = &mut partial[output % 32];
+        *slot = s.add(*slot, term(output));
+    }
+    for half in [16, 8, 4, 2, 1] {
+        // Beyond the outputs stand zeros, which would not change a sum.
+        for i in 0..half.min(outputs.saturating_sub(half)) {
+            partial[i] = s.add(partial[i], partial[i + half]);
+        }
+    }
+    partial[0]
+}
+
+#[inline(always)]
+fn at<T: Math, S: Simd<T>>(s: S, x: &[T], output: usize) -> S::V {
+    // SAFETY: the slice is bounds-checked and holds LANES numbers.
+    unsafe { s.load(x[output * S::LANES..][..S::LANES].as_ptr()) }
+}
+
+#[inline(always)]
+fn put<T: Math, S: Simd<T>>(s: S, x: &mut [T], output: usize, value: S::V) {
+    // SAFETY: the slice is bounds-checked and holds LANES numbers.
+    unsafe { s.store(x[output * S::LANES..][..S::LANES].as_mut_ptr(), value) }
+}
+
+#[inline(always)]
+fn binary_cross_entropy<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &mut [T], y: &[T]) -> S::V {
+    let (zero, one) = (s.splat(T::ZERO), s.splat(T::ONE));
+    strided_sum(
+        s,
+        outputs,
+        #[inline(always)]
+        |output| {
+            let (x, t) = (at(s, z, output), at(s, y, output));
+            let e = math::exp(s, s.sub(zero, s.abs(x)));
+            let p = s.div(s.select_lt(x, zero, e, one), s.add(one, e));
+            put(s, z, output, s.sub(p, t));
+            // max(z, 0) - z y + log(1 + exp(-|z|)); a NaN stays one.
+            let linear = s.sub(s.select_lt(x, zero, zero, x), s.mul(x, t));
+            s.add(linear, math::log1p(s, e))
+        },
+    )
+}
+
+/// Replaces logits by `exp(z - max)`; returns the maximum and the sum.
+#[inline(always)]
+fn exponentials<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &mut [T]) -> (S::V, S::V) {
+    let mut max = at(s, z, 0);
+    for output in 1..outputs {
+        let x = at(s, z, output);
+        max = s.select_lt(max, x, x, max);
+    }
+    let sum = strided_sum(
+        s,
+        outputs,
+        #[inline(always)]
+        |output| {
+            let e = math::exp(s, s.sub(at(s, z, output), max));
+            put(s, z, output, e);
+            e
+        },
+    );
+    (max, sum)
+}
+
+#[inline(always)]
+fn cross_entropy<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &mut [T], y: &[T]) -> S::V {
+    // sum of y z first: the exponentials take the logits' place.
+    let mut weight = s.splat(T::ZERO);
+    let agreement = strided_sum(
+        s,
+        outputs,
+        #[inline(always)]
+        |output| s.mul(at(s, y, output), at(s, z, output)),
+    );
+    let (max, sum) = exponentials(s, outputs, z);
+    for output in 0..outputs {
+        let t = at(s, y, output);
+        weight = s.add(weight, t);
+        put(s, z, output, s.sub(s.div(at(s, z, output), sum), t));
+    }
+    // sum of y (max + log(sum) - z)
+    s.sub(s.mul(weight, s.add(max, math::log(s, sum))), agreement)
+}
+
+#[inline(always)]
+fn squared_error<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &mut [T], y: &[T]) -> S::V {
+    let sum = strided_sum(
+        s,
+        outputs,
+        #[inline(always)]
+        |output| {
+            let d = s.sub(at(s, z, output), at(s, y, output));
+            put(s, z, output, d);
+            s.mul(d, d)
+        },
+    );
+    s.mul(s.splat(T::from_f64(0.5)), sum)
+}

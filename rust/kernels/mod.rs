@@ -1,0 +1,114 @@
+//! The kernels, behind one table a number type.
+//!
+//! Bodies are written once, generic over [`Simd`](crate::isa::Simd); [`Kernels`] is what the rest of the crate
+//! sees: which instruction set serves it was decided once, by [`select`]. Kernels neither allocate nor
+//! spawn, and check the shapes they are given before they touch memory.
+
+pub mod epilogue;
+pub mod gemm;
+pub mod loss;
+pub mod math;
+pub mod update;
+
+#[cfg(test)]
+mod tests;
+
+pub use epilogue::{Finish, Function};
+pub use gemm::{BiasGradient, Gradient, INPUT_SEGMENT, Pair, Product, SAMPLE_SEGMENT, Start};
+pub use loss::{Loss, LossRows, Targets};
+pub use update::{Mirror, Rule, Update};
+
+use crate::isa::{Isa, Portable, Simd};
+use crate::panel::{Geometry, Panels, PanelsRef};
+pub use math::Math;
+
+/// Every kernel entry, for one number type on one instruction set.
+pub trait Kernels<T>: Send + Sync {
+    /// The panels' width.
+    fn geometry(&self) -> Geometry;
+    /// Forward and backward-data products.
+    fn product(&self, product: &mut Product<'_, T>);
+    /// A block of a weight gradient.
+    fn gradient(&self, gradient: &mut Gradient<'_, T>);
+    /// The biases' gradient in one panel.
+    fn bias_gradient(&self, gradient: &mut BiasGradient<'_, T>);
+    /// An optimizer's rule.
+    fn update(&self, update: &mut Update<'_, T>);
+    /// A block of weights into the mirror.
+    fn mirror(&self, mirror: &mut Mirror<'_, T>);
+    /// A whole matrix into its transpose.
+    fn transpose(&self, source: PanelsRef<'_, T>, target: &mut Panels<T>);
+    /// Losses and their gradients.
+    fn loss(&self, loss: &mut LossRows<'_, T>);
+    /// Softmax over each row; `scratch` has room for `lanes V` numbers.
+    fn softmax(&self, logits: &mut Panels<T>, scratch: &mut [T]);
+    /// An elementwise function.
+    fn map(&self, function: Function, x: &mut [T]);
+}
+
+/// The kernels of one instruction set.
+struct On<S>(S);
+
+impl<T: Math, S: Simd<T>> Kernels<T> for On<S> {
+    fn geometry(&self) -> Geometry {
+        Geometry { lanes: S::LANES }
+    }
+    fn product(&self, product: &mut Product<'_, T>) {
+        self.0.vectorize(gemm::ProductOp(product));
+    }
+    fn gradient(&self, gradient: &mut Gradient<'_, T>) {
+        self.0.vectorize(gemm::GradientOp(gradient));
+    }
+    fn bias_gradient(&self, gradient: &mut BiasGradient<'_, T>) {
+        self.0.vectorize(gemm::BiasGradientOp(gradient));
+    }
+    fn update(&self, update: &mut Update<'_, T>) {
+        self.0.vectorize(update::UpdateOp(update));
+    }
+    fn mirror(&self, mirror: &mut Mirror<'_, T>) {
+        self.0.vectorize(update::MirrorOp(mirror));
+    }
+    fn transpose(&self, source: PanelsRef<'_, T>, target: &mut Panels<T>) {
+        self.0.vectorize(update::TransposeOp(source, target));
+    }
+    fn loss(&self, loss: &mut LossRows<'_, T>) {
+        self.0.vectorize(loss::LossOp(loss));
+    }
+    fn softmax(&self, logits: &mut Panels<T>, scratch: &mut [T]) {
+        self.0.vectorize(loss::SoftmaxOp { logits, scratch });
+    }
+    fn map(&self, function: Function, x: &mut [T]) {
+        self.0.vectorize(epilogue::MapOp(function, x));
+    }
+}
+
+/// A number type that has kernels: f32 and f64.
+pub trait Number: Math {
+    /// The kernels of `isa`.
+    ///
+    /// # Panics
+    /// Where this CPU cannot run it: [`Isa::is_available`] says so beforehand.
+    fn kernels(isa: Isa) -> &'static dyn Kernels<Self>;
+}
+
+macro_rules! number {
+    ($t:ident) => {
+        impl Number for $t {
+            fn kernels(isa: Isa) -> &'static dyn Kernels<$t> {
+                // The tokens have no size, so nothing is allocated or leaked.
+                match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx512 => Box::leak(Box::new(On(crate::isa::Avx512::new().expect("the CPU has AVX-512")))),
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx2 => Box::leak(Box::new(On(crate::isa::Avx2::new().expect("the CPU has AVX2")))),
+                    #[cfg(not(target_arch = "x86_64"))]
+                    Isa::Avx512 | Isa::Avx2 => panic!("an instruction set of x86-64"),
+                    Isa::Portable => Box::leak(Box::new(On(Portable::<4>))),
+                    Isa::Scalar => Box::leak(Box::new(On(Portable::<1>))),
+                }
+            }
+        }
+    };
+}
+number!(f32);
+number!(f64);

@@ -1,0 +1,429 @@
+//! A network: its layers, and where their numbers lie in the arena.
+//!
+//! A layer's weights lie in one of two forms, its bias beside them:
+//!
+//! - wide: panels of outputs, `[panel][inputs + 1][P]`, the last row of a panel being the bias. Layers after the first
+//!   also have a mirror, `[panel of outputs][panel of inputs][P][P]`, the transpose that backward data reads.
+//! - narrow (a first layer whose few units would leave lanes idle): the bias, then panels of inputs,
+//!   `[panel][outputs][P]`. Lanes are inputs in the weight gradient and samples in forward.
+//!
+//! Gradient and optimizer state have the form of the weights. The arena is cut into [`Part`]s, the unit in which
+//! threads share the weight gradient and the update. This file decides places; it computes nothing.
+
+use crate::activation::Activation;
+use crate::error::Error;
+use crate::isa::Isa;
+use crate::kernels::{Kernels, Loss, Number};
+use crate::panel::{Arena, Geometry};
+use std::ops::Range;
+
+/// The arena's buffer of weights and biases.
+pub const WEIGHTS: usize = 0;
+/// The arena's buffer of mirrors.
+pub const MIRROR: usize = 1;
+/// The arena's buffer of gradients; empty until somebody needs them in memory.
+pub const GRADIENT: usize = 2;
+/// The arena's buffer of the optimizer's first state; empty until an optimizer needs it.
+pub const FIRST: usize = 3;
+/// The arena's buffer of the optimizer's second state; empty until an optimizer needs it.
+pub const SECOND: usize = 4;
+/// How many buffers the arena has.
+pub const BUFFERS: usize = 5;
+
+/// Rows of a wide part: a chunk of inputs whose activations stay in the second cache while all panels of
+/// outputs pass over it. A multiple of every panel width.
+const PART_ROWS: usize = 256;
+/// Parts hold at least about so many weights, so that claiming them costs nothing beside filling them.
+const PART_WEIGHTS: usize = 1024;
+/// A first layer is narrow where padding its units would cost a quarter or more...
+const NARROW_WASTE: f64 = 1.25;
+/// ... and it has inputs enough to be worth a second gather.
+const NARROW_INPUTS: usize = 256;
+
+/// What the user asks of a layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LayerSpec {
+    /// Units.
+    pub units: usize,
+    /// The function after them.
+    pub activation: Activation,
+}
+
+/// Which way a layer's weights lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Lanes are outputs.
+    Wide,
+    /// Lanes are inputs.
+    Narrow,
+}
+
+/// A layer and its places.
+#[derive(Clone, Copy, Debug)]
+pub struct Layer {
+    /// `n[l-1]`
+    pub inputs: usize,
+    /// `n[l]`
+    pub outputs: usize,
+    /// The function after it.
+    pub activation: Activation,
+    /// Which way its weights lie.
+    pub form: Form,
+    /// Where its weights begin.
+    pub weights: usize,
+    /// Where its mirror begins; meaningless for the first layer, which has none.
+    pub mirror: usize,
+    geometry: Geometry,
+}
+
+impl Layer {
+    /// Panels of the form's lanes.
+    pub fn panels(&self) -> usize {
+        self.geometry.panels(self.lanes())
+    }
+    /// Lanes of the form, without padding.
+    pub fn lanes(&self) -> usize {
+        match self.form {
+            Form::Wide => self.outputs,
+            Form::Narrow => self.inputs,
+        }
+    }
+    /// Rows of the form, without the bias.
+    pub fn rows(&self) -> usize {
+        match self.form {
+            Form::Wide => self.inputs,
+            Form::Narrow => self.outputs,
+        }
+    }
+    /// Lanes of panel `p` of the form, with padding.
+    pub fn width(&self, p: usize) -> usize {
+        self.geometry.width(self.lanes(), p)
+    }
+    /// Where row `row` of panel `p` begins; a wide panel's row `inputs` is its bias.
+    pub fn row(&self, p: usize, row: usize) -> usize {
+        let panel = self.geometry.panel();
+        self.weights
+            + match self.form {
+                Form::Wide => p * panel * (self.inputs + 1) + row * self.width(p),
+                Form::Narrow => self.geometry.padded(self.outputs) + p * panel * self.outputs + row * self.width(p),
+            }
+    }
+    /// Where the weight from input `i` to output `j` stands.
+    pub fn weight(&self, j: usize, i: usize) -> usize {
+        let (lane, row) = match self.form {
+            Form::Wide => (j, i),
+            Form::Narrow => (i, j),
+        };
+        self.row(lane / self.geometry.panel(), row) + lane % self.geometry.panel()
+    }
+    /// Where the bias of output `j` stands.
+    pub fn bias(&self, j: usize) -> usize {
+        match self.form {
+            Form::Wide => self.weight(j, self.inputs),
+            Form::Narrow => self.weights + j,
+        }
+    }
+    /// All numbers of the layer with padding.
+    pub fn numbers(&self) -> usize {
+        match self.form {
+            Form::Wide => self.geometry.padded(self.outputs).saturating_mul(self.inputs + 1),
+            Form::Narrow => {
+                self.geometry.padded(self.inputs).saturating_mul(self.outputs) + self.geometry.padded(self.outputs)
+            }
+        }
+    }
+    /// From one panel of outputs of the mirror to the next.
+    pub fn mirror_stride(&self) -> usize {
+        self.geometry.panel().saturating_mul(self.geometry.padded(self.inputs))
+    }
+    /// Where the mirror of panels (`outputs`, `inputs`) begins: `[P][width of the panel of inputs]`.
+    pub fn mirror_block(&self, outputs: usize, inputs: usize) -> usize {
+        self.mirror + outputs * self.mirror_stride() + inputs * self.geometry.panel() * self.geometry.panel()
+    }
+}
+
+/// What one claim of the update phase owns: panels of a layer's form, whole or (one panel only) a run of rows.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// Which layer.
+    pub layer: usize,
+    /// Its panels.
+    pub panels: Range<usize>,
+    /// Rows of the form, without the bias.
+    pub rows: Range<usize>,
+    /// Whether the bias belongs to it.
+    pub bias: bool,
+}
+
+/// A network with its numbers.
+pub struct Network<T: Number> {
+    /// First to last.
+    pub layers: Vec<Layer>,
+    /// What training minimises.
+    pub loss: Loss,
+    /// What each claim of the update phase owns, ascending in the arena.
+    pub parts: Vec<Part>,
+    /// The order in which parts are claimed.
+    pub order: Vec<usize>,
+    /// Weights, mirrors, gradients, optimizer state.
+    pub arena: Arena<T>,
+    /// Counters that live from one call to the next.
+    pub progress: Progress,
+    /// Who computes.
+    pub kernels: &'static dyn Kernels<T>,
+}
+
+/// How far training has come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// Updates made.
+    pub steps: u64,
+    /// Epochs finished.
+    pub epochs: u64,
+    /// `beta1^steps` of the moments now held.
+    pub beta1_power: f64,
+    /// `beta2^steps` of the moments now held.
+    pub beta2_power: f64,
+    /// The optimizer that the state belongs to.
+    pub optimizer: Option<&'static str>,
+}
+
+impl Progress {
+    const START: Progress = Progress { steps: 0, epochs: 0, beta1_power: 1.0, beta2_power: 1.0, optimizer: None };
+}
+
+impl<T: Number> Network<T> {
+    /// A network of zeros.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for no layers, a layer without units, softmax in a hidden layer, or a loss that does not fit the
+    /// output; [`Error::Memory`] where the weights do not fit.
+    pub fn new(features: usize, specs: &[LayerSpec], loss: Loss, isa: Isa) -> Result<Self, Error> {
+        check(features, specs, loss)?;
+        let kernels = T::kernels(isa);
+        let layers = place(features, specs, kernels.geometry());
+        let parts: Vec<Part> = layers.iter().enumerate().flat_map(|(l, layer)| cut(l, layer)).collect();
+        let arena = Arena::zeroed(ranges(&layers, &parts), "network: its weights")?;
+        let order = claim_order(&parts);
+        Ok(Network { layers, loss, parts, order, arena, progress: Progress::START, kernels })
+    }
+
+    /// Features of a sample.
+    pub fn features(&self) -> usize {
+        self.layers[0].inputs
+    }
+    /// Units of the last layer.
+    pub fn outputs(&self) -> usize {
+        self.layers[self.layers.len() - 1].outputs
+    }
+    /// Weights and biases, without padding.
+    pub fn n_parameters(&self) -> usize {
+        self.layers.iter().map(|layer| layer.outputs * (layer.inputs + 1)).sum()
+    }
+
+    /// Forgets optimizer state and counters.
+    pub fn reset(&mut self) {
+        self.progress = Progress::START;
+        self.arena.buffer(FIRST).fill(T::ZERO);
+        self.arena.buffer(SECOND).fill(T::ZERO);
+    }
+
+    /// Makes state for `optimizer`, all zero where it is another one than before.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where it does not fit.
+    pub fn prepare_state(&mut self, optimizer: &'static str, states: usize) -> Result<(), Error> {
+        if self.progress.optimizer != Some(optimizer) {
+            for index in [FIRST, SECOND].into_iter().take(states) {
+                self.arena.materialise(index, WEIGHTS, "network: optimizer state")?;
+            }
+            let (steps, epochs) = (self.progress.steps, self.progress.epochs);
+            self.progress = Progress { steps, epochs, optimizer: Some(optimizer), ..Progress::START };
+        }
+        Ok(())
+    }
+
+    /// Copies layer `l`'s plain weights `(outputs, inputs)`, row after row, and biases in.
+    pub fn set_layer(&mut self, l: usize, weights: impl Fn(usize, usize) -> T, bias: impl Fn(usize) -> T) {
+        let layer = self.layers[l];
+        let buffer = self.arena.buffer(WEIGHTS);
+        for j in 0..layer.outputs {
+            (0..layer.inputs).for_each(|i| buffer[layer.weight(j, i)] = weights(j, i));
+            buffer[layer.bias(j)] = bias(j);
+        }
+        if l > 0 {
+            let (mirror, panel) = (self.arena.buffer(MIRROR), layer.geometry.panel());
+            for (j, i) in (0..layer.outputs).flat_map(|j| (0..layer.inputs).map(move |i| (j, i))) {
+                let width = layer.geometry.width(layer.inputs, i / panel);
+                let block = layer.mirror_block(j / panel, i / panel);
+                mirror[block + (j % panel) * width + i % panel] = weights(j, i);
+            }
+        }
+    }
+
+    /// Layer `l`'s plain `(outputs, inputs)` matrix, row after row, and its biases, from one of the arena's buffers
+    /// in the weights' form.
+    pub fn get_layer(&mut self, l: usize, buffer: usize) -> (Vec<T>, Vec<T>) {
+        let layer = self.layers[l];
+        let buffer = self.arena.buffer(buffer);
+        let pairs = (0..layer.outputs).flat_map(|j| (0..layer.inputs).map(move |i| (j, i)));
+        let weights = pairs.map(|(j, i)| buffer[layer.weight(j, i)]).collect();
+        (weights, (0..layer.outputs).map(|j| buffer[layer.bias(j)]).collect())
+    }
+}
+
+fn check(features: usize, specs: &[LayerSpec], loss: Loss) -> Result<(), Error> {
+    if features == 0 {
+        return Err(Error::expected("layer 0", "at least 1 feature", 0));
+    }
+    let Some((last, hidden)) = specs.split_last() else {
+        return Err(Error::expected("layers", "at least one layer", "none"));
+    };
+    for (l, spec) in (1..).zip(specs) {
+        if spec.units == 0 {
+            return Err(Error::expected(format!("layer {l}"), "at least 1 unit", 0));
+        }
+    }
+    if let Some(l) = hidden.iter().position(|spec| spec.activation == Activation::Softmax) {
+        return Err(Error::expected(format!("layer {}", l + 1), "a hidden activation", "softmax, which is an output"));
+    }
+    let fits = match loss {
+        Loss::BinaryCrossEntropy => last.activation == Activation::Sigmoid,
+        Loss::CrossEntropy => last.activation == Activation::Softmax,
+        Loss::SquaredError => last.activation == Activation::Identity,
+    };
+    if !fits {
+        let expected = "the output that matches it (sigmoid, softmax and identity in turn)";
+        return Err(Error::expected(format!("loss {loss:?}"), expected, format!("{:?}", last.activation)));
+    }
+    Ok(())
+}
+
+fn place(features: usize, specs: &[LayerSpec], geometry: Geometry) -> Vec<Layer> {
+    let (mut inputs, mut weights, mut mirror) = (features, 0usize, 0usize);
+    let mut layers = Vec::with_capacity(specs.len());
+    for (l, spec) in specs.iter().enumerate() {
+        let waste = geometry.padded(spec.units) as f64 / spec.units as f64;
+        let narrow = l == 0 && inputs >= NARROW_INPUTS && waste >= NARROW_WASTE;
+        let form = if narrow { Form::Narrow } else { Form::Wide };
+        let (outputs, activation) = (spec.units, spec.activation);
+        let layer = Layer { inputs, outputs, activation, form, weights, mirror, geometry };
+        weights = weights.saturating_add(layer.numbers());
+        if l > 0 {
+            mirror = mirror.saturating_add(layer.mirror_stride().saturating_mul(geometry.panels(outputs)));
+        }
+        inputs = outputs;
+        layers.push(layer);
+    }
+    layers
+}
+
+/// A layer's parts, ascending in the arena.
+fn cut(l: usize, layer: &Layer) -> Vec<Part> {
+    let (rows, panels) = (layer.rows(), layer.panels());
+    let part = |panels: Range<usize>, rows: Range<usize>, bias| Part { layer: l, panels, rows, bias };
+    if layer.form == Form::Wide && rows >= 2 * PART_ROWS {
+        let chunks = rows / PART_ROWS;
+        let chunk = move |c: usize| c * PART_ROWS..if c + 1 == chunks { rows } else { (c + 1) * PART_ROWS };
+        let of_panel = |p: usize| (0..chunks).map(move |c| part(p..p + 1, chunk(c), c + 1 == chunks));
+        return (0..panels).flat_map(of_panel).collect();
+    }
+    let weights = rows * 2 * layer.geometry.lanes;
+    let wanted = if layer.form == Form::Wide { PART_WEIGHTS } else { 8 * PART_WEIGHTS };
+    let group = wanted.div_ceil(weights).max(1);
+    let first = |p: usize| p == 0;
+    (0..panels)
+        .step_by(group)
+        .map(|p| part(p..(p + group).min(panels), 0..rows, layer.form == Form::Wide || first(p)))
+        .collect()
+}
+
+/// What each part owns of each buffer.
+fn ranges(layers: &[Layer], parts: &[Part]) -> Vec<Vec<Range<usize>>> {
+    let weights = parts.iter().map(|part| {
+        let layer = &layers[part.layer];
+        let begin = if layer.form == Form::Narrow && part.bias {
+            layer.weights
+        } else {
+            layer.row(part.panels.start, part.rows.start)
+        };
+        let bias = usize::from(layer.form == Form::Wide && part.bias);
+        begin..layer.row(part.panels.end - 1, part.rows.end + bias)
+    });
+    let mirror = parts.iter().map(|part| {
+        let layer = &layers[part.layer];
+        if part.layer == 0 {
+            return 0..0;
+        }
+        let (panel, last) = (layer.geometry.panel(), part.panels.end - 1);
+        let first = layer.mirror_block(part.panels.start, part.rows.start / panel);
+        if part.rows.end == layer.inputs {
+            first..layer.mirror + (last + 1) * layer.mirror_stride()
+        } else {
+            first..layer.mirror_block(last, part.rows.end / panel)
+        }
+    });
+    let none = vec![0..0; parts.len()];
+    vec![weights.collect(), mirror.collect(), none.clone(), none.clone(), none]
+}
+
+/// Chunk by chunk of a layer's inputs, all panels of outputs over each.
+fn claim_order(parts: &[Part]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..parts.len()).collect();
+    order.sort_by_key(|&i| (parts[i].layer, parts[i].rows.start, parts[i].panels.start));
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(dims: &[usize], isa: Isa) -> Network<f32> {
+        let relu = |&units: &usize| LayerSpec { units, activation: Activation::Relu };
+        let mut specs: Vec<LayerSpec> = dims[1..].iter().map(relu).collect();
+        specs.last_mut().unwrap().activation = Activation::Identity;
+        Network::new(dims[0], &specs, Loss::SquaredError, isa).unwrap()
+    }
+
+    #[test]
+    fn every_number_belongs_to_one_part_and_every_weight_has_its_place() {
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            for dims in [&[2, 16, 16, 1][..], &[300, 20, 7, 1], &[784, 512, 40], &[1, 1], &[33, 65, 1100, 3]] {
+                let mut net = network(dims, isa);
+                for part in 0..net.arena.parts() {
+                    let mut writing = net.arena.write(part);
+                    let [weights, mirror] = writing.slices();
+                    weights.iter_mut().chain(mirror).for_each(|x| *x += 1.0);
+                }
+                assert!(net.arena.buffer(WEIGHTS).iter().all(|&x| x == 1.0), "{isa:?} {dims:?}");
+                assert!(net.arena.buffer(MIRROR).iter().all(|&x| x == 1.0), "{isa:?} {dims:?}");
+                for l in 0..net.layers.len() {
+                    net.set_layer(l, |j, i| (l * 10_000 + j * 100 + i) as f32, |j| -(j as f32));
+                    let (weights, bias) = net.get_layer(l, WEIGHTS);
+                    let layer = net.layers[l];
+                    assert_eq!(weights[layer.inputs * layer.outputs - 1], {
+                        (l * 10_000 + (layer.outputs - 1) * 100 + layer.inputs - 1) as f32
+                    });
+                    assert_eq!(bias[layer.outputs - 1], -((layer.outputs - 1) as f32));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn impossible_networks_are_refused() {
+        let spec = |units, activation| LayerSpec { units, activation };
+        let make = |features, specs: &[LayerSpec], loss| {
+            Network::<f32>::new(features, specs, loss, Isa::Scalar).err().map(|e| e.to_string())
+        };
+        let sigmoid = spec(1, Activation::Sigmoid);
+        assert!(make(0, &[sigmoid], Loss::BinaryCrossEntropy).unwrap().contains("layer 0"));
+        assert!(make(3, &[], Loss::SquaredError).unwrap().contains("at least one layer"));
+        assert!(make(3, &[spec(0, Activation::Relu), sigmoid], Loss::BinaryCrossEntropy).unwrap().contains("layer 1"));
+        assert!(make(3, &[spec(2, Activation::Softmax), sigmoid], Loss::BinaryCrossEntropy).is_some());
+        assert!(make(3, &[sigmoid], Loss::SquaredError).unwrap().contains("matches"));
+        let huge = spec(1 << 40, Activation::Identity);
+        let refused = Network::<f64>::new(1 << 40, &[huge], Loss::SquaredError, Isa::Scalar).err();
+        assert!(matches!(refused, Some(Error::Memory { .. })), "{refused:?}");
+    }
+}

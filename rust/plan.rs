@@ -1,0 +1,114 @@
+//! (network, batch, processors) -> threads, groups, slices: decides, never computes.
+//!
+//! Nothing decided here changes a bit of a result; only its time and memory.
+
+use crate::kernels::{Number, SAMPLE_SEGMENT};
+use crate::network::{Form, Network};
+
+/// The most slices in a group: what the weight gradient keeps pointers for.
+pub const MAX_SLICES: usize = 64;
+/// Rows of a slice that keep its activations in the second cache beside the weights.
+const SLICE_ROWS: usize = 256;
+/// Fewer rows than this in a slice read the weights too often.
+const LEAST_SLICE_ROWS: usize = 48;
+/// Segments that a group has at most, where the batch has several.
+const GROUP_SEGMENTS: usize = 4;
+/// Bytes of activations and gradients that a group of several segments may have.
+const GROUP_BYTES: usize = 48 << 20;
+
+/// What one thread does with a batch of this size: about so many floating-point operations a second, f32. Of
+/// the right magnitude only: it decides whether sharing pays.
+const RATE: f64 = 1.2e11;
+/// Seconds that a step costs beside its arithmetic, and a layer of it.
+const STEP_COST: f64 = 0.4e-6;
+const LAYER_COST: f64 = 0.25e-6;
+/// Seconds that two barriers of a step cost a pair of threads.
+const BARRIER_COST: f64 = 2.0e-6;
+/// Seconds until a started thread works.
+const START_COST: f64 = 60.0e-6;
+
+/// How a call is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Workers.
+    pub threads: usize,
+    /// Rows of a group: the whole batch, or segments of it.
+    pub group_rows: usize,
+    /// Rows of a slice; where a group has several segments it divides them.
+    pub slice_rows: usize,
+}
+
+/// Floating-point operations of one step on `rows` rows.
+fn work<T: Number>(network: &Network<T>, rows: usize) -> f64 {
+    let of_layer = |l: usize| {
+        let layer = &network.layers[l];
+        let (inputs, outputs) = match layer.form {
+            Form::Wide => (layer.inputs as f64, network.kernels.geometry().padded(layer.outputs) as f64),
+            Form::Narrow => (network.kernels.geometry().padded(layer.inputs) as f64, layer.outputs as f64),
+        };
+        inputs * outputs * if l == 0 { 4.0 } else { 6.0 }
+    };
+    rows as f64 * (0..network.layers.len()).map(of_layer).sum::<f64>()
+}
+
+/// How many of `limit` threads help a call of `steps` steps on `rows` rows.
+fn threads<T: Number>(network: &Network<T>, rows: usize, steps: f64, limit: usize) -> usize {
+    let rate = RATE * 4.0 / size_of::<T>() as f64;
+    let fixed = STEP_COST + LAYER_COST * network.layers.len() as f64;
+    let alone = fixed + work(network, rows) / rate;
+    let time = |n: usize| {
+        let slices = rows.div_ceil(LEAST_SLICE_ROWS / 2).min(n) as f64;
+        let shared = if n > 1 { BARRIER_COST + alone / slices } else { alone };
+        steps * shared + (n - 1) as f64 * START_COST
+    };
+    (1..=limit).fold((1, time(1)), |best, n| if time(n) < 0.95 * best.1 { (n, time(n)) } else { best }).0
+}
+
+/// Plans training on batches of `rows`, `steps` of them; `wanted` is the user's number of threads.
+pub fn training<T: Number>(network: &Network<T>, rows: usize, steps: f64, wanted: Option<usize>) -> Plan {
+    let limit = crate::threads::limit();
+    let threads = wanted.unwrap_or_else(|| threads(network, rows, steps, limit));
+    if rows <= SAMPLE_SEGMENT {
+        return Plan { threads, group_rows: rows, slice_rows: slice_rows(rows, threads) };
+    }
+    let units: usize = network.layers.iter().map(|layer| layer.outputs * 2).sum();
+    let bytes = (units + network.features()).saturating_mul(size_of::<T>() * SAMPLE_SEGMENT);
+    let segments = (GROUP_BYTES / bytes.max(1)).clamp(1, GROUP_SEGMENTS).min(rows.div_ceil(SAMPLE_SEGMENT));
+    Plan { threads, group_rows: segments * SAMPLE_SEGMENT, slice_rows: SLICE_ROWS }
+}
+
+/// Plans a pass forward over `rows` rows.
+pub fn inference<T: Number>(network: &Network<T>, rows: usize, wanted: Option<usize>) -> Plan {
+    let limit = crate::threads::limit();
+    let threads = wanted.unwrap_or_else(|| threads(network, rows, 1.0, limit)).max(1);
+    let slice_rows = rows.div_ceil(threads).clamp(1, SLICE_ROWS);
+    Plan { threads, group_rows: rows, slice_rows }
+}
+
+/// Even slices of a batch of one segment: one thread takes it in the largest that fit the cache, several
+/// threads get two each where there are rows enough.
+fn slice_rows(rows: usize, threads: usize) -> usize {
+    let wanted = if threads == 1 { SLICE_ROWS } else { rows.div_ceil(2 * threads).clamp(LEAST_SLICE_ROWS, SLICE_ROWS) };
+    let slices = rows.div_ceil(wanted);
+    let slices = if rows >= threads { slices.next_multiple_of(threads) } else { slices };
+    rows.div_ceil(slices.min(MAX_SLICES)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_cover_a_batch_and_never_straddle_segments() {
+        for rows in [1, 2, 31, 128, 200, 209, 1000, 1024] {
+            for threads in [1, 2, 3, 7, 64] {
+                let slice = slice_rows(rows, threads);
+                assert!(slice >= 1 && slice <= SLICE_ROWS && rows.div_ceil(slice) <= MAX_SLICES, "{rows} {threads}");
+            }
+        }
+        assert!(SAMPLE_SEGMENT.is_multiple_of(SLICE_ROWS));
+        assert!(GROUP_SEGMENTS * SAMPLE_SEGMENT / SLICE_ROWS <= MAX_SLICES);
+        assert_eq!(slice_rows(128, 2), 64);
+        assert_eq!(slice_rows(200, 2), 50);
+    }
+}

@@ -1,0 +1,184 @@
+//! NumPy arrays in: any dtype and strides to checked views; and results out.
+//!
+//! A [`Held`] keeps the array alive and counted as read for as long as its views are used, also while the interpreter
+//! lock is released. (Python code that writes into the array meanwhile races with the reader, as with NumPy's own
+//! functions.)
+
+use crate::data::Matrix;
+use crate::error::Error;
+use crate::kernels::Number;
+use half::f16;
+use numpy::ndarray::{Array2, ArrayView2};
+use numpy::prelude::*;
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray2, PyUntypedArray};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+
+/// A two-dimensional array of any numeric dtype.
+pub enum Held<'py> {
+    /// 32-bit floats.
+    F32(PyReadonlyArray2<'py, f32>),
+    /// 64-bit floats.
+    F64(PyReadonlyArray2<'py, f64>),
+    /// 16-bit floats.
+    F16(PyReadonlyArray2<'py, f16>),
+    /// Bytes.
+    U8(PyReadonlyArray2<'py, u8>),
+    /// Unsigned 16-bit integers.
+    U16(PyReadonlyArray2<'py, u16>),
+    /// Unsigned 32-bit integers.
+    U32(PyReadonlyArray2<'py, u32>),
+    /// Unsigned 64-bit integers.
+    U64(PyReadonlyArray2<'py, u64>),
+    /// Signed bytes.
+    I8(PyReadonlyArray2<'py, i8>),
+    /// Signed 16-bit integers.
+    I16(PyReadonlyArray2<'py, i16>),
+    /// Signed 32-bit integers.
+    I32(PyReadonlyArray2<'py, i32>),
+    /// Signed 64-bit integers.
+    I64(PyReadonlyArray2<'py, i64>),
+    /// Truth values.
+    Bool(PyReadonlyArray2<'py, bool>),
+}
+
+impl<'py> Held<'py> {
+    /// Takes hold of `object`, which an error calls `name`.
+    ///
+    /// # Errors
+    /// TypeError for anything but a numeric NumPy array, ValueError for one that is not two-dimensional.
+    pub fn new(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let array = untyped(name, object)?;
+        if array.ndim() != 2 {
+            let got = format!("{} dimensions", array.ndim());
+            return Err(super::exception(Error::expected(name, "a two-dimensional array", got)));
+        }
+        // A view must be aligned; arrays that are not (fields of packed records) are rare enough to copy.
+        let object = if array.is_aligned() { object.clone() } else { object.call_method0("copy")? };
+        macro_rules! first_of {
+            ($($variant:ident),*) => {
+                $(if let Ok(array) = object.extract() { return Ok(Held::$variant(array)); })*
+            };
+        }
+        first_of!(F32, F64, U8, I64, Bool, F16, U16, U32, U64, I8, I16, I32);
+        let got = array.dtype().str()?;
+        Err(PyTypeError::new_err(format!("{name}: expected a real numeric dtype in native byte order, got {got}")))
+    }
+
+    /// The numbers, as they lie.
+    pub fn matrix(&self) -> Matrix<'_> {
+        match self {
+            Held::F32(array) => Matrix::F32(array.as_array()),
+            Held::F64(array) => Matrix::F64(array.as_array()),
+            Held::F16(array) => Matrix::F16(array.as_array()),
+            Held::U8(array) => Matrix::U8(array.as_array()),
+            Held::U16(array) => Matrix::U16(array.as_array()),
+            Held::U32(array) => Matrix::U32(array.as_array()),
+            Held::U64(array) => Matrix::U64(array.as_array()),
+            Held::I8(array) => Matrix::I8(array.as_array()),
+            Held::I16(array) => Matrix::I16(array.as_array()),
+            Held::I32(array) => Matrix::I32(array.as_array()),
+            Held::I64(array) => Matrix::I64(array.as_array()),
+            Held::Bool(array) => Matrix::Bool(array.as_array()),
+        }
+    }
+
+    /// The transpose: the same numbers with swapped strides.
+    pub fn transposed(&self) -> Matrix<'_> {
+        match self.matrix() {
+            Matrix::F32(view) => Matrix::F32(view.reversed_axes()),
+            Matrix::F64(view) => Matrix::F64(view.reversed_axes()),
+            Matrix::F16(view) => Matrix::F16(view.reversed_axes()),
+            Matrix::U8(view) => Matrix::U8(view.reversed_axes()),
+            Matrix::U16(view) => Matrix::U16(view.reversed_axes()),
+            Matrix::U32(view) => Matrix::U32(view.reversed_axes()),
+            Matrix::U64(view) => Matrix::U64(view.reversed_axes()),
+            Matrix::I8(view) => Matrix::I8(view.reversed_axes()),
+            Matrix::I16(view) => Matrix::I16(view.reversed_axes()),
+            Matrix::I32(view) => Matrix::I32(view.reversed_axes()),
+            Matrix::I64(view) => Matrix::I64(view.reversed_axes()),
+            Matrix::Bool(view) => Matrix::Bool(view.reversed_axes()),
+        }
+    }
+}
+
+/// `object` as an array of whatever dtype.
+///
+/// # Errors
+/// TypeError for anything else, naming it.
+pub fn untyped<'a, 'py>(name: &str, object: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyUntypedArray>> {
+    object.cast::<PyUntypedArray>().map_err(|_| {
+        let got = object.get_type();
+        PyTypeError::new_err(format!("{name}: expected a NumPy array, got {got}"))
+    })
+}
+
+/// Plain numbers of the computation's dtype, `(rows, columns)` and row after row, from a one- or two-dimensional array; a
+/// vector is a column.
+///
+/// # Errors
+/// TypeError for another dtype, ValueError for another shape.
+pub fn plain<'py, T: Number + numpy::Element>(
+    name: &str,
+    object: &Bound<'py, PyAny>,
+    shape: (usize, usize),
+) -> PyResult<Vec<T>> {
+    let array = untyped(name, object)?;
+    let fits = match *array.shape() {
+        [rows, columns] => (rows, columns) == shape,
+        [rows] => (rows, 1) == shape,
+        _ => false,
+    };
+    if !fits {
+        let (rows, columns) = shape;
+        let expected = format!("shape ({rows}, {columns})");
+        let expected = if columns == 1 { format!("shape ({rows},) or ({rows}, 1)") } else { expected };
+        let got = object.getattr("shape")?.str()?;
+        return Err(super::exception(Error::expected(name, expected, got)));
+    }
+    let object = if array.ndim() == 1 { object.call_method1("reshape", (shape,))? } else { object.clone() };
+    let held = Held::new(name, &object)?;
+    let mut numbers = vec![T::ZERO; shape.0 * shape.1];
+    held.matrix().gather_plain(crate::data::Selection::From(0), 0..shape.0, &mut numbers);
+    Ok(numbers)
+}
+
+/// Classes below `outputs` from a one-dimensional int64 array.
+///
+/// # Errors
+/// TypeError for anything else, ValueError for a class out of range, naming its row.
+pub fn classes(name: &str, object: &Bound<'_, PyAny>, outputs: usize) -> PyResult<Vec<u32>> {
+    let array = object.cast::<PyArray1<i64>>().map_err(|_| {
+        PyTypeError::new_err(format!("{name}: expected a vector of int64 classes or a matrix of one column a class"))
+    })?;
+    let array = array.readonly();
+    let check = |(row, &class): (usize, &i64)| {
+        u32::try_from(class).ok().filter(|&class| (class as usize) < outputs).ok_or_else(|| {
+            super::exception(Error::expected(name, format!("classes in 0..{outputs}"), format!("{class} in row {row}")))
+        })
+    };
+    array.as_array().iter().enumerate().map(check).collect()
+}
+
+/// A new array `(rows, columns)` of numbers that lie row after row.
+pub fn matrix<'py, T: numpy::Element>(
+    py: Python<'py>,
+    rows: usize,
+    columns: usize,
+    numbers: Vec<T>,
+) -> Bound<'py, PyAny> {
+    let array = Array2::from_shape_vec((rows, columns), numbers).expect("as many numbers as the shape says");
+    array.into_pyarray(py).into_any()
+}
+
+/// A new array, the transpose `(columns, rows)` in C order of numbers that lie row after row.
+pub fn transposed<'py, T: Number + numpy::Element>(
+    py: Python<'py>,
+    rows: usize,
+    columns: usize,
+    numbers: &[T],
+) -> Bound<'py, PyAny> {
+    let view = ArrayView2::from_shape((rows, columns), numbers).expect("as many numbers as the shape says");
+    let turned: Array2<T> = view.t().as_standard_layout().into_owned();
+    PyArray2::from_owned_array(py, turned).into_any()
+}

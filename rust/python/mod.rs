@@ -1,0 +1,138 @@
+//! The module `lamella._core`: arguments in, one pure-Rust call with the interpreter lock released, results out.
+//!
+//! Here [`Error`] becomes an exception, and nowhere else. A panic becomes RuntimeError: nothing that a user can pass
+//! ends the process.
+
+mod arrays;
+mod model;
+
+use crate::error::Error;
+use crate::isa::Isa;
+use crate::train::Host;
+use pyo3::create_exception;
+use pyo3::exceptions::{PyArithmeticError, PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+create_exception!(lamella, DivergenceError, PyArithmeticError, "Training left the finite numbers.");
+
+/// The exception for an error of the core.
+pub(crate) fn exception(error: Error) -> PyErr {
+    let message = error.to_string();
+    match error {
+        Error::Value(_) => PyValueError::new_err(message),
+        Error::Type(_) => PyTypeError::new_err(message),
+        Error::Memory { .. } => PyMemoryError::new_err(message),
+        Error::Divergence { .. } => DivergenceError::new_err(message),
+        Error::Interrupted | Error::Panic(_) => PyRuntimeError::new_err(message),
+    }
+}
+
+/// Runs `work` without the interpreter lock; a panic in it becomes [`Error::Panic`].
+fn unlocked<R: Send>(py: Python<'_>, work: impl FnOnce() -> Result<R, Error> + Send) -> Result<R, Error> {
+    py.detach(|| {
+        let _environment = crate::isa::DefaultEnvironment::new();
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            Err(Error::Panic(text.unwrap_or_else(|| "a panic without a message".into())))
+        })
+    })
+}
+
+/// The interpreter, as the core's host: signals stop a call, a callable hears of epochs.
+struct Interpreter {
+    report: Option<Py<PyAny>>,
+    raised: Option<PyErr>,
+}
+
+impl Interpreter {
+    fn new(report: Option<Py<PyAny>>) -> Self {
+        Interpreter { report, raised: None }
+    }
+
+    fn keep(&mut self, result: PyResult<()>) -> Result<(), Error> {
+        result.map_err(|error| {
+            self.raised = Some(error);
+            Error::Interrupted
+        })
+    }
+
+    /// What the call ends with: the exception that stopped it, if one did.
+    fn settle<R>(self, result: Result<R, Error>) -> PyResult<R> {
+        result.map_err(|error| match (error, self.raised) {
+            (Error::Interrupted, Some(raised)) => raised,
+            (error, _) => exception(error),
+        })
+    }
+}
+
+impl Host for Interpreter {
+    fn poll(&mut self) -> Result<(), Error> {
+        let result = Python::attach(|py| py.check_signals());
+        self.keep(result)
+    }
+
+    fn report(&mut self, epoch: usize, loss: f64) -> Result<(), Error> {
+        let result = Python::attach(|py| match &self.report {
+            Some(report) => report.call1(py, (epoch, loss)).map(|_| ()),
+            None => Ok(()),
+        });
+        self.keep(result)
+    }
+}
+
+/// What machine this is and which kernels serve it.
+#[pyfunction]
+fn info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let dict = PyDict::new(py);
+    let available: Vec<&str> = Isa::ALL.into_iter().filter(|isa| isa.is_available()).map(Isa::name).collect();
+    dict.set_item("arch", std::env::consts::ARCH)?;
+    dict.set_item("features", features())?;
+    dict.set_item("isa", Isa::choose().map_err(exception)?.name())?;
+    dict.set_item("available", available)?;
+    dict.set_item("threads", crate::threads::limit())?;
+    Ok(dict)
+}
+
+/// The CPU features that bear on the kernels.
+#[cfg(target_arch = "x86_64")]
+fn features() -> Vec<&'static str> {
+    let all = [
+        ("sse2", is_x86_feature_detected!("sse2")),
+        ("avx", is_x86_feature_detected!("avx")),
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512bw", is_x86_feature_detected!("avx512bw")),
+        ("avx512dq", is_x86_feature_detected!("avx512dq")),
+        ("avx512vl", is_x86_feature_detected!("avx512vl")),
+        ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
+    ];
+    all.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect()
+}
+
+/// The CPU features that bear on the kernels.
+#[cfg(not(target_arch = "x86_64"))]
+fn features() -> Vec<&'static str> {
+    Vec::new()
+}
+
+/// The compiled core of Lamella.
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use super::DivergenceError;
+    #[pymodule_export]
+    use super::info;
+    #[pymodule_export]
+    use super::model::{Network, backward, elementwise, forward, softmax};
+
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

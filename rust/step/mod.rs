@@ -1,0 +1,174 @@
+//! A slice of samples and its way through the network: gather, forward, loss, backward.
+//!
+//! Samples are independent until the weight gradient, so a thread takes a slice through everything
+//! without waiting for another. `forward.rs` and `backward.rs` stand side by side.
+
+pub mod backward;
+pub mod forward;
+
+use crate::data::{Matrix, Selection};
+use crate::error::Error;
+use crate::kernels::{INPUT_SEGMENT, LossRows, Number, Targets};
+use crate::network::{Form, Network};
+use crate::panel::{Buffer, Panels};
+
+/// The user's targets: samples x outputs, or a class a sample.
+pub enum TargetData<'a> {
+    /// Numbers, samples x outputs.
+    Dense(Matrix<'a>),
+    /// Classes, each below the number of outputs.
+    Classes(Vec<u32>),
+}
+
+/// One slice's numbers, made once and used by step after step.
+///
+/// `L` layers; `m` rows of this slice. Buffers hold `capacity` rows.
+pub struct Slice<T> {
+    /// A[0], `(m, n[0])`
+    pub input: Panels<T>,
+    /// A[0] transposed, `(n[0], m)`, where the first layer is narrow.
+    pub input_lanes: Option<Panels<T>>,
+    /// Z[1] transposed, `(n[1], m)`, where the first layer is narrow.
+    pub narrow: Option<Panels<T>>,
+    /// A[1] ... A[L-1], `(m, n[l])`
+    pub activations: Vec<Panels<T>>,
+    /// dZ[1] ... dZ[L], `(m, n[l])`; the last holds the logits until the loss is known.
+    pub deltas: Vec<Panels<T>>,
+    /// Each row's loss, `(m,)`
+    pub losses: Buffer<T>,
+    rows: usize,
+    totals: Buffer<T>,
+    dense: Buffer<T>,
+    classes: Vec<u32>,
+    scratch: Buffer<T>,
+}
+
+impl<T: Number> Slice<T> {
+    /// A slice of at most `capacity` rows; one that does not learn has no dZ but the last.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where it does not fit.
+    pub fn new(network: &Network<T>, capacity: usize, learns: bool) -> Result<Self, Error> {
+        let (layers, geometry) = (&network.layers, network.kernels.geometry());
+        let what = "batch: its activations";
+        let panels = |rows: usize, lanes: usize| Panels::zeroed(rows, lanes, geometry, what);
+        let (hidden, outputs) = (layers.len() - 1, network.outputs());
+        let narrow = layers[0].form == Form::Narrow;
+        let activations =
+            layers[..hidden].iter().map(|layer| panels(capacity, layer.outputs)).collect::<Result<_, _>>()?;
+        let delta = |layer: &crate::network::Layer| panels(if learns { capacity } else { 0 }, layer.outputs);
+        let mut deltas: Vec<Panels<T>> = layers[..hidden].iter().map(delta).collect::<Result<_, _>>()?;
+        deltas.push(panels(capacity, outputs)?);
+        let widest = layers.iter().map(|layer| geometry.padded(layer.outputs)).max().unwrap_or(0);
+        let deep = layers.iter().any(|layer| layer.inputs.max(layer.outputs) > INPUT_SEGMENT);
+        let turned = if narrow { layers[0].outputs.saturating_mul(geometry.padded(capacity)) } else { 0 };
+        let totals = if deep { capacity.saturating_mul(widest).max(turned) } else { 0 };
+        let scratch = (2 * outputs).saturating_mul(geometry.lanes);
+        Ok(Slice {
+            input: panels(capacity, network.features())?,
+            input_lanes: if narrow { Some(panels(network.features(), capacity)?) } else { None },
+            narrow: if narrow { Some(panels(layers[0].outputs, capacity)?) } else { None },
+            activations,
+            deltas,
+            losses: Buffer::zeroed(capacity, what)?,
+            rows: capacity,
+            totals: Buffer::zeroed(totals, what)?,
+            dense: Buffer::zeroed(capacity.saturating_mul(outputs), what)?,
+            classes: vec![0; capacity],
+            scratch: Buffer::zeroed(scratch, what)?,
+        })
+    }
+
+    /// Rows that it holds now.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Each row's loss.
+    pub fn losses(&self) -> &[T] {
+        &self.losses[..self.rows]
+    }
+
+    /// From now on it holds `rows` rows.
+    fn resize(&mut self, rows: usize) {
+        let reshape = |panels: &mut Panels<T>| {
+            // A slice that does not learn has no room for the hidden layers' dZ.
+            if panels.rows() > 0 {
+                panels.reshape(rows, panels.lanes());
+            }
+        };
+        self.rows = rows;
+        self.activations.iter_mut().for_each(reshape);
+        self.deltas.iter_mut().for_each(reshape);
+        self.input.reshape(rows, self.input.lanes());
+        for turned in self.input_lanes.iter_mut().chain(&mut self.narrow) {
+            turned.reshape(turned.rows(), rows);
+        }
+    }
+
+    /// Reads `rows` rows of the user's data.
+    pub fn gather(&mut self, network: &Network<T>, x: &Matrix<'_>, selection: Selection<'_>, rows: usize) {
+        if rows != self.rows {
+            self.resize(rows);
+        }
+        x.gather(selection, &mut self.input);
+        if let Some(turned) = &mut self.input_lanes {
+            network.kernels.transpose(self.input.view(), turned);
+        }
+    }
+
+    /// Reads the targets of the same rows.
+    pub fn gather_targets(&mut self, y: &TargetData<'_>, selection: Selection<'_>) {
+        let rows = self.rows;
+        match (y, selection) {
+            (TargetData::Dense(y), _) => y.gather_plain(selection, 0..rows, &mut self.dense),
+            (TargetData::Classes(y), Selection::From(first)) => {
+                self.classes[..rows].copy_from_slice(&y[first..first + rows])
+            }
+            (TargetData::Classes(y), Selection::Rows(from)) => {
+                self.classes.iter_mut().zip(&from[..rows]).for_each(|(class, &row)| *class = y[row as usize]);
+            }
+        }
+    }
+
+    /// Losses of the rows from the logits, which become dZ[L]. A sample's loss is multiplied by `scale`,
+    /// its gradient by `gradient_scale`.
+    pub fn loss(&mut self, network: &Network<T>, y: &TargetData<'_>, scale: T, gradient_scale: T) {
+        let last = self.deltas.len() - 1;
+        let targets = match y {
+            TargetData::Dense(_) => Targets::Dense(&self.dense),
+            TargetData::Classes(_) => Targets::Classes(&self.classes),
+        };
+        network.kernels.loss(&mut LossRows {
+            loss: network.loss,
+            logits: &mut self.deltas[last],
+            targets,
+            scale,
+            gradient_scale,
+            losses: &mut self.losses[..self.rows],
+            scratch: &mut self.scratch,
+        });
+    }
+
+    /// What layer `l` (from 0) left: A[l + 1], or of the last layer its logits, their gradient or the output.
+    pub fn result(&self, l: usize) -> &Panels<T> {
+        self.activations.get(l).unwrap_or(&self.deltas[self.deltas.len() - 1])
+    }
+
+    /// Whether every number that layer `l` left is finite.
+    pub fn is_finite(&self, l: usize) -> bool {
+        self.result(l).view().data().iter().all(|x| x.is_finite())
+    }
+}
+
+/// Blocks of the summed index: a multiple of every panel width and a divisor of a segment, such that a block of
+/// weights and one of activations stay in the second cache.
+const DEPTH_BLOCK: usize = 512;
+/// A sum this deep is not worth cutting.
+const UNCUT_DEPTH: usize = 1024;
+
+/// The blocks of a sum over `depth` terms, in order.
+pub(crate) fn blocks(depth: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let block = if depth <= UNCUT_DEPTH { depth } else { DEPTH_BLOCK };
+    (0..depth).step_by(block).map(move |begin| begin..(begin + block).min(depth))
+}

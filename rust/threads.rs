@@ -1,0 +1,246 @@
+//! Workers, the barrier between phases, and claims: the only file that spawns.
+//!
+//! The caller is worker 0; the others are started when a call begins and joined before it ends, so nothing outlives
+//! a call and `fork` is safe. A panic anywhere poisons the barrier, so that nobody waits for ever, and arrives
+//! as [`Error::Panic`].
+
+use crate::error::Error;
+use crate::isa::DefaultEnvironment;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Rounds of waiting without giving the processor up: a few microseconds.
+const SPINS: usize = 2_000;
+/// Rounds of giving the processor up before the thread sleeps.
+const YIELDS: usize = 50;
+/// More threads than this are never started.
+const MAX_THREADS: usize = 256;
+
+/// The most threads that a call may use: `LAMELLA_NUM_THREADS`, or `OMP_NUM_THREADS`, and at most the
+/// processors that this process may use.
+pub fn limit() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    // OMP_NUM_THREADS may be a list, one number a nesting level: the first counts.
+    let from = |name: &str| {
+        let value = std::env::var(name).ok()?;
+        value.split(',').next()?.trim().parse::<usize>().ok().filter(|&n| n > 0)
+    };
+    match from("LAMELLA_NUM_THREADS") {
+        Some(n) => n.min(MAX_THREADS),
+        None => from("OMP_NUM_THREADS").map_or(processors, |n| n.min(processors)).min(MAX_THREADS),
+    }
+}
+
+/// Runs `work` on `threads` workers, the caller among them, and waits for all.
+///
+/// Where a thread cannot be started, those that could do the work: `work` learns their number from its [`Team`].
+///
+/// # Errors
+/// [`Error::Panic`] where a worker panicked.
+pub fn run<F>(threads: usize, work: F) -> Result<(), Error>
+where
+    F: Fn(&Team, usize) + Sync,
+{
+    let team = Team::new();
+    let contained = |worker: usize| {
+        let _environment = DefaultEnvironment::new();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&team, worker))) {
+            team.poison(message(&*panic));
+        }
+    };
+    std::thread::scope(|scope| {
+        let mut started = 1;
+        for worker in 1..threads.clamp(1, MAX_THREADS) {
+            let contained = &contained;
+            let team = &team;
+            let spawned = std::thread::Builder::new().name("lamella".into()).spawn_scoped(scope, move || {
+                team.wait_for_start();
+                contained(worker);
+            });
+            match spawned {
+                Ok(_) => started += 1,
+                Err(_) => break,
+            }
+        }
+        team.start(started);
+        contained(0);
+    });
+    match lock(&team.panic).take() {
+        Some(message) => Err(Error::Panic(message)),
+        None => Ok(()),
+    }
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".into())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The workers of one call, and their barrier.
+pub struct Team {
+    size: AtomicUsize,
+    arrived: AtomicUsize,
+    generation: AtomicUsize,
+    poisoned: AtomicBool,
+    panic: Mutex<Option<String>>,
+    sleepers: Mutex<()>,
+    wake: Condvar,
+}
+
+impl Team {
+    fn new() -> Self {
+        Team {
+            size: AtomicUsize::new(0),
+            arrived: AtomicUsize::new(0),
+            generation: AtomicUsize::new(0),
+            poisoned: AtomicBool::new(false),
+            panic: Mutex::new(None),
+            sleepers: Mutex::new(()),
+            wake: Condvar::new(),
+        }
+    }
+
+    /// How many workers there are.
+    pub fn size(&self) -> usize {
+        self.size.load(Ordering::Relaxed)
+    }
+
+    fn start(&self, size: usize) {
+        let _guard = lock(&self.sleepers);
+        self.size.store(size, Ordering::Release);
+        self.wake.notify_all();
+    }
+
+    fn wait_for_start(&self) {
+        self.wait_until(|| self.size.load(Ordering::Acquire) > 0);
+    }
+
+    fn poison(&self, message: String) {
+        lock(&self.panic).get_or_insert(message);
+        let _guard = lock(&self.sleepers);
+        self.poisoned.store(true, Ordering::Release);
+        self.wake.notify_all();
+    }
+
+    /// Waits until all workers are here; the last to arrive does `last` before anybody goes on.
+    ///
+    /// Returns false where a worker panicked: then leave.
+    #[must_use]
+    pub fn barrier(&self, last: impl FnOnce()) -> bool {
+        let size = self.size();
+        if size == 1 {
+            last();
+            return true;
+        }
+        let generation = self.generation.load(Ordering::Acquire);
+        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == size {
+            last();
+            self.arrived.store(0, Ordering::Relaxed);
+            let _guard = lock(&self.sleepers);
+            self.generation.store(generation.wrapping_add(1), Ordering::Release);
+            self.wake.notify_all();
+        } else {
+            self.wait_until(|| {
+                self.generation.load(Ordering::Acquire) != generation || self.poisoned.load(Ordering::Acquire)
+            });
+        }
+        !self.poisoned.load(Ordering::Acquire)
+    }
+
+    /// Spins, then yields, then sleeps until `ready`; whoever makes it so wakes sleepers under the lock.
+    fn wait_until(&self, ready: impl Fn() -> bool) {
+        for round in 0..SPINS + YIELDS {
+            if ready() {
+                return;
+            }
+            if round < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+        let mut guard = lock(&self.sleepers);
+        while !ready() {
+            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Numbers `0..n`, each given to one worker: whoever is free takes the next.
+pub struct Claims(AtomicUsize);
+
+impl Claims {
+    /// From 0.
+    pub fn new() -> Self {
+        Claims(AtomicUsize::new(0))
+    }
+    /// The next number below `n`.
+    pub fn next(&self, n: usize) -> Option<usize> {
+        Some(self.0.fetch_add(1, Ordering::Relaxed)).filter(|&claimed| claimed < n)
+    }
+    /// From 0 again: between two barriers, by the last to arrive.
+    pub fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Default for Claims {
+    fn default() -> Self {
+        Claims::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn barriers_separate_phases_and_one_worker_does_the_last_step() {
+        for threads in [1, 2, 3, 7] {
+            let (sum, lasts) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            run(threads, |team, _| {
+                for round in 0..200 {
+                    sum.fetch_add(1, Ordering::Relaxed);
+                    let fine = team.barrier(|| {
+                        assert_eq!(sum.load(Ordering::Relaxed), (round + 1) * team.size());
+                        lasts.fetch_add(1, Ordering::Relaxed);
+                    });
+                    assert!(fine && team.barrier(|| ()));
+                }
+            })
+            .unwrap();
+            assert_eq!(lasts.load(Ordering::Relaxed), 200);
+        }
+    }
+
+    #[test]
+    fn claims_cover_everything_once() {
+        let counts: Vec<AtomicUsize> = (0..1000).map(|_| AtomicUsize::new(0)).collect();
+        let claims = Claims::new();
+        run(3, |_, _| {
+            while let Some(i) = claims.next(counts.len()) {
+                counts[i].fetch_add(1, Ordering::Relaxed);
+            }
+        })
+        .unwrap();
+        assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+    }
+
+    #[test]
+    fn a_panic_in_any_worker_is_an_error_and_hangs_nobody() {
+        for culprit in 0..3 {
+            let result = run(3, |team, worker| {
+                assert!(worker != culprit, "worker {culprit} gave up");
+                while team.barrier(|| ()) {}
+            });
+            assert_eq!(result, Err(Error::Panic(format!("worker {culprit} gave up"))));
+        }
+    }
+
+    #[test]
+    fn a_panic_in_the_last_step_is_an_error_and_hangs_nobody() {
+        let result = run(3, |team, _| while team.barrier(|| panic!("last")) {});
+        assert_eq!(result, Err(Error::Panic("last".into())));
+    }
+}

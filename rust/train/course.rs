@@ -1,0 +1,95 @@
+//! The L-layer functions' passes: every layer's Z and A kept, and a backward pass from given caches.
+//!
+//! They use the same kernels as training, on one thread, and hold the whole batch, since that is
+//! what their callers get to see.
+
+use super::infer::unpack;
+use crate::data::{Matrix, Selection};
+use crate::error::Error;
+use crate::kernels::{Number, SAMPLE_SEGMENT};
+use crate::network::{GRADIENT, MIRROR, Network, WEIGHTS};
+use crate::panel::{Buffer, Panels, Parts};
+use crate::step::backward::{self, Finishing, Group};
+use crate::step::{Slice, forward};
+
+/// Z and A of a layer, each plain `(m, n[l])`.
+pub type Cached<T> = (Vec<T>, Vec<T>);
+
+/// Every layer's Z and A; A of the last layer is the output.
+///
+/// # Errors
+/// [`Error::Memory`] where they do not fit.
+pub fn trace<T: Number>(network: &Network<T>, x: &Matrix<'_>) -> Result<Vec<Cached<T>>, Error> {
+    let rows = x.rows();
+    let mut slice = Slice::new(network, rows, false)?;
+    slice.gather(network, x, Selection::From(0), rows);
+    let reading = network.arena.read();
+    let mut traced = Vec::with_capacity(network.layers.len());
+    for (l, layer) in network.layers.iter().enumerate() {
+        forward::layer(network, reading.buffer(WEIGHTS), &mut slice, l, false);
+        let z = plain(slice.result(l));
+        match slice.activations.get_mut(l) {
+            Some(units) => forward::activate(network, layer.activation, units),
+            None => forward::output(network, &mut slice),
+        }
+        traced.push((z, plain(slice.result(l))));
+    }
+    Ok(traced)
+}
+
+fn plain<T: Number>(panels: &Panels<T>) -> Vec<T> {
+    let mut rows = vec![T::ZERO; panels.rows() * panels.lanes()];
+    unpack(panels, &mut rows);
+    rows
+}
+
+/// What a backward pass reads: each layer's input A[l-1] and Z[l], and dZ[L]; all samples x units.
+pub struct Caches<'a> {
+    /// A[0] ... A[L-1]
+    pub inputs: Vec<Matrix<'a>>,
+    /// Z[1] ... Z[L-1]
+    pub hidden: Vec<Matrix<'a>>,
+    /// dZ[L]
+    pub delta: Matrix<'a>,
+}
+
+/// Leaves the gradient of all weights in the arena's [`GRADIENT`].
+///
+/// # Errors
+/// [`Error::Memory`] where it does not fit.
+pub fn gradient<T: Number>(network: &mut Network<T>, caches: &Caches<'_>) -> Result<(), Error> {
+    network.arena.materialise(GRADIENT, WEIGHTS, "network: its gradient")?;
+    let network = &*network;
+    let (rows, panel) = (caches.delta.rows(), network.kernels.geometry().panel());
+    let mut scratch = Buffer::zeroed((panel + 1) * panel, "worker: its scratch")?;
+    // One segment of samples after the other, each one slice: their sums are added in order.
+    let slices = Parts::new(vec![Slice::new(network, rows.min(SAMPLE_SEGMENT), true)?]);
+    for first in (0..rows).step_by(SAMPLE_SEGMENT) {
+        let count = SAMPLE_SEGMENT.min(rows - first);
+        deltas(network, caches, &mut slices.write(0), first, count);
+        let reading = slices.read();
+        let group = Group { slices: &reading, used: 1, per_segment: usize::MAX };
+        let how = Finishing { goes_on: first > 0, rule: None, l2: T::ZERO };
+        (0..network.parts.len()).for_each(|part| backward::part(network, part, &group, how, &mut scratch));
+    }
+    Ok(())
+}
+
+/// Fills a slice with the caches' rows and computes every dZ.
+fn deltas<T: Number>(network: &Network<T>, caches: &Caches<'_>, slice: &mut Slice<T>, first: usize, count: usize) {
+    let from = Selection::From(first);
+    slice.gather(network, &caches.inputs[0], from, count);
+    for (l, z) in caches.hidden.iter().enumerate() {
+        z.gather(from, &mut slice.activations[l]);
+        forward::activate(network, network.layers[l].activation, &mut slice.activations[l]);
+    }
+    caches.delta.gather(from, slice.deltas.last_mut().expect("a network has a layer"));
+    {
+        let reading = network.arena.read();
+        backward::backward(network, reading.buffer(MIRROR), slice);
+    }
+    // The derivative came from Z; the weights' gradient reads the inputs that the caller cached.
+    for (l, a) in caches.inputs.iter().enumerate().skip(1) {
+        a.gather(from, &mut slice.activations[l - 1]);
+    }
+}

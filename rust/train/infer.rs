@@ -1,0 +1,196 @@
+//! Passes forward: outputs and losses of any number of rows, in bounded memory.
+
+use super::{Host, Poller, lock};
+use crate::data::{Matrix, Selection};
+use crate::error::Error;
+use crate::kernels::Number;
+use crate::network::{Network, WEIGHTS};
+use crate::panel::Panels;
+use crate::plan;
+use crate::step::{Slice, TargetData, forward};
+use crate::threads::{self, Claims};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What is wanted of each row, `n` outputs wide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// What the output layer returns.
+    Outputs,
+    /// The last layer before its activation.
+    Logits,
+}
+
+/// Writes each row's outputs into `outputs`, `(rows, n)`, and with targets returns each row's loss (times `scale`).
+///
+/// # Errors
+/// [`Error::Memory`], [`Error::Panic`], or what the host stopped the call with.
+pub fn infer<T: Number>(
+    network: &Network<T>,
+    x: &Matrix<'_>,
+    y: Option<(&TargetData<'_>, T)>,
+    wanted: Wanted,
+    threads: Option<usize>,
+    outputs: &mut [T],
+    host: &mut dyn Host,
+) -> Result<Vec<f64>, Error> {
+    let (rows, n) = (x.rows(), network.outputs());
+    assert_eq!(outputs.len(), rows * n);
+    if rows == 0 {
+        return Ok(Vec::new());
+    }
+    let plan = plan::inference(network, rows, threads);
+    let mut losses = vec![0.0; if y.is_some() { rows } else { 0 }];
+    let slots: Vec<Mutex<(&mut [T], &mut [f64])>> = {
+        let mut losses = losses.chunks_mut(plan.slice_rows);
+        let outputs = outputs.chunks_mut(plan.slice_rows * n);
+        outputs.map(|chunk| Mutex::new((chunk, losses.next().unwrap_or_default()))).collect()
+    };
+    let (claims, stop, outcome) = (Claims::new(), AtomicBool::new(false), Mutex::new(Ok(())));
+    let host = Mutex::new(host);
+    let work = 2.0 * (network.n_parameters() * plan.slice_rows) as f64;
+    let fail = |error: Error| {
+        stop.store(true, Ordering::Relaxed);
+        *lock(&outcome) = Err(error);
+    };
+    threads::run(plan.threads.min(slots.len()), |_, worker| {
+        let mut slice = match Slice::new(network, plan.slice_rows, false) {
+            Ok(slice) => slice,
+            Err(error) => return fail(error),
+        };
+        let (mut poller, mut pass) = (Poller::new(), Pass { network, x, y, wanted, spare: None });
+        while let Some(i) = claims.next(slots.len()) {
+            let mut slot = lock(&slots[i]);
+            let (outputs, losses) = &mut *slot;
+            if let Err(error) = pass.run(&mut slice, i * plan.slice_rows, outputs, losses) {
+                return fail(error);
+            }
+            if worker == 0
+                && let Err(error) = poller.poll(work, &host)
+            {
+                fail(error);
+            }
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    })?;
+    drop(slots);
+    outcome.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())?;
+    Ok(losses)
+}
+
+struct Pass<'p, 'x, 'y, T: Number> {
+    network: &'p Network<T>,
+    x: &'p Matrix<'x>,
+    y: Option<(&'p TargetData<'y>, T)>,
+    wanted: Wanted,
+    /// The logits, while the loss needs them and the outputs too.
+    spare: Option<Panels<T>>,
+}
+
+impl<T: Number> Pass<'_, '_, '_, T> {
+    /// Rows from `first` on, as many as fit `outputs`.
+    fn run(&mut self, slice: &mut Slice<T>, first: usize, outputs: &mut [T], losses: &mut [f64]) -> Result<(), Error> {
+        let (network, n) = (self.network, self.network.outputs());
+        let selection = Selection::From(first);
+        slice.gather(network, self.x, selection, outputs.len() / n);
+        {
+            let reading = network.arena.read();
+            forward::forward(network, reading.buffer(WEIGHTS), slice);
+        }
+        if let Some((y, scale)) = self.y {
+            self.loss(slice, y, scale, selection, losses)?;
+        }
+        if self.wanted == Wanted::Outputs {
+            forward::output(network, slice);
+        }
+        unpack(slice.deltas.last().expect("a network has a layer"), outputs);
+        Ok(())
+    }
+
+    /// The rows' losses; the logits are put back afterwards.
+    fn loss(
+        &mut self,
+        slice: &mut Slice<T>,
+        y: &TargetData<'_>,
+        scale: T,
+        selection: Selection<'_>,
+        losses: &mut [f64],
+    ) -> Result<(), Error> {
+        let logits = slice.deltas.last_mut().expect("a network has a layer");
+        let spare = match &mut self.spare {
+            Some(spare) => spare,
+            None => {
+                let fresh = Panels::zeroed(logits.rows(), logits.lanes(), logits.geometry(), "batch: its logits")?;
+                self.spare.insert(fresh)
+            }
+        };
+        spare.reshape(logits.rows(), logits.lanes());
+        spare.data_mut().copy_from_slice(logits.view().data());
+        slice.gather_targets(y, selection);
+        slice.loss(self.network, y, scale, T::ZERO);
+        losses.iter_mut().zip(slice.losses()).for_each(|(into, x)| *into = x.to_f64());
+        slice.deltas.last_mut().expect("a network has a layer").data_mut().copy_from_slice(spare.view().data());
+        Ok(())
+    }
+}
+
+/// Panels to plain rows.
+pub fn unpack<T: Number>(panels: &Panels<T>, rows: &mut [T]) {
+    let n = panels.lanes();
+    for p in 0..panels.panels() {
+        let (width, first) = (panels.width(p), p * panels.geometry().panel());
+        let used = width.min(n - first);
+        for (row, from) in rows.chunks_exact_mut(n).zip(panels.panel(p).chunks_exact(width)) {
+            row[first..first + used].copy_from_slice(&from[..used]);
+        }
+    }
+}
+
+/// `l2 / 2` times the sum of the squared weights: 32 strided partials over the logical index, then a tree.
+pub fn penalty<T: Number>(network: &Network<T>, l2: f64) -> f64 {
+    if l2 == 0.0 {
+        return 0.0;
+    }
+    let reading = network.arena.read();
+    let weights = reading.buffer(WEIGHTS);
+    let mut sum = StridedSum::new();
+    for layer in &network.layers {
+        let pairs = (0..layer.outputs).flat_map(|j| (0..layer.inputs).map(move |i| (j, i)));
+        pairs.map(|(j, i)| weights[layer.weight(j, i)].to_f64()).for_each(|w| sum.add(w * w));
+    }
+    0.5 * l2 * sum.total()
+}
+
+/// A sum over a logical index in 32 strided partials and a tree: the same bits whoever computes the terms.
+pub struct StridedSum {
+    partial: [f64; 32],
+    next: usize,
+}
+
+impl StridedSum {
+    /// An empty sum.
+    pub fn new() -> Self {
+        StridedSum { partial: [0.0; 32], next: 0 }
+    }
+    /// The next term.
+    pub fn add(&mut self, term: f64) {
+        self.partial[self.next % 32] += term;
+        self.next += 1;
+    }
+    /// The sum of all.
+    pub fn total(&self) -> f64 {
+        let mut partial = self.partial;
+        for half in [16, 8, 4, 2, 1] {
+            (0..half).for_each(|i| partial[i] += partial[i + half]);
+        }
+        partial[0]
+    }
+}
+
+impl Default for StridedSum {
+    fn default() -> Self {
+        StridedSum::new()
+    }
+}

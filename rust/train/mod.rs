@@ -1,0 +1,72 @@
+//! The loop: epochs, batches, groups and phases, run by every worker alike; and passes forward over data.
+
+pub mod course;
+pub mod infer;
+pub mod optimizer;
+pub mod trainer;
+
+use crate::error::Error;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What the caller's thread does beside the work: looks for interrupts, reports epochs.
+pub trait Host: Send {
+    /// Called every few hundredths of a second; an error stops the call.
+    ///
+    /// # Errors
+    /// Whatever is to stop the call, such as [`Error::Interrupted`].
+    fn poll(&mut self) -> Result<(), Error>;
+    /// Called after an epoch that was asked for, with its number from 0 and its loss.
+    ///
+    /// # Errors
+    /// Whatever is to stop the call.
+    fn report(&mut self, epoch: usize, loss: f64) -> Result<(), Error>;
+}
+
+/// A host that never stops anything.
+pub struct NoHost;
+
+impl Host for NoHost {
+    fn poll(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+    fn report(&mut self, _: usize, _: f64) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How often the host is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(40);
+/// Claims' work after which the clock is read: a few microseconds of arithmetic.
+const POLL_WORK: f64 = 1e6;
+
+/// Polls the host now and then, without reading the clock at every claim.
+pub(crate) struct Poller {
+    last: Instant,
+    work: f64,
+}
+
+impl Poller {
+    pub(crate) fn new() -> Self {
+        Poller { last: Instant::now(), work: 0.0 }
+    }
+
+    /// Counts `work` floating-point operations done; polls when time has passed.
+    pub(crate) fn poll(&mut self, work: f64, host: &Mutex<&mut dyn Host>) -> Result<(), Error> {
+        self.work += work;
+        if self.work < POLL_WORK {
+            return Ok(());
+        }
+        self.work = 0.0;
+        if self.last.elapsed() < POLL_INTERVAL {
+            return Ok(());
+        }
+        let polled = lock(host).poll();
+        self.last = Instant::now();
+        polled
+    }
+}

@@ -1,0 +1,372 @@
+//! Training: every worker runs the same loop, and the last to arrive at a barrier does the bookkeeping.
+//!
+//! A step has two phases. Each worker claims slices of the group's samples and takes them through gather,
+//! forward, loss and backward data; barrier; each claims parts of the weights for gradient and update; barrier.
+//! A batch of several groups adds its gradients up in memory and updates with the last. Nothing is
+//! allocated after the first step.
+
+use super::infer::{StridedSum, penalty};
+use super::optimizer::Optimizer;
+use super::{Host, Poller, lock};
+use crate::data::{Matrix, Selection};
+use crate::error::Error;
+use crate::kernels::{Number, Rule, SAMPLE_SEGMENT};
+use crate::network::{GRADIENT, MIRROR, Network, Progress, WEIGHTS};
+use crate::panel::{Buffer, Parts};
+use crate::plan::{self, Plan};
+use crate::rng;
+use crate::step::backward::{self, Finishing, Group};
+use crate::step::{Slice, TargetData, forward};
+use crate::threads::{self, Claims, Team};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, RwLock, RwLockReadGuard};
+
+/// What is asked of a fit.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Passes over the data.
+    pub epochs: usize,
+    /// Rows of a batch; at most the data's.
+    pub batch_size: usize,
+    /// The rule.
+    pub optimizer: Optimizer,
+    /// `l2 / 2 sum(W^2)` is added to the loss.
+    pub l2: f64,
+    /// What a sample's loss is multiplied by.
+    pub loss_scale: f64,
+    /// Whether batches are drawn anew in each epoch; a full batch keeps its order.
+    pub shuffle: bool,
+    /// Of the shuffle.
+    pub seed: u64,
+    /// Workers; `None` for as many as help.
+    pub threads: Option<usize>,
+    /// Epochs between reports; 0 for none.
+    pub report_every: usize,
+}
+
+/// Trains; returns each epoch's loss, the mean over its rows before their updates.
+///
+/// # Errors
+/// [`Error::Divergence`] where a loss is not finite, [`Error::Memory`], [`Error::Panic`], or what the host stopped the call
+/// with. The weights are then those after the last finished step.
+pub fn fit<T: Number>(
+    network: &mut Network<T>,
+    x: &Matrix<'_>,
+    y: &TargetData<'_>,
+    options: &Options,
+    host: &mut dyn Host,
+) -> Result<Vec<f64>, Error> {
+    options.optimizer.check()?;
+    network.prepare_state(options.optimizer.state_name(), options.optimizer.states())?;
+    // The counters belong to the state that the steps left, also where an error ended them.
+    let (losses, progress) = Run::new(network, x, y, options, true)?.execute(host);
+    network.progress = progress;
+    losses
+}
+
+/// The loss of all rows as one batch, its gradient left in the arena's [`GRADIENT`].
+///
+/// # Errors
+/// As for [`fit`].
+pub fn loss_and_gradient<T: Number>(
+    network: &mut Network<T>,
+    x: &Matrix<'_>,
+    y: &TargetData<'_>,
+    options: &Options,
+    host: &mut dyn Host,
+) -> Result<f64, Error> {
+    let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
+    let (losses, _) = Run::new(network, x, y, &options, false)?.execute(host);
+    losses.map(|losses| losses[0])
+}
+
+/// Where the loop stands: the same for all workers between two barriers.
+#[derive(Clone, Copy)]
+struct State<T> {
+    epoch: usize,
+    /// The batch's first row in the order, and its rows.
+    batch: usize,
+    rows: usize,
+    /// The group's first row in the batch, and its rows.
+    group: usize,
+    group_rows: usize,
+    /// This step's rule; `None` leaves the gradient in the arena.
+    rule: Option<Rule<T>>,
+    finished: bool,
+}
+
+/// Numbers that only the last to arrive at a barrier touches.
+struct Books {
+    progress: Progress,
+    batch_loss: StridedSum,
+    epoch_loss: f64,
+    losses: Vec<f64>,
+    report: Option<(usize, f64)>,
+    outcome: Result<(), Error>,
+}
+
+struct Run<'r, 'x, 'y, T: Number> {
+    network: &'r Network<T>,
+    x: &'r Matrix<'x>,
+    y: &'r TargetData<'y>,
+    options: &'r Options,
+    plan: Plan,
+    updates: bool,
+    slices: Parts<Slice<T>>,
+    order: RwLock<Vec<u32>>,
+    /// Whether the slices hold the whole data for good.
+    gathered: AtomicBool,
+    state: RwLock<State<T>>,
+    books: Mutex<Books>,
+    slice_claims: Claims,
+    part_claims: Claims,
+    stop: AtomicBool,
+    /// A block of gradient for each worker.
+    scratch: Parts<Buffer<T>>,
+    slice_work: f64,
+}
+
+impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
+    fn new(
+        network: &'r mut Network<T>,
+        x: &'r Matrix<'x>,
+        y: &'r TargetData<'y>,
+        options: &'r Options,
+        updates: bool,
+    ) -> Result<Self, Error> {
+        let batch = options.batch_size.min(x.rows());
+        let steps = options.epochs as f64 * x.rows().div_ceil(batch) as f64;
+        let plan = plan::training(network, batch, steps, options.threads);
+        if batch > plan.group_rows || !updates {
+            network.arena.materialise(GRADIENT, WEIGHTS, "network: its gradient")?;
+        } else {
+            network.arena.release(GRADIENT);
+        }
+        let slices = plan.group_rows.min(batch).div_ceil(plan.slice_rows);
+        let rows = plan.slice_rows.min(batch);
+        let slices = (0..slices).map(|_| Slice::new(network, rows, true)).collect::<Result<_, _>>()?;
+        let panel = network.kernels.geometry().panel();
+        let block = || Buffer::zeroed((panel + 1) * panel, "worker: its scratch");
+        let scratch = (0..plan.threads).map(|_| block()).collect::<Result<_, _>>()?;
+        let shuffles = options.shuffle && batch < x.rows();
+        let state = State { epoch: 0, batch: 0, rows: 0, group: 0, group_rows: 0, rule: None, finished: false };
+        let books = Books {
+            progress: network.progress,
+            batch_loss: StridedSum::new(),
+            epoch_loss: 0.0,
+            losses: Vec::with_capacity(options.epochs),
+            report: None,
+            outcome: Ok(()),
+        };
+        let run = Run {
+            slice_work: 6.0 * (network.n_parameters() * rows) as f64,
+            network,
+            x,
+            y,
+            options,
+            plan,
+            updates,
+            slices: Parts::new(slices),
+            order: RwLock::new(vec![0; if shuffles { x.rows() } else { 0 }]),
+            gathered: AtomicBool::new(false),
+            state: RwLock::new(state),
+            books: Mutex::new(books),
+            slice_claims: Claims::new(),
+            part_claims: Claims::new(),
+            stop: AtomicBool::new(false),
+            scratch: Parts::new(scratch),
+        };
+        run.begin_epoch(0);
+        Ok(run)
+    }
+
+    fn execute(self, host: &mut dyn Host) -> (Result<Vec<f64>, Error>, Progress) {
+        let host = Mutex::new(host);
+        let ran = threads::run(self.plan.threads, |team, worker| self.work(team, worker, &host));
+        let books = self.books.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        (ran.and(books.outcome).map(|()| books.losses), books.progress)
+    }
+
+    fn state(&self) -> State<T> {
+        *self.state.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn set_state(&self, state: State<T>) {
+        *self.state.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = state;
+    }
+
+    fn order(&self) -> RwLockReadGuard<'_, Vec<u32>> {
+        self.order.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// What every worker does.
+    fn work(&self, team: &Team, worker: usize, host: &Mutex<&mut dyn Host>) {
+        let mut scratch = self.scratch.write(worker);
+        let mut poller = Poller::new();
+        while !self.state().finished {
+            self.samples(worker, &mut poller, host);
+            if !team.barrier(|| self.between_phases()) {
+                return;
+            }
+            if self.state().finished {
+                return;
+            }
+            self.weights(&mut scratch);
+            if !team.barrier(|| self.after_step()) {
+                return;
+            }
+            if worker == 0 {
+                self.report(host);
+            }
+        }
+    }
+
+    /// The first phase: gather, forward, loss, backward data, slice by slice.
+    fn samples(&self, worker: usize, poller: &mut Poller, host: &Mutex<&mut dyn Host>) {
+        let state = self.state();
+        let reading = self.network.arena.read();
+        let order = self.order();
+        let slices = state.group_rows.div_ceil(self.plan.slice_rows);
+        while let Some(i) = self.slice_claims.next(slices) {
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let slice = &mut *self.slices.write(i);
+            let begin = i * self.plan.slice_rows;
+            let rows = self.plan.slice_rows.min(state.group_rows - begin);
+            let first = state.batch + state.group + begin;
+            let selection =
+                if order.is_empty() { Selection::From(first) } else { Selection::Rows(&order[first..first + rows]) };
+            if !self.gathered.load(Ordering::Relaxed) {
+                slice.gather(self.network, self.x, selection, rows);
+                slice.gather_targets(self.y, selection);
+            }
+            forward::forward(self.network, reading.buffer(WEIGHTS), slice);
+            let scale = self.options.loss_scale;
+            slice.loss(self.network, self.y, T::from_f64(scale), T::from_f64(scale / state.rows as f64));
+            backward::backward(self.network, reading.buffer(MIRROR), slice);
+            if worker == 0
+                && let Err(error) = poller.poll(self.slice_work, host)
+            {
+                self.fail(error);
+            }
+        }
+    }
+
+    /// The second phase: gradient and update, part by part.
+    fn weights(&self, scratch: &mut [T]) {
+        let state = self.state();
+        let last = state.group + state.group_rows == state.rows;
+        let how =
+            Finishing { goes_on: state.group > 0, rule: state.rule.filter(|_| last), l2: T::from_f64(self.options.l2) };
+        let slices = self.slices.read();
+        let group = Group {
+            slices: &slices,
+            used: state.group_rows.div_ceil(self.plan.slice_rows),
+            per_segment: if state.rows <= SAMPLE_SEGMENT { usize::MAX } else { SAMPLE_SEGMENT / self.plan.slice_rows },
+        };
+        let parts = &self.network.order;
+        while let Some(claim) = self.part_claims.next(parts.len()) {
+            backward::part(self.network, parts[claim], &group, how, scratch);
+        }
+    }
+
+    fn fail(&self, error: Error) {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut books = lock(&self.books);
+        if books.outcome.is_ok() {
+            books.outcome = Err(error);
+        }
+    }
+
+    /// The last worker out of the first phase: losses, divergence, and whether to go on.
+    fn between_phases(&self) {
+        let state = self.state();
+        self.slice_claims.reset();
+        let mut books = lock(&self.books);
+        if self.stop.load(Ordering::Relaxed) {
+            return self.set_state(State { finished: true, ..state });
+        }
+        let slices = self.slices.read();
+        for i in 0..state.group_rows.div_ceil(self.plan.slice_rows) {
+            slices.get(i).losses().iter().for_each(|loss| books.batch_loss.add(loss.to_f64()));
+        }
+        if state.group + state.group_rows < state.rows {
+            return;
+        }
+        let mean = books.batch_loss.total() / state.rows as f64 + penalty(self.network, self.options.l2);
+        books.batch_loss = StridedSum::new();
+        if !mean.is_finite() {
+            let bad =
+                |l: &usize| !(0..state.group_rows.div_ceil(self.plan.slice_rows)).all(|i| slices.get(i).is_finite(*l));
+            let layer = (0..self.network.layers.len()).find(bad).unwrap_or(self.network.layers.len() - 1) + 1;
+            books.outcome = Err(Error::Divergence { step: books.progress.steps + 1, layer });
+            return self.set_state(State { finished: true, ..state });
+        }
+        books.epoch_loss += mean * state.rows as f64;
+        let rule = self.updates.then(|| self.options.optimizer.step(&mut books.progress));
+        self.set_state(State { rule, ..state });
+        let whole = state.rows == self.x.rows() && self.plan.group_rows >= state.rows;
+        self.gathered.store(whole, Ordering::Relaxed);
+    }
+
+    /// The last worker out of the second phase: the next group, batch or epoch.
+    fn after_step(&self) {
+        let state = self.state();
+        self.part_claims.reset();
+        let group = state.group + state.group_rows;
+        if group < state.rows {
+            return self.begin_group(State { group, ..state });
+        }
+        let batch = state.batch + state.rows;
+        if batch < self.x.rows() {
+            return self.begin_batch(state.epoch, batch);
+        }
+        let mut books = lock(&self.books);
+        let loss = books.epoch_loss / self.x.rows() as f64;
+        books.epoch_loss = 0.0;
+        books.losses.push(loss);
+        books.progress.epochs += u64::from(self.updates);
+        let every = self.options.report_every;
+        if every > 0 && state.epoch.is_multiple_of(every) {
+            books.report = Some((state.epoch, loss));
+        }
+        drop(books);
+        if state.epoch + 1 == self.options.epochs {
+            return self.set_state(State { finished: true, ..state });
+        }
+        self.begin_epoch(state.epoch + 1);
+    }
+
+    fn begin_epoch(&self, epoch: usize) {
+        let mut order = self.order.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if !order.is_empty() {
+            rng::shuffle(&mut order, self.options.seed, lock(&self.books).progress.epochs);
+        }
+        drop(order);
+        self.begin_batch(epoch, 0);
+    }
+
+    fn begin_batch(&self, epoch: usize, batch: usize) {
+        let rows = self.options.batch_size.min(self.x.rows() - batch);
+        self.begin_group(State { epoch, batch, rows, group: 0, group_rows: 0, rule: None, finished: false });
+    }
+
+    fn begin_group(&self, state: State<T>) {
+        let group_rows = self.plan.group_rows.min(state.rows - state.group);
+        self.set_state(State { group_rows, ..state });
+    }
+
+    /// Worker 0 tells the host of an epoch; the others need not wait.
+    fn report(&self, host: &Mutex<&mut dyn Host>) {
+        if self.options.report_every == 0 {
+            return;
+        }
+        let report = lock(&self.books).report.take();
+        if let Some((epoch, loss)) = report
+            && let Err(error) = lock(host).report(epoch, loss)
+        {
+            self.fail(error);
+        }
+    }
+}
