@@ -44,8 +44,11 @@ pub enum Start<'a, T> {
 pub struct Product<'a, T> {
     /// The broadcast operand, `rows x depth` in panels.
     pub a: PanelsRef<'a, T>,
-    /// The vector operand: rows k of `width` numbers, `b_stride` from one panel of k (`P` rows) to the next.
+    /// The vector operand: rows k of `width` numbers from `b_first` on, `b_stride` from one panel of k (`P` rows) to the
+    /// next.
     pub b: &'a [T],
+    /// The k of the first row of `b`: a multiple of `P`.
+    pub b_first: usize,
     /// See `b`.
     pub b_stride: usize,
     /// The k of this block: begins at a multiple of `P` and ends at one or at the end; stays within one segment.
@@ -71,6 +74,7 @@ struct Raw<'a, T> {
     a_rows: usize,
     a_lanes: usize,
     b: *const T,
+    b_first: usize,
     b_stride: usize,
     begin: usize,
     end: usize,
@@ -95,8 +99,10 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for ProductOp<'_, '_, T> {
         assert!(p.depth.start.is_multiple_of(panel) && p.depth.start < p.depth.end && p.depth.end <= depth);
         assert!(p.depth.end.is_multiple_of(panel) || p.depth.end == depth);
         assert!(p.depth.start / INPUT_SEGMENT == (p.depth.end - 1) / INPUT_SEGMENT, "a block stays within one segment");
-        let last = (depth - 1) / panel;
-        assert!(p.b.len() >= last * p.b_stride + (depth - last * panel) * p.width, "b holds every k");
+        assert!(p.b_first.is_multiple_of(panel) && p.b_first <= p.depth.start);
+        let last = (p.depth.end - p.b_first - 1) / panel;
+        let rest = p.depth.end - p.b_first - last * panel;
+        assert!(p.b.len() >= last * p.b_stride + rest * p.width, "b holds every k of the block");
         assert_eq!(p.c.len(), rows * p.width);
         assert!(depth <= INPUT_SEGMENT || p.totals.len() == p.c.len(), "several segments need totals");
         match p.start {
@@ -112,6 +118,7 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for ProductOp<'_, '_, T> {
             a_rows: rows,
             a_lanes: depth,
             b: p.b.as_ptr(),
+            b_first: p.b_first,
             b_stride: p.b_stride,
             begin: p.depth.start,
             end: p.depth.end,
@@ -172,7 +179,7 @@ unsafe fn tile<T: Math, S: Simd<T>, const R: usize, const N: usize>(s: S, raw: &
         while k < raw.end {
             let (q, len) = (k / panel, panel.min(raw.end - k));
             let a = raw.a.add(q * panel * raw.a_rows);
-            let b = raw.b.add(q * raw.b_stride);
+            let b = raw.b.add((k - raw.b_first) / panel * raw.b_stride);
             // Strides as constants: the rows' addresses then need no registers of their own.
             if raw.a_lanes - k > v {
                 chain::<T, S, R, N>(s, a.add(row * panel), panel, 1, b, width, len, &mut acc);

@@ -16,10 +16,10 @@ mod tests;
 pub use epilogue::{Finish, Function};
 pub use gemm::{BiasGradient, Gradient, INPUT_SEGMENT, Pair, Product, SAMPLE_SEGMENT, Start};
 pub use loss::{Loss, LossRows, Targets};
-pub use update::{Mirror, Rule, Update};
+pub use update::{Mirror, Rule, Turn, Update};
 
 use crate::isa::{Isa, Portable, Simd};
-use crate::panel::{Geometry, Panels, PanelsRef};
+use crate::panel::{Geometry, Panels};
 pub use math::Math;
 
 /// Every kernel entry, for one number type on one instruction set.
@@ -36,8 +36,8 @@ pub trait Kernels<T>: Send + Sync {
     fn update(&self, update: &mut Update<'_, T>);
     /// A block of weights into the mirror.
     fn mirror(&self, mirror: &mut Mirror<'_, T>);
-    /// A whole matrix into its transpose.
-    fn transpose(&self, source: PanelsRef<'_, T>, target: &mut Panels<T>);
+    /// Part of a matrix into its transpose.
+    fn turn(&self, turn: &mut Turn<'_, T>);
     /// Losses and their gradients.
     fn loss(&self, loss: &mut LossRows<'_, T>);
     /// Softmax over each row; `scratch` has room for `lanes V` numbers.
@@ -68,8 +68,8 @@ impl<T: Math, S: Simd<T>> Kernels<T> for On<S> {
     fn mirror(&self, mirror: &mut Mirror<'_, T>) {
         self.0.vectorize(update::MirrorOp(mirror));
     }
-    fn transpose(&self, source: PanelsRef<'_, T>, target: &mut Panels<T>) {
-        self.0.vectorize(update::TransposeOp(source, target));
+    fn turn(&self, turn: &mut Turn<'_, T>) {
+        self.0.vectorize(update::TurnOp(turn));
     }
     fn loss(&self, loss: &mut LossRows<'_, T>) {
         self.0.vectorize(loss::LossOp(loss));

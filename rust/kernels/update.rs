@@ -6,7 +6,8 @@
 
 use super::math::Math;
 use crate::isa::{Operation, Simd};
-use crate::panel::{Geometry, Panels, PanelsRef};
+use crate::panel::{Geometry, PanelsRef};
+use std::ops::Range;
 
 /// An optimizer's rule with this step's constants; `g` is the gradient, `w` the weight.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -127,7 +128,7 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for UpdateOp<'_, '_, T> {
                             s.store(first.add(at), m);
                             s.store(second.add(at), v);
                         }
-                        s.mul_add(step, s.div(m, s.mul_add(s.sqrt(v), scale, epsilon)), w)
+                        s.mul_add(step, s.mul(m, reciprocal(s, s.mul_add(root(s, v), scale, epsilon))), w)
                     },
                 );
             }
@@ -149,6 +150,40 @@ fn each<T: Math, S: Simd<T>>(s: S, u: &mut Update<'_, T>, rule: impl Fn(usize, S
             s.store(u.weights.as_mut_ptr().add(at), rule(at, w, g, first, second));
         }
     }
+}
+
+/// Newton steps that bring a guess to the last bits of f32, or of f64.
+const fn newton_steps<T>(single: usize, double: usize) -> usize {
+    if size_of::<T>() == 4 { single } else { double }
+}
+
+/// The square root of 0 or a positive normal number, to about two ULP: `a y` where y goes to `1 / sqrt(a)` by
+/// Newton's `y (3 - a y^2) / 2`.
+///
+/// Root and quotient are nearly half of a step's time when the CPU's own (exact, unpipelined) instructions do
+/// them; a chain of multiplications overlaps with its neighbours, and has the same bits everywhere too.
+#[inline(always)]
+fn root<T: Math, S: Simd<T>>(s: S, a: S::V) -> S::V {
+    let (half, three_halves) = (s.mul(s.splat(T::from_f64(-0.5)), a), s.splat(T::from_f64(1.5)));
+    let mut y = s.guess_rsqrt(a);
+    for _ in 0..newton_steps::<T>(3, 4) {
+        // In this order: the guess for 0 is finite, its square need not be.
+        y = s.mul(y, s.mul_add(s.mul(half, y), y, three_halves));
+    }
+    s.mul(a, y)
+}
+
+/// The reciprocal of a positive normal number, to about one ULP: with `e = 1 - a y`, `y + y (e + e^2)` has the
+/// error `e^3`.
+#[inline(always)]
+fn reciprocal<T: Math, S: Simd<T>>(s: S, a: S::V) -> S::V {
+    let (one, minus) = (s.splat(T::ONE), s.sub(s.splat(T::ZERO), a));
+    let mut y = s.guess_reciprocal(a);
+    for _ in 0..newton_steps::<T>(2, 3) {
+        let e = s.mul_add(minus, y, one);
+        y = s.mul_add(y, s.mul_add(e, e, e), y);
+    }
+    y
 }
 
 /// Subnormal numbers become zero.
@@ -202,40 +237,50 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for MirrorOp<'_, '_, T> {
     }
 }
 
-/// Writes the transpose of a matrix in panels, padding included.
-pub struct TransposeOp<'a, T>(pub PanelsRef<'a, T>, pub &'a mut Panels<T>);
+/// Writes the transpose of some rows and lanes of a matrix in panels: lane `lanes.start + i` becomes row i of
+/// `target`, whose lanes are the rows from `row` on; zeros where there are no more rows.
+pub struct Turn<'a, T> {
+    /// The matrix.
+    pub source: PanelsRef<'a, T>,
+    /// Its lanes, from a multiple of `P` on.
+    pub lanes: Range<usize>,
+    /// Its first row.
+    pub row: usize,
+    /// `[lanes][width]`
+    pub target: &'a mut [T],
+    /// Lanes of the target: a multiple of `V`.
+    pub width: usize,
+}
 
-impl<T: Math, S: Simd<T>> Operation<T, S> for TransposeOp<'_, T> {
+/// [`Turn`] as an operation for one instruction set.
+pub struct TurnOp<'p, 'a, T>(pub &'p mut Turn<'a, T>);
+
+impl<T: Math, S: Simd<T>> Operation<T, S> for TurnOp<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run(self, s: S) {
-        let (v, panel) = (S::LANES, 2 * S::LANES);
-        let TransposeOp(source, target) = self;
-        assert_eq!((source.rows, source.lanes), (target.lanes(), target.rows()), "a transpose swaps rows and lanes");
-        assert!(source.geometry.lanes == v && target.geometry().lanes == v);
-        for p in 0..target.panels() {
-            let (width, first) = (target.width(p), p * panel);
-            let into = target.panel_mut(p);
-            for lane in (0..width).step_by(v) {
-                for row in (0..source.lanes).step_by(v) {
-                    let (from, stride) = (source.panel(row / panel), source.geometry.width(source.lanes, row / panel));
-                    let at = (first + lane) * stride + row % panel;
-                    if first + lane + v <= source.rows && row + v <= source.lanes {
-                        // SAFETY: V rows of V numbers lie in both panels: the condition above says so for the source's rows
-                        // and the target's; the lanes of both panels are multiples of V.
-                        unsafe {
-                            let target = into[row * width + lane..].as_mut_ptr();
-                            s.transpose(from[at..].as_ptr(), stride, target, width);
-                        }
-                        continue;
-                    }
-                    for r in 0..v.min(source.lanes - row) {
-                        for c in 0..v {
-                            let inside = first + lane + c < source.rows;
-                            let x = if inside { from[at + c * stride + r] } else { T::ZERO };
-                            into[(row + r) * width + lane + c] = x;
-                        }
+        let (t, v, panel) = (self.0, S::LANES, 2 * S::LANES);
+        assert!(t.source.geometry.lanes == v && t.width.is_multiple_of(v) && t.lanes.start.is_multiple_of(panel));
+        assert!(t.lanes.end <= t.source.lanes && t.target.len() == t.lanes.len() * t.width);
+        for lane in t.lanes.clone().step_by(v) {
+            let (from, p) = (t.source.panel(lane / panel), lane / panel);
+            let stride = t.source.geometry.width(t.source.lanes, p);
+            let into = &mut t.target[(lane - t.lanes.start) * t.width..];
+            let count = v.min(t.lanes.end - lane);
+            for column in (0..t.width).step_by(v) {
+                let row = t.row + column;
+                let rows = v.min(t.source.rows.saturating_sub(row));
+                let at = row * stride + lane % panel;
+                if rows == v && count == v {
+                    // SAFETY: rows row..row + V of the source's panel and V rows of the target exist: rows and count say so; the
+                    // lanes of both are multiples of V.
+                    unsafe { s.transpose(from[at..].as_ptr(), stride, into[column..].as_mut_ptr(), t.width) };
+                    continue;
+                }
+                for i in 0..count {
+                    for j in 0..v {
+                        into[i * t.width + column + j] = if j < rows { from[at + j * stride + i] } else { T::ZERO };
                     }
                 }
             }

@@ -29,6 +29,7 @@ fn data<T: Number>(net: &Network<T>, mirror: &[T], slice: &mut Slice<T>, l: usiz
             net.kernels.product(&mut Product {
                 a,
                 b: &mirror[layer.mirror_block(0, p)..],
+                b_first: 0,
                 b_stride: layer.mirror_stride(),
                 depth: depth.clone(),
                 start: Start::Zero,

@@ -2,7 +2,7 @@
 
 use super::{Slice, blocks};
 use crate::activation::Activation;
-use crate::kernels::{Finish, Function, Number, Product, Start};
+use crate::kernels::{Finish, Function, Number, Product, Start, Turn};
 use crate::network::{Form, Layer, Network};
 use crate::panel::{Panels, PanelsRef};
 
@@ -39,6 +39,7 @@ fn wide<T: Number>(net: &Network<T>, layer: &Layer, weights: &[T], slice: &mut S
             net.kernels.product(&mut Product {
                 a,
                 b: &weights[first..bias],
+                b_first: 0,
                 b_stride: panel * width,
                 depth: depth.clone(),
                 start: Start::Lanes(&weights[bias..bias + width]),
@@ -53,25 +54,29 @@ fn wide<T: Number>(net: &Network<T>, layer: &Layer, weights: &[T], slice: &mut S
 }
 
 /// The first layer with lanes as samples: `Z^T = W X^T`, turned into panels of units afterwards.
+///
+/// Blocks of X are turned while they are in the cache: a second form of the whole input would not fit the last one.
 fn narrow<T: Number>(net: &Network<T>, layer: &Layer, weights: &[T], slice: &mut Slice<T>, apply: Activation) {
-    let panel = net.kernels.geometry().panel();
-    let (x, z) = (slice.input_lanes.as_ref(), slice.narrow.as_mut());
-    let (x, z) = (x.expect("a narrow layer's input"), z.expect("a narrow layer's result"));
-    let begin = layer.row(0, 0);
-    let end = layer.weights + layer.numbers();
-    let w = PanelsRef::new(&weights[begin..end], layer.outputs, layer.inputs, net.kernels.geometry());
-    for depth in blocks(layer.inputs) {
-        for p in 0..x.panels() {
-            let width = x.width(p);
-            let totals = panel_of(&mut slice.totals, layer.outputs, p * panel, width);
+    let geometry = net.kernels.geometry();
+    let panel = geometry.panel();
+    let z = slice.narrow.as_mut().expect("a narrow layer's result");
+    let w = &weights[layer.row(0, 0)..layer.weights + layer.numbers()];
+    let w = PanelsRef::new(w, layer.outputs, layer.inputs, geometry);
+    for p in 0..z.panels() {
+        for depth in blocks(layer.inputs) {
+            let width = z.width(p);
+            let turned = &mut slice.turned[..depth.len() * width];
+            let (source, lanes) = (slice.input.view(), depth.clone());
+            net.kernels.turn(&mut Turn { source, lanes, row: p * panel, target: turned, width });
             net.kernels.product(&mut Product {
                 a: w,
-                b: x.panel(p),
+                b: turned,
+                b_first: depth.start,
                 b_stride: panel * width,
-                depth: depth.clone(),
+                depth,
                 start: Start::Rows(&weights[layer.weights..layer.weights + layer.outputs]),
                 finish: Finish::Apply(Activation::Identity),
-                totals,
+                totals: panel_of(&mut slice.totals, layer.outputs, p * panel, width),
                 c: z.panel_mut(p),
                 width,
                 lanes: width,
@@ -80,7 +85,11 @@ fn narrow<T: Number>(net: &Network<T>, layer: &Layer, weights: &[T], slice: &mut
     }
     let units =
         slice.activations.first_mut().unwrap_or_else(|| slice.deltas.last_mut().expect("a network has a layer"));
-    net.kernels.transpose(z.view(), units);
+    for p in 0..units.panels() {
+        let (width, rows) = (units.width(p), units.rows());
+        let (source, target) = (z.view(), units.panel_mut(p));
+        net.kernels.turn(&mut Turn { source, lanes: 0..rows, row: p * panel, target, width });
+    }
     activate(net, apply, units);
 }
 

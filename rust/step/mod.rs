@@ -26,10 +26,10 @@ pub enum TargetData<'a> {
 pub struct Slice<T> {
     /// A[0], `(m, n[0])`
     pub input: Panels<T>,
-    /// A[0] transposed, `(n[0], m)`, where the first layer is narrow.
-    pub input_lanes: Option<Panels<T>>,
     /// Z[1] transposed, `(n[1], m)`, where the first layer is narrow.
-    pub narrow: Option<Panels<T>>,
+    narrow: Option<Panels<T>>,
+    /// A block of A[0] transposed, `(block, P)`, where the first layer is narrow.
+    turned: Buffer<T>,
     /// A[1] ... A[L-1], `(m, n[l])`
     pub activations: Vec<Panels<T>>,
     /// dZ[1] ... dZ[L], `(m, n[l])`; the last holds the logits until the loss is known.
@@ -66,8 +66,8 @@ impl<T: Number> Slice<T> {
         let scratch = (2 * outputs).saturating_mul(geometry.lanes);
         Ok(Slice {
             input: panels(capacity, network.features())?,
-            input_lanes: if narrow { Some(panels(network.features(), capacity)?) } else { None },
             narrow: if narrow { Some(panels(layers[0].outputs, capacity)?) } else { None },
+            turned: Buffer::zeroed(if narrow { UNCUT_DEPTH * geometry.panel() } else { 0 }, what)?,
             activations,
             deltas,
             losses: Buffer::zeroed(capacity, what)?,
@@ -101,20 +101,17 @@ impl<T: Number> Slice<T> {
         self.activations.iter_mut().for_each(reshape);
         self.deltas.iter_mut().for_each(reshape);
         self.input.reshape(rows, self.input.lanes());
-        for turned in self.input_lanes.iter_mut().chain(&mut self.narrow) {
+        if let Some(turned) = &mut self.narrow {
             turned.reshape(turned.rows(), rows);
         }
     }
 
     /// Reads `rows` rows of the user's data.
-    pub fn gather(&mut self, network: &Network<T>, x: &Matrix<'_>, selection: Selection<'_>, rows: usize) {
+    pub fn gather(&mut self, x: &Matrix<'_>, selection: Selection<'_>, rows: usize) {
         if rows != self.rows {
             self.resize(rows);
         }
         x.gather(selection, &mut self.input);
-        if let Some(turned) = &mut self.input_lanes {
-            network.kernels.transpose(self.input.view(), turned);
-        }
     }
 
     /// Reads the targets of the same rows.

@@ -94,7 +94,7 @@ impl<T: Number> Pass<'_, '_, '_, T> {
     fn run(&mut self, slice: &mut Slice<T>, first: usize, outputs: &mut [T], losses: &mut [f64]) -> Result<(), Error> {
         let (network, n) = (self.network, self.network.outputs());
         let selection = Selection::From(first);
-        slice.gather(network, self.x, selection, outputs.len() / n);
+        slice.gather(self.x, selection, outputs.len() / n);
         {
             let reading = network.arena.read();
             forward::forward(network, reading.buffer(WEIGHTS), slice);

@@ -238,7 +238,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             let selection =
                 if order.is_empty() { Selection::From(first) } else { Selection::Rows(&order[first..first + rows]) };
             if !self.gathered.load(Ordering::Relaxed) {
-                slice.gather(self.network, self.x, selection, rows);
+                slice.gather(self.x, selection, rows);
                 slice.gather_targets(self.y, selection);
             }
             forward::forward(self.network, reading.buffer(WEIGHTS), slice);
