@@ -14,7 +14,7 @@ use crate::activation::Activation;
 use crate::error::Error;
 use crate::isa::Isa;
 use crate::kernels::{Kernels, Loss, Number};
-use crate::panel::{Arena, Geometry};
+use crate::panel::{Arena, Buffer, Geometry};
 use std::ops::Range;
 
 /// The arena's buffer of weights and biases.
@@ -202,6 +202,9 @@ impl<T: Number> Network<T> {
         check(features, specs, loss)?;
         let kernels = T::kernels(isa);
         let layers = place(features, specs, kernels.geometry());
+        // Before the table of parts, which a network too large for the memory would make too large as well.
+        let last = &layers[layers.len() - 1];
+        drop(Buffer::<T>::zeroed(last.weights.saturating_add(last.numbers()), "network: its weights")?);
         let parts: Vec<Part> = layers.iter().enumerate().flat_map(|(l, layer)| cut(l, layer)).collect();
         let arena = Arena::zeroed(ranges(&layers, &parts), "network: its weights")?;
         let order = claim_order(&parts);

@@ -10,6 +10,7 @@
 //! so everything above this file is safe code.
 
 use crate::error::Error;
+use crate::memory;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut, Range};
@@ -43,6 +44,9 @@ impl<T: Copy + Default> Buffer<T> {
         }
         let refused = || Error::Memory { what, bytes: len.saturating_mul(size_of::<T>()) };
         let layout = Self::layout(len).ok_or_else(refused)?;
+        if !memory::suffices(layout.size()) {
+            return Err(refused());
+        }
         // SAFETY: the layout has a size above zero.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) }.cast::<T>()).ok_or_else(refused)?;
         Ok(Buffer { start, len })

@@ -85,12 +85,18 @@ pub fn inference<T: Number>(network: &Network<T>, rows: usize, wanted: Option<us
     Plan { threads, group_rows: rows, slice_rows }
 }
 
-/// Even slices of a batch of one segment: one thread takes it in the largest that fit the cache, several
-/// threads get two each where there are rows enough.
+/// Even slices of a batch of one segment: one thread takes it in the largest that fit the cache; several threads
+/// get two each where that leaves them rows enough, else one.
 fn slice_rows(rows: usize, threads: usize) -> usize {
-    let wanted = if threads == 1 { SLICE_ROWS } else { rows.div_ceil(2 * threads).clamp(LEAST_SLICE_ROWS, SLICE_ROWS) };
-    let slices = rows.div_ceil(wanted);
-    let slices = if rows >= threads { slices.next_multiple_of(threads) } else { slices };
+    let least = rows.div_ceil(SLICE_ROWS);
+    let slices = if threads == 1 {
+        least
+    } else {
+        let most = (rows / LEAST_SLICE_ROWS).clamp(1, 2 * threads);
+        let even =
+            if most >= threads { most - most % threads } else { threads.min(rows.div_ceil(LEAST_SLICE_ROWS / 2)) };
+        if even >= least { even } else { least.next_multiple_of(threads) }
+    };
     rows.div_ceil(slices.min(MAX_SLICES)).max(1)
 }
 
@@ -103,7 +109,7 @@ mod tests {
         for rows in [1, 2, 31, 128, 200, 209, 1000, 1024] {
             for threads in [1, 2, 3, 7, 64] {
                 let slice = slice_rows(rows, threads);
-                assert!(slice >= 1 && slice <= SLICE_ROWS && rows.div_ceil(slice) <= MAX_SLICES, "{rows} {threads}");
+                assert!((1..=SLICE_ROWS).contains(&slice) && rows.div_ceil(slice) <= MAX_SLICES, "{rows} {threads}");
             }
         }
         assert!(SAMPLE_SEGMENT.is_multiple_of(SLICE_ROWS));

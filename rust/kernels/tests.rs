@@ -1,1 +1,589 @@
+//! Naive oracles for every kernel, on every instruction set that this CPU has, at sizes around the tile edges.
+//!
+//! The oracles are loops over plain matrices with `mul_add`, in the order that the crate promises: results must have
+//! the same bits. Buffers begin filled with a number that no kernel may leave in a padding lane.
 
+use super::*;
+use crate::activation::Activation;
+use crate::panel::{Panels, PanelsRef};
+use proptest::prelude::*;
+
+const JUNK: f64 = 77.0;
+
+fn each_isa<T: Number>(mut test: impl FnMut(&'static dyn Kernels<T>, Isa)) {
+    for isa in Isa::ALL {
+        if isa.is_available() {
+            test(T::kernels(isa), isa);
+        } else {
+            println!("{}: not on this CPU, skipped", isa.name());
+        }
+    }
+}
+
+/// Numbers without structure, some of them zero or negative, the same for every instruction set.
+fn number<T: Number>(i: usize, j: usize, salt: usize) -> T {
+    let mixed = (i * 7919 + j * 104_729 + salt * 1_299_709).wrapping_mul(2_654_435_761) >> 7;
+    T::from_f64((mixed % 2001) as f64 / 1000.0 - 1.0)
+}
+
+fn matrix<T: Number>(rows: usize, lanes: usize, salt: usize, geometry: Geometry) -> Panels<T> {
+    let mut panels = Panels::zeroed(rows, lanes, geometry, "test").unwrap();
+    for (r, c) in (0..rows).flat_map(|r| (0..lanes).map(move |c| (r, c))) {
+        panels.set(r, c, number(r, c, salt));
+    }
+    panels
+}
+
+/// `start + sum over k of a(k) b(k)`: chains inside segments, their sums in order.
+fn chain<T: Number>(start: T, depth: usize, segment: usize, term: impl Fn(usize) -> (T, T)) -> T {
+    let mut total = T::ZERO;
+    for first in (0..depth).step_by(segment) {
+        let mut sum = if first == 0 { start } else { T::ZERO };
+        for k in first..(first + segment).min(depth) {
+            let (a, b) = term(k);
+            sum = a.mul_add(b, sum);
+        }
+        total = if first == 0 { sum } else { total + sum };
+    }
+    total
+}
+
+/// The product kernel over all panels and the given blocks of k, in panels of its own.
+fn product<T: Number>(
+    kernels: &dyn Kernels<T>,
+    a: PanelsRef<'_, T>,
+    b: &Panels<T>,
+    bias: &[T],
+    finish: impl Fn(usize) -> Finish<'static, T>,
+    block: usize,
+) -> Panels<T> {
+    let geometry = kernels.geometry();
+    let mut c = Panels::zeroed(a.rows, b.lanes(), geometry, "test").unwrap();
+    c.data_mut().fill(T::from_f64(JUNK));
+    let mut totals = vec![T::ZERO; a.rows * geometry.panel()];
+    for p in 0..c.panels() {
+        let width = c.width(p);
+        for begin in (0..a.lanes).step_by(block) {
+            kernels.product(&mut Product {
+                a,
+                b: b.panel(p),
+                b_first: 0,
+                b_stride: geometry.panel() * width,
+                depth: begin..(begin + block).min(a.lanes),
+                start: Start::Lanes(&bias[p * geometry.panel()..]),
+                finish: finish(p),
+                totals: &mut totals[..a.rows * width],
+                c: c.panel_mut(p),
+                width,
+                lanes: width.min(b.lanes() - p * geometry.panel()),
+            });
+        }
+    }
+    c
+}
+
+fn check_product<T: Number>(rows: usize, depth: usize, lanes: usize, block_panels: usize) {
+    each_isa::<T>(|kernels, isa| {
+        let geometry = kernels.geometry();
+        let (a, b) = (matrix::<T>(rows, depth, 1, geometry), matrix::<T>(depth, lanes, 2, geometry));
+        let mut bias = vec![T::ZERO; geometry.padded(lanes)];
+        (0..lanes).for_each(|j| bias[j] = number(j, 0, 3));
+        let block = block_panels * geometry.panel();
+        let c = product(kernels, a.view(), &b, &bias, |_| Finish::Apply(Activation::Identity), block);
+        for (r, j) in (0..rows).flat_map(|r| (0..lanes).map(move |j| (r, j))) {
+            let wanted = chain(bias[j], depth, INPUT_SEGMENT, |k| (a.get(r, k), b.get(k, j)));
+            assert_eq!(c.get(r, j), wanted, "{isa:?} {rows}x{depth}x{lanes} at ({r}, {j})");
+        }
+        padding_is_zero(&c);
+    });
+}
+
+fn padding_is_zero<T: Number>(c: &Panels<T>) {
+    let mut cleared = Panels::zeroed(c.rows(), c.lanes(), c.geometry(), "test").unwrap();
+    cleared.data_mut().copy_from_slice(c.view().data());
+    cleared.clear_padding();
+    assert!(cleared.view().data() == c.view().data(), "padding lanes stay zero");
+}
+
+#[test]
+fn products_equal_the_naive_loop_around_every_tile_edge() {
+    for rows in [1, 2, 3, 5, 6, 7, 11, 12, 13, 20, 25] {
+        for lanes in [1, 7, 8, 15, 16, 17, 31, 33] {
+            check_product::<f32>(rows, 19, lanes, 1);
+            check_product::<f64>(rows, 37, lanes, 2);
+        }
+    }
+    for depth in [1, 2, 8, 15, 16, 17, 31, 32, 33, 64, 65] {
+        check_product::<f32>(13, depth, 18, 1);
+        check_product::<f64>(13, depth, 18, 100);
+    }
+}
+
+#[test]
+fn sums_longer_than_a_segment_add_their_segments_in_order() {
+    for depth in [INPUT_SEGMENT, INPUT_SEGMENT + 1, 2 * INPUT_SEGMENT + 37] {
+        check_product::<f32>(5, depth, 3, 16);
+        check_product::<f64>(14, depth, 17, 64);
+    }
+}
+
+#[test]
+fn a_product_may_begin_at_zero_or_with_a_number_a_row() {
+    each_isa::<f32>(|kernels, _| {
+        let geometry = kernels.geometry();
+        let (a, b) = (matrix::<f32>(7, 5, 1, geometry), matrix::<f32>(5, 4, 2, geometry));
+        let bias: Vec<f32> = (0..7).map(|r| number(r, 0, 3)).collect();
+        for start in [Start::Zero, Start::Rows(&bias)] {
+            let mut c = Panels::<f32>::zeroed(7, 4, geometry, "test").unwrap();
+            for p in 0..c.panels() {
+                let width = c.width(p);
+                let finish = Finish::Apply(Activation::Identity);
+                let (totals, b_stride) = (&mut [][..], geometry.panel() * width);
+                let (a, b, c) = (a.view(), b.panel(p), c.panel_mut(p));
+                kernels.product(&mut Product {
+                    a,
+                    b,
+                    b_first: 0,
+                    b_stride,
+                    depth: 0..5,
+                    start,
+                    finish,
+                    totals,
+                    c,
+                    width,
+                    lanes: width,
+                });
+            }
+            for (r, j) in (0..7).flat_map(|r| (0..4).map(move |j| (r, j))) {
+                let first = if matches!(start, Start::Zero) { 0.0 } else { bias[r] };
+                assert_eq!(c.get(r, j), chain(first, 5, INPUT_SEGMENT, |k| (a.get(r, k), b.get(k, j))));
+            }
+        }
+    });
+}
+
+/// The activations as the textbook has them, for f64.
+fn naive(activation: Activation, z: f64) -> f64 {
+    #[allow(clippy::disallowed_methods)]
+    match activation {
+        Activation::Relu => z.max(0.0),
+        Activation::LeakyRelu { slope } => {
+            if z < 0.0 {
+                slope * z
+            } else {
+                z
+            }
+        }
+        Activation::Tanh => z.tanh(),
+        Activation::Sigmoid => 1.0 / (1.0 + (-z).exp()),
+        Activation::Identity | Activation::Softmax => z,
+    }
+}
+
+/// The derivative, by the activation's result.
+fn naive_derivative(activation: Activation, a: f64) -> f64 {
+    match activation {
+        Activation::Relu => f64::from(a > 0.0),
+        Activation::LeakyRelu { slope } => {
+            if a > 0.0 {
+                1.0
+            } else {
+                slope
+            }
+        }
+        Activation::Tanh => 1.0 - a * a,
+        Activation::Sigmoid => a * (1.0 - a),
+        Activation::Identity | Activation::Softmax => 1.0,
+    }
+}
+
+const ACTIVATIONS: [Activation; 5] = [
+    Activation::Identity,
+    Activation::Relu,
+    Activation::LeakyRelu { slope: 0.125 },
+    Activation::Tanh,
+    Activation::Sigmoid,
+];
+
+#[test]
+fn epilogues_apply_activations_and_derivatives_and_keep_padding_zero() {
+    each_isa::<f64>(|kernels, isa| {
+        let geometry = kernels.geometry();
+        let (a, b) = (matrix::<f64>(9, 6, 1, geometry), matrix::<f64>(6, 11, 2, geometry));
+        let bias = vec![0.0; geometry.padded(11)];
+        let plain = product(kernels, a.view(), &b, &bias, |_| Finish::Apply(Activation::Identity), 64);
+        let factor: &'static Panels<f64> = Box::leak(Box::new(matrix::<f64>(9, 11, 5, geometry)));
+        for activation in ACTIVATIONS {
+            let applied = product(kernels, a.view(), &b, &bias, |_| Finish::Apply(activation), 64);
+            let times = product(kernels, a.view(), &b, &bias, |p| Finish::Times(activation, factor.panel(p)), 64);
+            for (r, j) in (0..9).flat_map(|r| (0..11).map(move |j| (r, j))) {
+                let z = plain.get(r, j);
+                let error = (applied.get(r, j) - naive(activation, z)).abs();
+                assert!(error <= 1e-15, "{isa:?} {activation:?}({z}): off by {error}");
+                let wanted = z * naive_derivative(activation, factor.get(r, j));
+                assert!((times.get(r, j) - wanted).abs() <= 1e-15, "{isa:?} {activation:?}'");
+            }
+            padding_is_zero(&applied);
+        }
+    });
+}
+
+#[test]
+fn relu_passes_nan_on() {
+    each_isa::<f32>(|kernels, _| {
+        let mut x = [f32::NAN, -1.0, 2.0];
+        kernels.map(Function::Activate(Activation::Relu), &mut x);
+        assert!(x[0].is_nan() && x[1] == 0.0 && x[2] == 2.0);
+    });
+}
+
+#[test]
+fn maps_of_any_length_have_the_same_bits_everywhere() {
+    for function in [Function::Exp, Function::Log, Function::Activate(Activation::Tanh)] {
+        for len in [0, 1, 3, 8, 15, 16, 17, 40] {
+            let mut first: Option<Vec<f32>> = None;
+            each_isa::<f32>(|kernels, isa| {
+                let mut x: Vec<f32> = (0..len).map(|i| number::<f32>(i, 0, 9).abs() + 0.5).collect();
+                kernels.map(function, &mut x);
+                assert_eq!(first.get_or_insert_with(|| x.clone()), &x, "{isa:?} {function:?} {len}");
+            });
+        }
+    }
+}
+
+fn check_gradient<T: Number>(slices: &[usize], units: usize, lanes: usize, opens: &dyn Fn(usize) -> bool) {
+    each_isa::<T>(|kernels, isa| {
+        let geometry = kernels.geometry();
+        let all = |lanes, salt| -> Vec<Panels<T>> {
+            slices.iter().enumerate().map(|(i, &rows)| matrix(rows, lanes, salt + i, geometry)).collect()
+        };
+        let (a, b) = (all(units, 10), all(lanes, 50));
+        let pair = |i: usize| Pair { a: a[i].view(), b: b[i].view(), opens: opens(i) };
+        let pairs: Vec<Pair<'_, T>> = (0..slices.len()).map(pair).collect();
+        let mut c = Panels::zeroed(units, lanes, geometry, "test").unwrap();
+        let mut bias = vec![T::ZERO; geometry.padded(lanes)];
+        for goes_on in [false, true] {
+            // The second round adds the same gradient to the first.
+            for p in 0..c.panels() {
+                let (width, panel) = (c.width(p), geometry.panel());
+                for (q, block) in c.panel_mut(p).chunks_mut(panel * width).enumerate() {
+                    let (pairs, row_panel, lane_panel) = (&pairs[..], q, p);
+                    kernels.gradient(&mut Gradient { pairs, row_panel, lane_panel, goes_on, c: block });
+                }
+                let c = &mut bias[p * panel..p * panel + width];
+                kernels.bias_gradient(&mut BiasGradient { pairs: &pairs, swapped: false, panel: p, goes_on, c });
+            }
+            for (i, j) in (0..units).flat_map(|i| (0..lanes).map(move |j| (i, j))) {
+                let wanted = naive_gradient(slices, opens, |s, k| (a[s].get(k, i), b[s].get(k, j)));
+                let wanted =
+                    if goes_on { naive_twice(slices, opens, |s, k| (a[s].get(k, i), b[s].get(k, j))) } else { wanted };
+                assert_eq!(c.get(i, j), wanted, "{isa:?} {slices:?} {units}x{lanes} at ({i}, {j}) {goes_on}");
+            }
+            let sum = |s: usize, k: usize, j: usize| (T::ONE, b[s].get(k, j));
+            for (j, &bias) in bias.iter().enumerate().take(lanes) {
+                let wanted = naive_gradient(slices, opens, |s, k| sum(s, k, j));
+                let wanted = if goes_on { naive_twice(slices, opens, |s, k| sum(s, k, j)) } else { wanted };
+                assert_eq!(bias, wanted, "{isa:?} bias {j}");
+            }
+        }
+        padding_is_zero(&c);
+    });
+}
+
+/// The segments' sums.
+fn segment_sums<T: Number>(
+    slices: &[usize],
+    opens: &dyn Fn(usize) -> bool,
+    term: impl Fn(usize, usize) -> (T, T),
+) -> Vec<T> {
+    let mut sums = Vec::new();
+    for (s, &rows) in slices.iter().enumerate() {
+        if opens(s) {
+            sums.push(T::ZERO);
+        }
+        for k in 0..rows {
+            let (a, b) = term(s, k);
+            let sum = sums.last_mut().unwrap();
+            *sum = a.mul_add(b, *sum);
+        }
+    }
+    sums
+}
+
+fn naive_gradient<T: Number>(
+    slices: &[usize],
+    opens: &dyn Fn(usize) -> bool,
+    term: impl Fn(usize, usize) -> (T, T),
+) -> T {
+    segment_sums(slices, opens, term).into_iter().reduce(|total, sum| total + sum).unwrap()
+}
+
+fn naive_twice<T: Number>(slices: &[usize], opens: &dyn Fn(usize) -> bool, term: impl Fn(usize, usize) -> (T, T)) -> T {
+    let sums = segment_sums(slices, opens, term);
+    sums.iter().chain(&sums).copied().reduce(|total, sum| total + sum).unwrap()
+}
+
+#[test]
+fn weight_gradients_equal_the_naive_loop_around_every_tile_edge() {
+    for units in [1, 2, 3, 4, 7, 8, 9, 16, 31, 33] {
+        for lanes in [1, 8, 9, 16, 17, 33] {
+            check_gradient::<f32>(&[5, 3], units, lanes, &|i| i == 0);
+        }
+        check_gradient::<f64>(&[1, 2, 3], units, 11, &|i| i != 1);
+        check_gradient::<f64>(&[4], units, 3, &|_| true);
+    }
+}
+
+fn rules<T: Number>() -> Vec<Rule<T>> {
+    let t = T::from_f64;
+    vec![
+        Rule::Descent { rate: t(0.1) },
+        Rule::Momentum { rate: t(0.1), momentum: t(0.9), nesterov: false },
+        Rule::Momentum { rate: t(0.1), momentum: t(0.9), nesterov: true },
+        Rule::Adam {
+            step: t(0.01),
+            scale: t(3.0),
+            beta1_rest: t(0.1),
+            beta2: t(0.99),
+            beta2_rest: t(0.01),
+            epsilon: t(1e-8),
+        },
+    ]
+}
+
+/// One weight by the rule, in exact operations: new (w, first, second).
+fn naive_rule(rule: Rule<f64>, l2: f64, [w, g, first, second]: [f64; 4]) -> [f64; 3] {
+    let g = g + l2 * w;
+    match rule {
+        Rule::Descent { rate } => [w - rate * g, first, second],
+        Rule::Momentum { rate, momentum, nesterov } => {
+            let velocity = momentum * first + g;
+            [w - rate * if nesterov { g + momentum * velocity } else { velocity }, velocity, second]
+        }
+        Rule::Adam { step, scale, beta1_rest, beta2, beta2_rest, epsilon } => {
+            let (m, v) = (first + beta1_rest * (g - first), beta2 * second + beta2_rest * g * g);
+            [w - step * m / (v.sqrt() * scale + epsilon), m, v]
+        }
+    }
+}
+
+#[test]
+fn updates_follow_their_rules_and_have_the_same_bits_everywhere() {
+    let len = 64;
+    let column = |salt: usize| (0..len).map(|i| number::<f64>(i, 1, salt)).collect::<Vec<_>>();
+    for (rule, l2) in rules::<f64>().into_iter().flat_map(|rule| [(rule, 0.0), (rule, 0.25)]) {
+        let mut first_bits: Option<Vec<f64>> = None;
+        each_isa::<f64>(|kernels, isa| {
+            let (mut weights, gradient, mut first) = (column(1), column(2), column(3));
+            let mut second: Vec<f64> = column(4).iter().map(|x| x.abs()).collect();
+            let before = (weights.clone(), first.clone(), second.clone());
+            let (weights_now, first_now, second_now) = (&mut weights, &mut first, &mut second);
+            kernels.update(&mut Update {
+                rule,
+                l2,
+                weights: weights_now,
+                gradient: &gradient,
+                first: first_now,
+                second: second_now,
+            });
+            for i in 0..len {
+                let wanted = naive_rule(rule, l2, [before.0[i], gradient[i], before.1[i], before.2[i]]);
+                for (got, wanted) in [weights[i], first[i], second[i]].into_iter().zip(wanted) {
+                    assert!((got - wanted).abs() <= 1e-15 * wanted.abs().max(1.0), "{isa:?} {rule:?}: {got} {wanted}");
+                }
+            }
+            assert_eq!(first_bits.get_or_insert_with(|| weights.clone()), &weights, "{isa:?} {rule:?}");
+        });
+    }
+}
+
+/// ULP between Adam's quotient as the kernel has it and as exact operations have it.
+const MAX_QUOTIENT_ERROR_ULPS: f64 = 5.0;
+
+#[test]
+fn adams_quotient_is_within_its_bound_from_zero_to_the_largest_moments() {
+    each_isa::<f32>(|kernels, isa| {
+        let mut seconds: Vec<f32> =
+            (0..=252).flat_map(|e| (0..64).map(move |f| f32::from_bits((e << 23) + 0x0080_0000 + (f << 17)))).collect();
+        seconds.resize(seconds.len().next_multiple_of(16), 0.0);
+        let rule = Rule::Adam { step: -1.0, scale: 1.0, beta1_rest: 0.0, beta2: 1.0, beta2_rest: 0.0, epsilon: 1e-8 };
+        let (mut weights, mut firsts) = (vec![0.0; seconds.len()], vec![1.0; seconds.len()]);
+        let (gradient, mut second) = (vec![0.0; seconds.len()], seconds.clone());
+        let (weights_now, first, second) = (&mut weights, &mut firsts, &mut second);
+        kernels.update(&mut Update { rule, l2: 0.0, weights: weights_now, gradient: &gradient, first, second });
+        for (&v, &quotient) in seconds.iter().zip(&weights) {
+            let exact = 1.0 / ((v as f64).sqrt() + 1e-8f32 as f64);
+            let ulp = (f32::from_bits((exact as f32).to_bits() + 1) - exact as f32) as f64;
+            let error = (quotient as f64 - exact).abs() / ulp;
+            assert!(error <= MAX_QUOTIENT_ERROR_ULPS, "{isa:?} v = {v:e}: {error} ULP");
+        }
+    });
+}
+
+#[test]
+fn subnormal_moments_become_zero() {
+    each_isa::<f32>(|kernels, _| {
+        let n = kernels.geometry().panel();
+        let rule = Rule::Momentum { rate: 0.1, momentum: 0.9, nesterov: false };
+        let (mut weights, gradient, mut first) = (vec![0.0f32; n], vec![0.0; n], vec![1e-38; n]);
+        let (weights, first_now) = (&mut weights, &mut first);
+        kernels.update(&mut Update { rule, l2: 0.0, weights, gradient: &gradient, first: first_now, second: &mut [] });
+        assert!(first.iter().all(|&x| x == 0.0));
+    });
+}
+
+#[test]
+fn mirrors_and_turns_are_transposes_and_leave_other_lanes_alone() {
+    each_isa::<f32>(|kernels, isa| {
+        let geometry = kernels.geometry();
+        let panel = geometry.panel();
+        for rows in [1, 2, geometry.lanes, panel - 1, panel].into_iter().filter(|&rows| rows > 0) {
+            for width in [geometry.lanes, panel] {
+                let mirror_width = geometry.width(rows, 0);
+                let weights: Vec<f32> = (0..rows * width).map(|i| i as f32 + 1.0).collect();
+                let mut mirror = vec![0.0; width * mirror_width];
+                let target = &mut mirror[..];
+                kernels.mirror(&mut Mirror { weights: &weights, rows, width, mirror: target, mirror_width, geometry });
+                for (lane, row) in (0..width).flat_map(|lane| (0..mirror_width).map(move |row| (lane, row))) {
+                    let wanted = if row < rows { weights[row * width + lane] } else { 0.0 };
+                    assert_eq!(mirror[lane * mirror_width + row], wanted, "{isa:?} {rows}x{width}");
+                }
+            }
+        }
+        for (rows, lanes) in [(1, 1), (5, 3), (panel + 3, 2 * panel + 1), (2 * panel, panel)] {
+            let source = matrix::<f32>(rows, lanes, 1, geometry);
+            let mut target = Panels::<f32>::zeroed(lanes, rows, geometry, "test").unwrap();
+            target.data_mut().fill(JUNK as f32);
+            for p in 0..target.panels() {
+                let (width, row) = (target.width(p), p * panel);
+                let target = target.panel_mut(p);
+                kernels.turn(&mut Turn { source: source.view(), lanes: 0..lanes, row, target, width });
+            }
+            for (r, c) in (0..rows).flat_map(|r| (0..lanes).map(move |c| (r, c))) {
+                assert_eq!(target.get(c, r), source.get(r, c), "{isa:?} {rows}x{lanes}");
+            }
+            padding_is_zero(&target);
+        }
+    });
+}
+
+/// Loss and gradient of one sample, by the textbook.
+fn naive_loss(loss: Loss, z: &[f64], y: &[f64]) -> (f64, Vec<f64>) {
+    #[allow(clippy::disallowed_methods)]
+    match loss {
+        Loss::BinaryCrossEntropy => {
+            let p: Vec<f64> = z.iter().map(|z| 1.0 / (1.0 + (-z).exp())).collect();
+            let terms = p.iter().zip(y).map(|(p, y)| -(y * p.ln() + (1.0 - y) * (1.0 - p).ln()));
+            (terms.sum(), p.iter().zip(y).map(|(p, y)| p - y).collect())
+        }
+        Loss::CrossEntropy => {
+            let sum: f64 = z.iter().map(|z| z.exp()).sum();
+            let p: Vec<f64> = z.iter().map(|z| z.exp() / sum).collect();
+            (p.iter().zip(y).map(|(p, y)| -y * p.ln()).sum(), p.iter().zip(y).map(|(p, y)| p - y).collect())
+        }
+        Loss::SquaredError => {
+            let d: Vec<f64> = z.iter().zip(y).map(|(z, y)| z - y).collect();
+            (d.iter().map(|d| 0.5 * d * d).sum(), d)
+        }
+    }
+}
+
+#[test]
+fn losses_and_gradients_equal_the_textbook_and_have_the_same_bits_everywhere() {
+    for loss in [Loss::BinaryCrossEntropy, Loss::CrossEntropy, Loss::SquaredError] {
+        for (rows, outputs) in [(1, 1), (3, 10), (17, 5), (20, 33), (9, 70)] {
+            let classes: Vec<u32> = (0..rows).map(|r| (r * 7 % outputs) as u32).collect();
+            let one_hot: Vec<f64> = (0..rows)
+                .flat_map(|r| (0..outputs).map(move |j| (r, j)))
+                .map(|(r, j)| f64::from(classes[r] == j as u32))
+                .collect();
+            let mut first_bits: Option<Vec<f64>> = None;
+            each_isa::<f64>(|kernels, isa| {
+                for targets in [Targets::Dense(&one_hot[..]), Targets::Classes(&classes)] {
+                    let mut logits = matrix::<f64>(rows, outputs, 4, kernels.geometry());
+                    let before = matrix::<f64>(rows, outputs, 4, kernels.geometry());
+                    let mut losses = vec![0.0; rows];
+                    let mut scratch = vec![JUNK; 2 * outputs * kernels.geometry().lanes];
+                    kernels.loss(&mut LossRows {
+                        loss,
+                        logits: &mut logits,
+                        targets,
+                        scale: 2.0,
+                        gradient_scale: 0.25,
+                        losses: &mut losses,
+                        scratch: &mut scratch,
+                    });
+                    for r in 0..rows {
+                        let z: Vec<f64> = (0..outputs).map(|j| before.get(r, j)).collect();
+                        let (value, gradient) = naive_loss(loss, &z, &one_hot[r * outputs..(r + 1) * outputs]);
+                        assert!(
+                            (losses[r] - 2.0 * value).abs() <= 1e-13 * value.abs().max(1.0),
+                            "{isa:?} {loss:?} row {r}"
+                        );
+                        for (j, wanted) in gradient.into_iter().enumerate() {
+                            assert!((logits.get(r, j) - 0.25 * wanted).abs() <= 1e-15, "{isa:?} {loss:?} ({r}, {j})");
+                        }
+                    }
+                    padding_is_zero(&logits);
+                    assert_eq!(first_bits.get_or_insert_with(|| losses.clone()), &losses, "{isa:?} {loss:?}");
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn huge_logits_overflow_nothing() {
+    each_isa::<f32>(|kernels, isa| {
+        for (loss, wanted) in [(Loss::BinaryCrossEntropy, 2e30), (Loss::CrossEntropy, 2e30)] {
+            let mut logits = Panels::<f32>::zeroed(1, 2, kernels.geometry(), "test").unwrap();
+            logits.set(0, 0, 1e30);
+            logits.set(0, 1, -1e30);
+            let (mut losses, mut scratch) = ([0.0], vec![0.0; 4 * kernels.geometry().lanes]);
+            let targets = Targets::Dense(&[0.0, 1.0]);
+            kernels.loss(&mut LossRows {
+                loss,
+                logits: &mut logits,
+                targets,
+                scale: 1.0,
+                gradient_scale: 1.0,
+                losses: &mut losses,
+                scratch: &mut scratch,
+            });
+            assert!((losses[0] / wanted - 1.0).abs() < 1e-6, "{isa:?} {loss:?}: {}", losses[0]);
+            assert_eq!((logits.get(0, 0), logits.get(0, 1)), (1.0, -1.0), "{isa:?} {loss:?}");
+        }
+    });
+}
+
+#[test]
+fn softmax_sums_to_one_and_survives_large_logits() {
+    each_isa::<f64>(|kernels, isa| {
+        for (rows, outputs) in [(1, 1), (9, 10), (17, 40)] {
+            let mut z = matrix::<f64>(rows, outputs, 4, kernels.geometry());
+            z.set(0, 0, 1000.0);
+            let mut scratch = vec![0.0; outputs * kernels.geometry().lanes];
+            kernels.softmax(&mut z, &mut scratch);
+            for r in 0..rows {
+                let sum: f64 = (0..outputs).map(|j| z.get(r, j)).sum();
+                assert!((sum - 1.0).abs() < 1e-14, "{isa:?} row {r}: {sum}");
+            }
+            assert_eq!(z.get(0, 0), 1.0, "{isa:?}");
+            padding_is_zero(&z);
+        }
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn products_of_any_shape(rows in 1usize..40, depth in 1usize..100, lanes in 1usize..70, block in 1usize..5) {
+        check_product::<f32>(rows, depth, lanes, block);
+    }
+
+    #[test]
+    fn gradients_of_any_shape(slices in prop::collection::vec(1usize..20, 1..5), units in 1usize..70, lanes in 1usize..70, opens in 1usize..4) {
+        check_gradient::<f32>(&slices, units, lanes, &|i| i % opens == 0);
+    }
+}
