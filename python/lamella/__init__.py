@@ -1,0 +1,47 @@
+"""Lamella: dense neural networks trained on CPUs by fused Rust kernels, the same bits every time.
+
+`lamella.functional` has the L-layer functions (features x samples, re-exported here),
+`lamella.Network` the model (samples x features), `lamella.reference` the same in pure NumPy.
+"""
+
+from . import functional as functional
+from . import reference as reference
+from ._core import DivergenceError
+from ._core import __version__ as __version__
+from .functional import (
+    L_layer_model,
+    L_model_backward,
+    L_model_forward,
+    compute_cost,
+    gradient_check,
+    initialize_parameters_deep,
+    predict,
+    relu,
+    sigmoid,
+    softmax,
+    tanh,
+    update_parameters_deep,
+)
+from .network import Dense, History, Network
+from .optimizers import SGD, Adam
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "Dense",
+    "DivergenceError",
+    "History",
+    "L_layer_model",
+    "L_model_backward",
+    "L_model_forward",
+    "Network",
+    "compute_cost",
+    "gradient_check",
+    "initialize_parameters_deep",
+    "predict",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "tanh",
+    "update_parameters_deep",
+]

@@ -1,0 +1,165 @@
+"""What `functional.py` and `reference.py` share besides the checks: no formula of a network.
+
+Owns the names and defaults of the course, the arguments of `L_layer_model` and
+`gradient_check`, checked and made ready, the printed cost, the labels that outputs stand for,
+and the comparison of a gradient with central differences. Leaves every product, activation and
+update to its callers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from . import checks, initializers
+from .checks import Array
+from .initializers import Init
+
+Parameters = dict[str, Array]
+Cache = tuple[Array, Array, Array, Array]
+"""`(A_prev, W, b, Z)` of a layer."""
+
+COURSE_RATE = 0.0075
+"""The default learning rate of `L_layer_model`."""
+
+COSTS_EVERY = 100
+"""`L_layer_model` keeps the cost of every so many iterations."""
+
+
+class CourseTask(NamedTuple):
+    """The checked data and the start of an L-layer model."""
+
+    X: Array  # (n[0], m)
+    Y: Array  # (n[L], m), or class indices (m,)
+    start: Parameters
+    dims: tuple[int, ...]
+
+
+def course_task(
+    X: ArrayLike,
+    Y: ArrayLike,
+    layers_dims: Sequence[int],
+    *,
+    seed: int,
+    init: Init,
+    dtype: DTypeLike,
+    output: str,
+    parameters: Mapping[str, ArrayLike] | None,
+) -> CourseTask:
+    """Check what `L_layer_model` learns from, and make its initial parameters."""
+    dims = checks.layer_dims("layers_dims", layers_dims)
+    output = checks.output(output, dims[-1])
+    wanted = checks.floating(dtype)
+    seed = checks.seed(seed)
+    given = None if parameters is None else checks.layers(parameters, dims)
+    X = checks.samples("X", X, dims[0], given.dtype if given else wanted)
+    Y = checks.labels("Y", Y, dims[-1], X.shape[1], output, features_first=True)
+    return CourseTask(X, Y, initializers.start(dims, init, seed, wanted, given), dims)
+
+
+def report_cost(iteration: int, cost: float) -> None:
+    """Print a cost as the course does."""
+    print(f"Cost after iteration {iteration}: {cost:.6f}", flush=True)
+
+
+def answers(AL: Array, output: str) -> Array:
+    """Turn outputs AL (n[L], m) into labels."""
+    if output == "softmax":
+        classes: Array = np.argmax(AL, axis=0)
+        return classes
+    return AL if output == "identity" else (AL > 0.5).astype(np.int64)
+
+
+def lists(parameters: Mapping[str, Array]) -> tuple[list[Array], list[Array]]:
+    """Return the weights and the biases of a dict, layer by layer."""
+    layers = range(1, len(parameters) // 2 + 1)
+    return [parameters[f"W{n}"] for n in layers], [parameters[f"b{n}"] for n in layers]
+
+
+def dictionary(weights: Sequence[Any], biases: Sequence[Any]) -> Parameters:
+    """Return the dict W1, b1, W2, ... of lists of weights and biases."""
+    pairs = enumerate(zip(weights, biases, strict=True), start=1)
+    return {
+        f"{kind}{n}": array for n, pair in pairs for kind, array in zip("Wb", pair, strict=True)
+    }
+
+
+# --- gradients and central differences -------------------------------------------------------
+
+
+class WorstEntry(NamedTuple):
+    """Where a gradient array is farthest from its central differences."""
+
+    place: tuple[int, ...]
+    gradient: float
+    numerical: float
+
+
+Details = dict[str, WorstEntry]
+
+
+class GradientTask(NamedTuple):
+    """The checked arguments of a gradient check, in float64."""
+
+    X: Array  # (n[0], m)
+    targets: Array  # (n[L], m), or class indices (m,)
+    start: Parameters
+    dims: tuple[int, ...]
+    epsilon: float
+    details: bool
+
+
+def gradient_task(
+    parameters: Mapping[str, ArrayLike],
+    X: ArrayLike,
+    Y: ArrayLike,
+    output: str,
+    epsilon: float,
+    details: bool,
+) -> GradientTask:
+    """Check the arguments of `gradient_check` and copy the parameters in float64."""
+    net = checks.layers(parameters)
+    output = checks.output(output, net.dims[-1])
+    double = np.dtype(np.float64)
+    X = checks.samples("X", X, net.dims[0], double)
+    targets = checks.labels("Y", Y, net.dims[-1], X.shape[1], output, features_first=True)
+    start = dictionary(
+        *([array.astype(double) for array in part] for part in (net.weights, net.biases))
+    )
+    epsilon = checks.number("epsilon", epsilon, positive=True)
+    return GradientTask(X, targets, start, net.dims, epsilon, checks.flag("details", details))
+
+
+def compare_gradients(
+    task: GradientTask, grads: Mapping[str, Array], cost: Callable[[Parameters], float]
+) -> float | tuple[float, Details]:
+    """Compare gradients with central differences of `cost`, entry by entry."""
+    differences, worst = [], {}
+    for name, array in task.start.items():
+        gradient, numerical = grads[f"d{name}"], np.empty_like(array)
+        for index in np.ndindex(array.shape):
+            numerical[index] = _central_difference(cost, task, array, index)
+        differences.append((gradient.ravel(), numerical.ravel()))
+        far = np.unravel_index(np.argmax(np.abs(gradient - numerical)), array.shape)
+        place = tuple(int(i) for i in far)
+        worst[f"d{name}"] = WorstEntry(place, float(gradient[place]), float(numerical[place]))
+    g, h = (np.concatenate(part) for part in zip(*differences, strict=True))
+    size = float(np.linalg.norm(g) + np.linalg.norm(h))
+    difference = float(np.linalg.norm(g - h)) / size if size else 0.0
+    return (difference, worst) if task.details else difference
+
+
+def _central_difference(
+    cost: Callable[[Parameters], float], task: GradientTask, array: Array, index: tuple[int, ...]
+) -> float:
+    """Return `(cost(+epsilon) - cost(-epsilon)) / 2 epsilon` for one entry, then restore it."""
+    value = array[index]
+    array[index] = value + task.epsilon
+    above = cost(task.start)
+    array[index] = value - task.epsilon
+    below = cost(task.start)
+    array[index] = value
+    return (above - below) / (2 * task.epsilon)

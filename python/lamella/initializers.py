@@ -1,0 +1,94 @@
+"""Initial parameters: NumPy's legacy generator, layer after layer, then a scale.
+
+Owns the draws of `initialize_parameters_deep` and of `Network`, so that both, and their
+references, start from the same bits. Promises the numbers of the course's NumPy code,
+`RandomState(seed).randn(n[l], n[l-1])` for l = 1, 2, ..., and that NumPy's global random
+state is not touched. Biases are zero and take no draws.
+
+Scales keep the variance of the signal from layer to layer: `lecun` for identity, tanh and
+sigmoid (LeCun, Bottou, Orr, Müller, 1998, "Efficient BackProp"), `xavier` a compromise
+between forward and backward (Glorot, Bengio, 2010), `he` for relu (He, Zhang, Ren, Sun,
+2015); `normal` is the course's constant 0.01.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import checks
+from .checks import Array
+
+Init = str | float
+"""The name of an initializer, or the number that scales standard normal draws."""
+
+SCALE: dict[str, Callable[[Array, int, int], Array]] = {
+    "normal": lambda W, fan_in, fan_out: np.multiply(W, 0.01, out=W),
+    "lecun": lambda W, fan_in, fan_out: np.divide(W, np.sqrt(fan_in), out=W),
+    "xavier": lambda W, fan_in, fan_out: np.multiply(W, np.sqrt(2 / (fan_in + fan_out)), out=W),
+    "he": lambda W, fan_in, fan_out: np.multiply(W, np.sqrt(2 / fan_in), out=W),
+}
+"""How standard normal `W (fan_out, fan_in)` is scaled, in place, by name."""
+
+
+def checked(init: Init, name: str = "init") -> Init:
+    """Return `init` if it is the name of an initializer or a scale of at least 0."""
+    return checks.choice(name, init, tuple(SCALE)) if isinstance(init, str) else \
+        checks.number(name, init)  # fmt: skip
+
+
+def draw(
+    dims: Sequence[int], inits: Sequence[Init], seed: int, dtype: np.dtype[Any]
+) -> dict[str, Array]:
+    """Draw the parameters of a network.
+
+    Parameters
+    ----------
+    dims : sequence of int
+        `n[0], ..., n[L]`, checked.
+    inits : sequence of str or float
+        One initializer a layer, checked.
+    seed : int
+    dtype : dtype
+        float32 or float64; draws are made and scaled in float64 and rounded once.
+
+    Returns
+    -------
+    dict of ndarray
+        `W1 (n[1], n[0]), b1 (n[1], 1), ..., WL, bL`.
+
+    Raises
+    ------
+    MemoryError
+        If the parameters (drawn in float64, or plain and in the core's two packed forms)
+        exceed the available memory; nothing was allocated then.
+    """
+    shapes = list(zip(dims[1:], dims[:-1], strict=True))
+    count = sum(n * (n_prev + 1) for n, n_prev in shapes)
+    checks.memory("layer_dims", count * max(8 + dtype.itemsize, 3 * dtype.itemsize))
+    random = np.random.RandomState(seed)
+    parameters: dict[str, Array] = {}
+    for layer, ((n, n_prev), init) in enumerate(zip(shapes, inits, strict=True), start=1):
+        W = random.randn(n, n_prev)
+        W = SCALE[init](W, n_prev, n) if isinstance(init, str) else np.multiply(W, init, out=W)
+        parameters[f"W{layer}"] = W.astype(dtype, copy=False)
+        parameters[f"b{layer}"] = np.zeros((n, 1), dtype)
+    return parameters
+
+
+def start(
+    dims: Sequence[int], init: Init, seed: int, dtype: np.dtype[Any], given: checks.Layers | None
+) -> dict[str, Array]:
+    """Return where an L-layer model starts: copies of the given parameters, else draws.
+
+    Given parameters keep their dtype; then `init` and `seed` are only checked.
+    """
+    init = checked(init)
+    if given is None:
+        return draw(dims, [init] * (len(dims) - 1), seed, dtype)
+    copies: dict[str, Array] = {}
+    for layer, (W, b) in enumerate(zip(given.weights, given.biases, strict=True), start=1):
+        copies[f"W{layer}"], copies[f"b{layer}"] = W.copy(), b.copy()
+    return copies

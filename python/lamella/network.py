@@ -1,0 +1,455 @@
+"""The model: a dense network that lives in the core, samples x features.
+
+Owns the public face of training: layers, labels, losses and their names, history, progress.
+Promises that arguments are checked before work starts, that `fit(5)` then `fit(5)` gives the bits
+of `fit(10)`, and that nothing depends on the number of threads. Leaves the work to
+`lamella._core`, initial draws to `initializers.py` and update rules to `optimizers.py`.
+
+Alphabet: m samples, `n[0]` features, L layers of `n[l]` units. `X (m, n[0])`, outputs `(m, n[L])`,
+`W[l] (n[l], n[l-1])`, `b[l] (n[l],)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from . import _core, checks, initializers, optimizers
+from .checks import Array
+from .initializers import Init
+from .optimizers import Optimizer
+
+__all__ = ["Dense", "History", "Network"]
+
+Progress = bool | Callable[[int, float], object] | None
+"""None or False, True for a bar, or a function of the epoch, from 0, and its loss."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A fully connected layer.
+
+    Parameters
+    ----------
+    units : int
+    activation : str, optional
+        Hidden layers: "relu", "leaky_relu" (slope 0.01), "tanh", "sigmoid", "identity"; by
+        default the network's `hidden`. Last layer: "sigmoid", "softmax", "identity"; by default the
+        network's `output`.
+    init : {"normal", "lecun", "xavier", "he"} or float, optional
+        By default the network's.
+    """
+
+    units: int
+    activation: str | None = None
+    init: Init | None = None
+
+
+@dataclass(frozen=True)
+class History:
+    """What one `fit` saw.
+
+    Attributes
+    ----------
+    loss : ndarray (epochs,)
+        The mean over each epoch's rows of their batch's loss before its update, in float64.
+    metrics : dict of ndarray
+        Further numbers of each epoch, by name.
+    """
+
+    loss: Array
+    metrics: dict[str, Array] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Return the number of epochs."""
+        return len(self.loss)
+
+
+class Network:
+    """A dense network, trained by the core.
+
+    The loss is a mean over samples and over outputs, as PyTorch's defaults: sigmoid and binary
+    cross-entropy, softmax and cross-entropy, identity and mean squared error, each computed
+    from logits. `l2` adds `l2/2 * sum(W^2)` over weights, not biases.
+
+    Copies and pickles keep settings and parameters, bit by bit; they do not keep the
+    optimizer's state, so their training starts anew from there, at step and epoch 0.
+
+    Parameters
+    ----------
+    layers : sequence
+        The number of features, then of each layer an int or a `Dense`.
+    hidden : {"relu", "leaky_relu", "tanh", "sigmoid", "identity"}
+        The activation of the layers before the last.
+    output : {"identity", "sigmoid", "softmax"}
+        The activation of the last layer.
+    loss : str, optional
+        "binary_cross_entropy", "cross_entropy" or "mean_squared_error": the one that belongs to
+        the output, which is also the default.
+    init : {"he", "lecun", "xavier", "normal"} or float
+        Scale of the initial weights; biases are zero. See `lamella.initializers`.
+    dtype : {"float32", "float64"}
+        Of parameters and computation. X may have any real dtype.
+    seed : int
+        Of the initial weights and of the shuffle.
+    l2 : float
+
+    Attributes
+    ----------
+    layers : tuple of Dense
+        With every activation and initializer filled in.
+    n_features, n_outputs : int
+    output, loss : str
+    dtype : dtype
+    seed : int
+    l2 : float
+
+    Raises
+    ------
+    TypeError, ValueError
+        For any argument that does not fit.
+    MemoryError
+        If the parameters exceed the available memory.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[int | Dense],
+        *,
+        hidden: str = "relu",
+        output: str = "identity",
+        loss: str | None = None,
+        init: Init = "he",
+        dtype: DTypeLike = "float32",
+        seed: int = 0,
+        l2: float = 0.0,
+    ) -> None:
+        self.n_features, self.layers = _layers(layers, hidden, output, initializers.checked(init))
+        self.n_outputs = self.layers[-1].units
+        self.output = str(self.layers[-1].activation)
+        self.loss = _loss(loss, self.output)
+        self.dtype = checks.floating(dtype)
+        self.seed = checks.seed(seed)
+        self.l2 = checks.number("l2", l2)
+        dims = (self.n_features, *(layer.units for layer in self.layers))
+        inits = [layer.init for layer in self.layers if layer.init is not None]
+        start = initializers.draw(dims, inits, self.seed, self.dtype)
+        self._net = self._core_network()
+        self._net.set_parameters(list(start.values()))
+
+    # --- training ---
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        epochs: int = 1,
+        batch_size: int | None = 32,
+        optimizer: str | Optimizer = "adam",
+        learning_rate: float | None = None,
+        shuffle: bool = True,
+        threads: int | None = None,
+        progress: Progress = None,
+    ) -> History:
+        """Train, from where the last `fit` ended: parameters, optimizer state, counters.
+
+        Parameters
+        ----------
+        X : array_like (m, n_features)
+            Any real dtype, any strides; not copied, not changed.
+        y : array_like
+            sigmoid: 0 and 1, `(m, n_outputs)`, or `(m,)` for one output; softmax: class indices
+            `(m,)` or one-hot `(m, n_outputs)`; identity: real numbers, `(m, n_outputs)`, or
+            `(m,)` for one output.
+        epochs : int
+        batch_size : int, optional
+            None is the full batch, in the order of X. The short last batch is kept, and is a
+            mean over its own rows.
+        optimizer : str, SGD or Adam
+            "sgd", "momentum", "nesterov", "adam". State of another kind of optimizer is not used.
+        learning_rate : float, optional
+            In place of the optimizer's own.
+        shuffle : bool
+            Whether batches are drawn anew in every epoch, by `seed` and the epoch's number.
+        threads : int, optional
+            At most so many; None is as many as help. The results are the same bits.
+        progress : bool or callable, optional
+            True shows a bar (needs tqdm); a callable hears of every epoch, counted from 0, and
+            of its loss.
+
+        Returns
+        -------
+        History
+
+        Raises
+        ------
+        TypeError, ValueError
+            For any argument that does not fit, before work starts.
+        DivergenceError
+            If a loss is not finite, naming step and layer; the model stays as it was before
+            that step.
+        MemoryError
+            If memory does not suffice.
+        KeyboardInterrupt
+            After Ctrl-C; the model stays usable, with whole steps.
+        """
+        X, y = self._data(X, y)
+        epochs = checks.integer("epochs", epochs)
+        settings: dict[str, Any] = {
+            "epochs": epochs,
+            "batch_size": checks.batch_size(batch_size, len(X)),
+            "optimizer": optimizers.resolve(optimizer, learning_rate).spec(),
+            "shuffle": checks.flag("shuffle", shuffle),
+            "seed": self.seed,
+            "threads": checks.threads(threads),
+            **self._objective,
+        }
+        with _reporting(progress, epochs) as report:
+            return History(self._net.fit(X, y, **settings, report=report, report_every=1))
+
+    def loss_and_gradients(
+        self, X: ArrayLike, y: ArrayLike, *, threads: int | None = None
+    ) -> tuple[float, dict[str, Array]]:
+        """Return the loss of all samples as one batch, and its gradients `dW1, db1, ...`.
+
+        Both include the l2 term. The gradients are shaped as `parameters`.
+        """
+        X, y = self._data(X, y)
+        loss, arrays = self._net.loss_and_gradients(
+            X, y, **self._objective, threads=checks.threads(threads)
+        )
+        return loss, dict(zip((f"d{name}" for name in self._names), arrays, strict=True))
+
+    # --- answers ---
+
+    def predict(self, X: ArrayLike, *, threads: int | None = None) -> Array:
+        """Return the answer for each sample of X (m, n_features).
+
+        softmax: class indices `(m,)`; one sigmoid unit: 0 or 1 `(m,)`, 1 where the probability
+        is above one half; several: a matrix of 0 and 1 `(m, n_outputs)`; identity: values
+        `(m, n_outputs)`, or `(m,)` for one output.
+        """
+        outputs = self._net.outputs(self._rows(X), logits=False, threads=checks.threads(threads))
+        if self.output == "softmax":
+            classes: Array = np.argmax(outputs, axis=1)
+            return classes
+        answers = outputs if self.output == "identity" else (outputs > 0.5).astype(np.int64)
+        return answers[:, 0] if self.n_outputs == 1 else answers
+
+    def predict_proba(self, X: ArrayLike, *, threads: int | None = None) -> Array:
+        """Return probabilities `(m, n_outputs)`; a `ValueError` for identity outputs."""
+        if self.output == "identity":
+            raise checks.wrong("output", "sigmoid or softmax for probabilities", self.output)
+        return self._net.outputs(self._rows(X), logits=False, threads=checks.threads(threads))
+
+    def decision_function(self, X: ArrayLike, *, threads: int | None = None) -> Array:
+        """Return the logits `(m, n_outputs)`: what the output activation is applied to."""
+        return self._net.outputs(self._rows(X), logits=True, threads=checks.threads(threads))
+
+    def evaluate(
+        self, X: ArrayLike, y: ArrayLike, *, threads: int | None = None
+    ) -> dict[str, float]:
+        """Return the loss, with its l2 term, and how good the answers are.
+
+        Returns
+        -------
+        dict of float
+            "loss", and "accuracy" (the share of right labels, over samples and outputs) or, for
+            identity, "r2" (the coefficient of determination, its mean over outputs; an output
+            whose target is constant counts 1 if met exactly, else 0).
+        """
+        X, y = self._data(X, y)
+        loss, outputs = self._net.evaluate(X, y, **self._objective, threads=checks.threads(threads))
+        if self.output == "identity":
+            return {"loss": loss, "r2": _r2(outputs, y)}
+        labels = np.argmax(outputs, axis=1) if self.output == "softmax" else outputs > 0.5
+        return {"loss": loss, "accuracy": float(np.mean(labels == y))}
+
+    # --- parameters ---
+
+    @property
+    def parameters(self) -> dict[str, Array]:
+        """Copies of the parameters: `W1 (n[1], n[0]), b1 (n[1],), W2, ...`.
+
+        Assign a dict of the same keys to set them (`b` may be a column, as in the L-layer
+        functions); the optimizer's state stays.
+        """
+        return dict(zip(self._names, self._net.get_parameters(), strict=True))
+
+    @parameters.setter
+    def parameters(self, parameters: Mapping[str, ArrayLike]) -> None:
+        L = checks.depth("parameters", parameters)
+        if len(self.layers) != L:
+            raise checks.wrong("parameters", f"{len(self.layers)} layers", L)
+        arrays = [checks.real(name, parameters[name]) for name in self._names]
+        for name, array, shape in zip(self._names, arrays, self._shapes, strict=True):
+            if array.shape != shape and not (len(shape) == 1 and array.shape == (*shape, 1)):
+                raise checks.wrong(name, f"shape {shape}", array.shape)
+            checks.finite(name, array, self.dtype)
+        self._net.set_parameters([array.astype(self.dtype, copy=False) for array in arrays])
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights and biases."""
+        return self._net.n_parameters
+
+    @property
+    def steps(self) -> int:
+        """Updates made so far."""
+        return self._net.steps
+
+    @property
+    def epochs(self) -> int:
+        """Epochs trained so far."""
+        return self._net.epochs
+
+    def reset(self) -> None:
+        """Forget the optimizer's state and the counters; the parameters stay."""
+        self._net.reset()
+
+    def summary(self) -> None:
+        """Print the layers, their activations, shapes and numbers of parameters."""
+        row = "{:<6} {:<12} {:>16} {:>14}"
+        print(row.format("layer", "activation", "weights", "parameters"))
+        sizes = zip(self.layers, self._shapes[0::2], strict=True)
+        for n, (layer, (units, inputs)) in enumerate(sizes, start=1):
+            shape = f"{units} x {inputs}"
+            print(row.format(n, layer.activation or "", shape, f"{units * (inputs + 1):,}"))
+        print(row.format("total", "", "", f"{self.n_parameters:,}"))
+        print(f"loss {self.loss}, {self.dtype}")
+
+    def __repr__(self) -> str:
+        """Return the layers, the loss and the dtype."""
+        layers = ", ".join(f"{layer.units} {layer.activation}" for layer in self.layers)
+        return f"Network({self.n_features} -> {layers}; {self.loss}, {self.dtype})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return settings and parameters, without the optimizer's state."""
+        settings = {name: value for name, value in vars(self).items() if name != "_net"}
+        return {**settings, "parameters": self.parameters}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Rebuild the core's network from settings and parameters."""
+        settings = dict(state)
+        parameters = settings.pop("parameters")
+        vars(self).update(settings)
+        self._net = self._core_network()
+        self.parameters = parameters
+
+    # --- what is derived ---
+
+    @property
+    def _shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of W1, b1, W2, ..."""
+        sizes = [self.n_features, *(layer.units for layer in self.layers)]
+        pairs = zip(sizes[1:], sizes[:-1], strict=True)
+        return [shape for n, n_prev in pairs for shape in ((n, n_prev), (n,))]
+
+    @property
+    def _names(self) -> list[str]:
+        """The keys W1, b1, W2, ..."""
+        return [f"{kind}{n}" for n in range(1, len(self.layers) + 1) for kind in "Wb"]
+
+    @property
+    def _objective(self) -> dict[str, float]:
+        """What turns the core's sums over outputs into this model's loss."""
+        scale = {"sigmoid": 1 / self.n_outputs, "softmax": 1.0, "identity": 2 / self.n_outputs}
+        return {"loss_scale": scale[self.output], "l2": self.l2}
+
+    def _core_network(self) -> _core.Network:
+        """Build the core's network, all parameters zero."""
+        layers = [(d.units, str(d.activation), checks.LEAKY_SLOPE) for d in self.layers]
+        loss = checks.CORE_LOSSES[self.output]
+        return _core.Network(self.n_features, layers, loss, self.dtype.name)
+
+    def _rows(self, X: ArrayLike) -> Array:
+        """Check samples (m, n_features)."""
+        return checks.rows("X", X, self.n_features, self.dtype)
+
+    def _data(self, X: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
+        """Check samples and their labels."""
+        X = self._rows(X)
+        labels = checks.labels("y", y, self.n_outputs, len(X), self.output, features_first=False)
+        if self.output != "softmax":
+            checks.finite("y", labels, self.dtype)
+        return X, labels
+
+
+def _layers(
+    value: Sequence[int | Dense], hidden: str, output: str, init: Init
+) -> tuple[int, tuple[Dense, ...]]:
+    """Return the number of features, and the layers with everything filled in."""
+    given = checks.sequence("layers", value)
+    sizes = [d.units if isinstance(d, Dense) and n else d for n, d in enumerate(given)]
+    dims = checks.layer_dims("layers", sizes)
+    checks.choice("hidden", hidden, checks.HIDDEN)
+    checks.choice("output", output, tuple(checks.LOSSES))
+    layers = []
+    for n, (units, layer) in enumerate(zip(dims[1:], given[1:], strict=True), start=1):
+        asked = layer if isinstance(layer, Dense) else Dense(units)
+        last = n == len(dims) - 1
+        activation = checks.choice(
+            f"layers[{n}].activation",
+            asked.activation or (output if last else hidden),
+            tuple(checks.LOSSES) if last else checks.HIDDEN,
+        )
+        scale = (
+            init if asked.init is None else initializers.checked(asked.init, f"layers[{n}].init")
+        )
+        layers.append(Dense(units, activation, scale))
+    checks.output(layers[-1].activation, dims[-1])
+    return dims[0], tuple(layers)
+
+
+def _loss(name: str | None, output: str) -> str:
+    """Return the loss that belongs to the output; another one is an error."""
+    matching = checks.LOSSES[output]
+    if name not in (None, matching):
+        raise checks.wrong("loss", f"{matching} for output {output}", repr(name))
+    return matching
+
+
+def _r2(values: Array, y: Array) -> float:
+    """Return the coefficient of determination, its mean over outputs; values, y (m, n_outputs)."""
+    y = y.astype(np.float64)
+    residual = np.sum((y - values) ** 2, axis=0)
+    total = np.sum((y - np.mean(y, axis=0)) ** 2, axis=0)
+    varies = total > 0
+    score = np.where(varies, 1 - residual / np.where(varies, total, 1), residual == 0)
+    return float(np.mean(score))
+
+
+@contextmanager
+def _reporting(progress: Progress, epochs: int) -> Iterator[Callable[[int, float], object] | None]:
+    """Give what the core reports epochs to, and close the bar in the end."""
+    if progress is None or progress is False:
+        yield None
+    elif progress is True:
+        with _bar(epochs) as bar:
+
+            def advance(epoch: int, loss: float) -> None:
+                bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
+                bar.update()
+
+            yield advance
+    elif callable(progress):
+        yield progress
+    else:
+        raise TypeError(f"progress: expected None, True or a function, got {progress!r}")
+
+
+def _bar(epochs: int) -> Any:
+    """Return tqdm's bar for a number of epochs."""
+    try:
+        from tqdm.auto import tqdm
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "progress: True needs tqdm, which is not installed; a function needs nothing"
+        ) from error
+    return tqdm(total=epochs, unit="epoch")

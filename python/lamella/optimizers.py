@@ -1,0 +1,147 @@
+"""The optimizers a user names: their settings, checked, and nothing else.
+
+Owns defaults and validation. Promises that an optimizer is immutable, compares by value, and
+can be pickled. Leaves the update rules to the core (`rust/kernels/update.rs`) and, in NumPy, to
+`reference.py`; both follow PyTorch's `torch.optim.SGD` and `torch.optim.Adam`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+from . import checks
+
+Spec = tuple[str, dict[str, float]]
+"""What the core takes: a rule's name and its settings."""
+
+
+def _store(optimizer: SGD | Adam, **checked: float | bool) -> None:
+    """Store checked settings in a frozen object."""
+    for name, value in checked.items():
+        object.__setattr__(optimizer, name, value)
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent, with momentum if asked for.
+
+    `v = momentum * v + dW`, then `W -= learning_rate * v`; with `nesterov`,
+    `W -= learning_rate * (dW + momentum * v)`. v starts at zero. Without momentum this is
+    gradient descent.
+
+    Parameters
+    ----------
+    learning_rate : float, default 1e-2
+        At least 0.
+    momentum : float, default 0
+        In [0, 1).
+    nesterov : bool, default False
+        Needs a momentum above 0.
+
+    References
+    ----------
+    Sutskever, Martens, Dahl, Hinton (2013), "On the importance of initialization and momentum
+    in deep learning", in PyTorch's form: the rate multiplies the velocity as it is used.
+    """
+
+    learning_rate: float = 1e-2
+    momentum: float = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the settings and store them as plain floats."""
+        _store(
+            self,
+            learning_rate=checks.number("learning_rate", self.learning_rate),
+            momentum=checks.number("momentum", self.momentum, below=1.0),
+            nesterov=checks.flag("nesterov", self.nesterov),
+        )
+        if self.nesterov and self.momentum == 0:
+            raise checks.wrong("momentum", "a positive number for nesterov", self.momentum)
+
+    def spec(self) -> Spec:
+        """Return the rule's name and settings, as the core takes them."""
+        return "sgd", _settings(self)
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam: steps scaled by running means of the gradient and of its square.
+
+    `m = beta1 * m + (1 - beta1) * dW`, `v = beta2 * v + (1 - beta2) * dW**2`, and at step t
+    `W -= learning_rate / (1 - beta1**t) * m / (sqrt(v / (1 - beta2**t)) + epsilon)`.
+
+    Parameters
+    ----------
+    learning_rate : float, default 1e-3
+        At least 0.
+    beta1, beta2 : float, default 0.9 and 0.999
+        In [0, 1).
+    epsilon : float, default 1e-8
+        Above 0.
+
+    References
+    ----------
+    Kingma, Ba (2015), "Adam: a method for stochastic optimization", algorithm 1.
+    """
+
+    learning_rate: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        """Check the settings and store them as plain floats."""
+        _store(
+            self,
+            learning_rate=checks.number("learning_rate", self.learning_rate),
+            beta1=checks.number("beta1", self.beta1, below=1.0),
+            beta2=checks.number("beta2", self.beta2, below=1.0),
+            epsilon=checks.number("epsilon", self.epsilon, positive=True),
+        )
+
+    def spec(self) -> Spec:
+        """Return the rule's name and settings, as the core takes them."""
+        return "adam", _settings(self)
+
+
+Optimizer = SGD | Adam
+
+BY_NAME: dict[str, Optimizer] = {
+    "sgd": SGD(),
+    "momentum": SGD(momentum=0.9),
+    "nesterov": SGD(momentum=0.9, nesterov=True),
+    "adam": Adam(),
+}
+
+
+def resolve(optimizer: str | Optimizer, learning_rate: float | None = None) -> Optimizer:
+    """Return the optimizer of this name, or `optimizer` itself, with this rate if one is given."""
+    if not isinstance(optimizer, SGD | Adam):
+        if not isinstance(optimizer, str):
+            raise TypeError(
+                f"optimizer: expected a name, SGD or Adam, got {type(optimizer).__name__}"
+            )
+        optimizer = BY_NAME[checks.choice("optimizer", optimizer, tuple(BY_NAME))]
+    return optimizer if learning_rate is None else replace(optimizer, learning_rate=learning_rate)
+
+
+def for_course(optimizer: str | Optimizer, learning_rate: float, default: float) -> Optimizer:
+    """Return the optimizer of `L_layer_model`, whose rate is an argument with a default.
+
+    A name takes `learning_rate`. An object has a rate of its own, and a different
+    `learning_rate` that is not the default contradicts it.
+    """
+    if isinstance(optimizer, str):
+        return resolve(optimizer, learning_rate)
+    own = resolve(optimizer)
+    if checks.number("learning_rate", learning_rate) not in (default, own.learning_rate):
+        raise checks.wrong(
+            "learning_rate", f"the optimizer's own {own.learning_rate:g}", learning_rate
+        )
+    return own
+
+
+def _settings(optimizer: Optimizer) -> dict[str, float]:
+    """Return the fields as floats, True as 1."""
+    return {f.name: float(getattr(optimizer, f.name)) for f in fields(optimizer)}
