@@ -81,12 +81,16 @@ pub struct Exact {
 }
 
 impl Exact {
+    /// As one float.
+    pub fn nearest(self) -> f64 {
+        times_power(self.value.0, self.scale)
+    }
+
     /// How many ULPs `y` is from this number: the distances between the floats around it, 2^-1074 for all subnormal
     /// ones. Infinity is right for what rounds to it, and wrong for all else.
     pub fn error_of(self, y: f64) -> f64 {
         if !y.is_finite() {
-            let rounded = times_power(self.value.0, self.scale);
-            return if y == rounded { 0.0 } else { f64::INFINITY };
+            return if y == self.nearest() { 0.0 } else { f64::INFINITY };
         }
         let exponent = exponent(self.value.0) + self.scale;
         let ulp = exponent.clamp(-1022, 1023) - 52;
