@@ -1,8 +1,8 @@
 """The compiled core: plain arrays in and out. The modules beside it are the public interface.
 
-Samples x features unless a function says otherwise. Arrays may have any strides; X any real numeric dtype.
-Errors: ValueError, TypeError, MemoryError; DivergenceError where training left the finite numbers;
-RuntimeError for a defect in the core.
+Samples x features unless a function says otherwise. Arrays may have any strides; X any real
+numeric dtype. Errors: ValueError, TypeError, MemoryError; DivergenceError where training left the
+finite numbers; RuntimeError for a defect in the core.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +11,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__: list[str]
 __version__: str
 
 class DivergenceError(ArithmeticError): ...
@@ -34,9 +35,12 @@ def backward(
     hidden: str,
     threads: int | None,
 ) -> list[NDArray[Any]]: ...
+
 @final
 class Network:
-    def __new__(cls, n_features: int, layers: Sequence[tuple[int, str, float]], loss: str, dtype: str) -> Network: ...
+    def __new__(
+        cls, n_features: int, layers: Sequence[tuple[int, str, float]], loss: str, dtype: str
+    ) -> Network: ...
     @property
     def n_parameters(self) -> int: ...
     @property

@@ -264,6 +264,8 @@ pub struct Gradient<'a, T> {
     pub lane_panel: usize,
     /// Whether `c` holds the sum of earlier segments, to be added to.
     pub goes_on: bool,
+    /// What will be read next, shaped as `c`: its lines are asked for while a tile is computed.
+    pub soon: [&'a [T]; 3],
     /// The result: `[lanes of a's panel][width of b's panel]`.
     pub c: &'a mut [T],
 }
@@ -323,6 +325,12 @@ unsafe fn gradient_tile<T: Math, S: Simd<T>, const R: usize, const N: usize>(
     // SAFETY: the caller vouches for rows `row..row + R` of c; `panel` bounds every slice of a and b, whose rows are
     // `a_width` and `width` apart, and `row + R` is at most the lanes of a's panel.
     unsafe {
+        for soon in g.soon {
+            // One request a line: a row of the panel is one or two of them.
+            for at in (row * width..((row + R) * width).min(soon.len())).step_by(64 / size_of::<T>()) {
+                s.prefetch(soon.as_ptr().add(at));
+            }
+        }
         let c = c.add(row * width);
         let mut acc = [[s.splat(T::ZERO); N]; R];
         let mut earlier = g.goes_on;

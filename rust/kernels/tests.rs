@@ -268,7 +268,7 @@ fn check_gradient<T: Number>(slices: &[usize], units: usize, lanes: usize, opens
                 let (width, panel) = (c.width(p), geometry.panel());
                 for (q, block) in c.panel_mut(p).chunks_mut(panel * width).enumerate() {
                     let (pairs, row_panel, lane_panel) = (&pairs[..], q, p);
-                    kernels.gradient(&mut Gradient { pairs, row_panel, lane_panel, goes_on, c: block });
+                    kernels.gradient(&mut Gradient { pairs, row_panel, lane_panel, goes_on, soon: [&[]; 3], c: block });
                 }
                 let c = &mut bias[p * panel..p * panel + width];
                 kernels.bias_gradient(&mut BiasGradient { pairs: &pairs, swapped: false, panel: p, goes_on, c });
