@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def start(dims: list[int], seed: int, dtype: str = "float64") -> dict[str, Array
     """Return random parameters with biases that are not zero."""
     rng = np.random.default_rng(seed)
     parameters = {}
-    for layer, (n_in, n_out) in enumerate(zip(dims, dims[1:], strict=False), 1):
+    for layer, (n_in, n_out) in enumerate(pairwise(dims), 1):
         weights = rng.standard_normal((n_out, n_in)) / np.sqrt(n_in)
         parameters[f"W{layer}"] = weights.astype(dtype)
         parameters[f"b{layer}"] = (0.1 * rng.standard_normal((n_out, 1))).astype(dtype)
