@@ -87,7 +87,7 @@ fn pairs<'g, T: Number>(l: usize, layer: &Layer, group: &Group<'g, T>) -> ArrayV
         let slice = group.slices.get(i);
         let below = if l == 0 { &slice.input } else { &slice.activations[l - 1] };
         let (units, deltas): (&Panels<T>, &Panels<T>) = (below, &slice.deltas[l]);
-        let opens = i % group.per_segment == 0;
+        let opens = i.is_multiple_of(group.per_segment);
         match layer.form {
             Form::Wide => Pair { a: units.view(), b: deltas.view(), opens },
             Form::Narrow => Pair { a: deltas.view(), b: units.view(), opens },
