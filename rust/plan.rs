@@ -113,7 +113,7 @@ mod tests {
             }
         }
         assert!(SAMPLE_SEGMENT.is_multiple_of(SLICE_ROWS));
-        assert!(GROUP_SEGMENTS * SAMPLE_SEGMENT / SLICE_ROWS <= MAX_SLICES);
+        const { assert!(GROUP_SEGMENTS * SAMPLE_SEGMENT / SLICE_ROWS <= MAX_SLICES) };
         assert_eq!(slice_rows(128, 2), 64);
         assert_eq!(slice_rows(200, 2), 50);
     }

@@ -101,7 +101,12 @@ def test_other_threads_run_during_a_fit() -> None:
     net = lamella.Network([200, 300, 3], output="softmax")
     x, y = np.random.default_rng(0).standard_normal((2000, 200)), np.arange(2000) % 3
     done = threading.Event()
-    worker = threading.Thread(target=lambda: (net.fit(x, y, epochs=20), done.set()))
+
+    def work() -> None:
+        net.fit(x, y, epochs=20)
+        done.set()
+
+    worker = threading.Thread(target=work)
     worker.start()
     ticks = 0
     while not done.is_set():

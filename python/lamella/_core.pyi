@@ -11,7 +11,17 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__: list[str]
+__all__ = [
+    "DivergenceError",
+    "Network",
+    "__version__",
+    "backward",
+    "elementwise",
+    "forward",
+    "info",
+    "softmax",
+]
+
 __version__: str
 
 class DivergenceError(ArithmeticError): ...
