@@ -35,6 +35,8 @@ pub const BUFFERS: usize = 5;
 const PART_ROWS: usize = 256;
 /// Parts hold at least about so many weights, so that claiming them costs nothing beside filling them.
 const PART_WEIGHTS: usize = 1024;
+/// Units of a layer, and features, at most: sizes up to here can be padded without overflow.
+const MAX_UNITS: usize = u32::MAX as usize;
 /// A first layer is narrow where padding its units would cost a quarter or more...
 const NARROW_WASTE: f64 = 1.25;
 /// ... and it has inputs enough to be worth a second gather.
@@ -279,12 +281,18 @@ fn check(features: usize, specs: &[LayerSpec], loss: Loss) -> Result<(), Error> 
     if features == 0 {
         return Err(Error::expected("layer 0", "at least 1 feature", 0));
     }
+    if features > MAX_UNITS {
+        return Err(Error::expected("layer 0", format!("at most {MAX_UNITS} features"), features));
+    }
     let Some((last, hidden)) = specs.split_last() else {
         return Err(Error::expected("layers", "at least one layer", "none"));
     };
     for (l, spec) in (1..).zip(specs) {
         if spec.units == 0 {
             return Err(Error::expected(format!("layer {l}"), "at least 1 unit", 0));
+        }
+        if spec.units > MAX_UNITS {
+            return Err(Error::expected(format!("layer {l}"), format!("at most {MAX_UNITS} units"), spec.units));
         }
     }
     if let Some(l) = hidden.iter().position(|spec| spec.activation == Activation::Softmax) {
@@ -334,10 +342,9 @@ fn cut(l: usize, layer: &Layer) -> Vec<Part> {
     let weights = rows * 2 * layer.geometry.lanes;
     let wanted = if layer.form == Form::Wide { PART_WEIGHTS } else { 8 * PART_WEIGHTS };
     let group = wanted.div_ceil(weights).max(1);
-    let first = |p: usize| p == 0;
     (0..panels)
         .step_by(group)
-        .map(|p| part(p..(p + group).min(panels), 0..rows, layer.form == Form::Wide || first(p)))
+        .map(|p| part(p..(p + group).min(panels), 0..rows, layer.form == Form::Wide || p == 0))
         .collect()
 }
 
@@ -425,8 +432,10 @@ mod tests {
         assert!(make(3, &[spec(0, Activation::Relu), sigmoid], Loss::BinaryCrossEntropy).unwrap().contains("layer 1"));
         assert!(make(3, &[spec(2, Activation::Softmax), sigmoid], Loss::BinaryCrossEntropy).is_some());
         assert!(make(3, &[sigmoid], Loss::SquaredError).unwrap().contains("matches"));
-        let huge = spec(1 << 40, Activation::Identity);
-        let refused = Network::<f64>::new(1 << 40, &[huge], Loss::SquaredError, Isa::Scalar).err();
+        let huge =
+            |units| Network::<f64>::new(1 << 31, &[spec(units, Activation::Identity)], Loss::SquaredError, Isa::Scalar);
+        assert!(huge(usize::MAX).err().unwrap().to_string().contains("at most"));
+        let refused = huge(1 << 31).err();
         assert!(matches!(refused, Some(Error::Memory { .. })), "{refused:?}");
     }
 }

@@ -212,15 +212,18 @@ impl<T: Copy + Default> Panels<T> {
         &mut self.buffer[panel_range(self.geometry, self.rows, self.lanes, p)]
     }
     /// Where element (`row`, `lane`) stands in the buffer.
+    #[cfg(test)]
     fn index(&self, row: usize, lane: usize) -> usize {
         let p = lane / self.geometry.panel();
         p * self.geometry.panel() * self.rows + row * self.width(p) + lane % self.geometry.panel()
     }
     /// Element (`row`, `lane`).
+    #[cfg(test)]
     pub fn get(&self, row: usize, lane: usize) -> T {
         self.buffer[self.index(row, lane)]
     }
     /// Sets element (`row`, `lane`).
+    #[cfg(test)]
     pub fn set(&mut self, row: usize, lane: usize, value: T) {
         let at = self.index(row, lane);
         self.buffer[at] = value;
@@ -418,10 +421,6 @@ impl<T: Copy + Default> Arena<T> {
     pub fn release(&mut self, index: usize) {
         self.buffers[index] = Buffer { start: NonNull::dangling(), len: 0 };
         self.ranges[index].fill(0..0);
-    }
-    /// Whether a buffer has any memory.
-    pub fn is_present(&self, index: usize) -> bool {
-        !self.buffers[index].is_empty()
     }
     /// All buffers, to read.
     ///

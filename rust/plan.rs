@@ -4,6 +4,7 @@
 
 use crate::kernels::{Number, SAMPLE_SEGMENT};
 use crate::network::{Form, Network};
+use crate::threads::MAX_THREADS;
 
 /// The most slices in a group: what the weight gradient keeps pointers for.
 pub const MAX_SLICES: usize = 64;
@@ -67,7 +68,7 @@ fn threads<T: Number>(network: &Network<T>, rows: usize, steps: f64, limit: usiz
 /// Plans training on batches of `rows`, `steps` of them; `wanted` is the user's number of threads.
 pub fn training<T: Number>(network: &Network<T>, rows: usize, steps: f64, wanted: Option<usize>) -> Plan {
     let limit = crate::threads::limit();
-    let threads = wanted.unwrap_or_else(|| threads(network, rows, steps, limit));
+    let threads = wanted.map_or_else(|| threads(network, rows, steps, limit), |n| n.min(MAX_THREADS));
     if rows <= SAMPLE_SEGMENT {
         return Plan { threads, group_rows: rows, slice_rows: slice_rows(rows, threads) };
     }
@@ -80,7 +81,7 @@ pub fn training<T: Number>(network: &Network<T>, rows: usize, steps: f64, wanted
 /// Plans a pass forward over `rows` rows.
 pub fn inference<T: Number>(network: &Network<T>, rows: usize, wanted: Option<usize>) -> Plan {
     let limit = crate::threads::limit();
-    let threads = wanted.unwrap_or_else(|| threads(network, rows, 1.0, limit)).max(1);
+    let threads = wanted.map_or_else(|| threads(network, rows, 1.0, limit), |n| n.min(MAX_THREADS));
     let slice_rows = rows.div_ceil(threads).clamp(1, SLICE_ROWS);
     Plan { threads, group_rows: rows, slice_rows }
 }

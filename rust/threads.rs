@@ -15,7 +15,7 @@ const SPINS: usize = 2_000;
 /// Rounds of giving the processor up before the thread sleeps.
 const YIELDS: usize = 50;
 /// More threads than this are never started.
-const MAX_THREADS: usize = 256;
+pub const MAX_THREADS: usize = 256;
 
 /// The most threads that a call may use: `LAMELLA_NUM_THREADS`, or `OMP_NUM_THREADS`, and at most the
 /// processors that this process may use.
@@ -45,8 +45,8 @@ where
     let team = Team::new();
     let contained = |worker: usize| {
         let _environment = DefaultEnvironment::new();
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&team, worker))) {
-            team.poison(message(&*panic));
+        if let Err(message) = contain(|| work(&team, worker)) {
+            team.poison(message);
         }
     };
     std::thread::scope(|scope| {
@@ -72,9 +72,15 @@ where
     }
 }
 
-fn message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".into())
+/// Runs `work`; a panic in it becomes its message.
+///
+/// # Errors
+/// The message of the panic.
+pub fn contain<R>(work: impl FnOnce() -> R) -> Result<R, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
+        text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".into())
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

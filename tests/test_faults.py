@@ -30,19 +30,20 @@ def fitted() -> lamella.Network:
 @pytest.mark.parametrize(
     ("x", "y", "options", "message"),
     [
-        (X[:, :3], Y, {}, "X"),
-        (X[:0], Y[:0], {}, "X"),
-        (X, Y[:5], {}, "y"),
-        (X, Y + 1, {}, "y"),
-        (X, Y - 1, {}, "y"),
+        (X[:, :3], Y, {}, "^X: "),
+        (X[:0], Y[:0], {}, "^X: "),
+        (X, Y[:5], {}, "^y: "),
+        (X, Y + 1, {}, "^y: "),
+        (X, Y - 1, {}, "^y: "),
         (np.where(X[3, 1] == X, np.nan, X), Y, {}, "row 3, column 1"),
         (np.where(X[3, 1] == X, np.inf, X), Y, {}, "row 3, column 1"),
-        (X.astype(complex), Y, {}, "X"),
-        (X.astype(str), Y, {}, "X"),
+        (X.astype(complex), Y, {}, "^X: "),
+        (X.astype(str), Y, {}, "^X: "),
         (X, Y, {"learning_rate": -1.0}, "learning_rate"),
         (X, Y, {"batch_size": 0}, "batch_size"),
         (X, Y, {"epochs": -1}, "epochs"),
         (X, Y, {"threads": 0}, "threads"),
+        (X, Y, {"threads": -1}, "threads"),
         (X, Y, {"optimizer": "magic"}, "optimizer"),
     ],
 )
@@ -55,9 +56,23 @@ def test_bad_arguments_are_refused(x: Any, y: Any, options: dict[str, Any], mess
         assert (value == before[name]).all()
 
 
-@pytest.mark.parametrize("layers", [[], [4], [4, 0, 3], [0, 3], [4, -1, 3], [4, 2.5, 3]])
+def test_absurd_numbers_of_threads_and_epochs_abort_nothing() -> None:
+    net = fitted()
+    assert len(net.fit(X, Y, epochs=1, threads=10**12)) == 1
+
+    def stop(epoch: int, loss: float) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        net.fit(X, Y, epochs=10**15, progress=stop)
+    assert np.isfinite(net.fit(X, Y, epochs=1).loss).all()
+
+
+@pytest.mark.parametrize(
+    "layers", [[], [4], [4, 2**62, 3], [2**62, 3], [4, 0, 3], [0, 3], [4, -1, 3], [4, 2.5, 3]]
+)
 def test_impossible_networks_are_refused(layers: list[Any]) -> None:
-    with pytest.raises((ValueError, TypeError)):
+    with pytest.raises((ValueError, TypeError, MemoryError)):
         lamella.Network(layers)
 
 

@@ -35,7 +35,6 @@ def forward(
     biases: Sequence[NDArray[Any]],
     hidden: str,
     output: str,
-    threads: int | None,
 ) -> list[tuple[NDArray[Any], NDArray[Any]]]: ...
 def backward(
     dZL: NDArray[Any],
@@ -43,7 +42,6 @@ def backward(
     weights: Sequence[NDArray[Any]],
     Zs: Sequence[NDArray[Any]],
     hidden: str,
-    threads: int | None,
 ) -> list[NDArray[Any]]: ...
 
 @final

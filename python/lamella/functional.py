@@ -106,7 +106,7 @@ def L_model_forward(
     hidden = checks.choice("hidden", hidden, checks.HIDDEN)
     output = checks.output(output, net.dims[-1])
     A, caches = X, []
-    passed = _core.forward(X, net.weights, net.biases, hidden, output, None)
+    passed = _core.forward(X, net.weights, net.biases, hidden, output)
     for layer, (Z, A_next) in enumerate(passed, start=1):
         caches.append((A, parameters[f"W{layer}"], parameters[f"b{layer}"], Z))
         A = A_next
@@ -184,7 +184,7 @@ def L_model_backward(
     Y = checks.target_matrix(Y, AL.shape, output, net.dtype)
     hidden = checks.choice("hidden", hidden, checks.HIDDEN)
     dZ = (AL.astype(net.dtype, copy=False) - Y) / AL.shape[1]
-    arrays = _core.backward(dZ, cached.inputs, net.weights, cached.pre_activations, hidden, None)
+    arrays = _core.backward(dZ, cached.inputs, net.weights, cached.pre_activations, hidden)
     grads = dictionary(arrays[0::2], arrays[1::2])
     return {f"d{name}": array for name, array in grads.items()}
 

@@ -162,7 +162,8 @@ class Network:
         Parameters
         ----------
         X : array_like (m, n_features)
-            Any real dtype, any strides; not copied, not changed.
+            Any real dtype, any strides; not changed, and copied only if it is float16, wider
+            than 64 bits or not in native byte order.
         y : array_like
             sigmoid: 0 and 1, `(m, n_outputs)`, or `(m,)` for one output; softmax: class indices
             `(m,)` or one-hot `(m, n_outputs)`; identity: real numbers, `(m, n_outputs)`, or

@@ -1,6 +1,6 @@
 //! AVX2 and FMA: 8 lanes of f32, 4 of f64, 16 registers.
 
-use super::{Operation, RECIPROCAL_F32, RECIPROCAL_F64, RSQRT_F32, RSQRT_F64, Simd};
+use super::{Operation, Simd};
 use std::arch::x86_64::*;
 
 /// The proof that this CPU has AVX2 and FMA.
@@ -136,26 +136,6 @@ impl Simd<f32> for Avx2 {
         }
     }
     #[inline(always)]
-    fn guess_reciprocal(self, a: __m256) -> __m256 {
-        // SAFETY: the token proves AVX2.
-        unsafe {
-            _mm256_castsi256_ps(_mm256_sub_epi32(_mm256_set1_epi32(RECIPROCAL_F32 as i32), _mm256_castps_si256(a)))
-        }
-    }
-    #[inline(always)]
-    fn guess_rsqrt(self, a: __m256) -> __m256 {
-        // SAFETY: the token proves AVX2.
-        unsafe {
-            let halved = _mm256_srli_epi32::<1>(_mm256_castps_si256(a));
-            _mm256_castsi256_ps(_mm256_sub_epi32(_mm256_set1_epi32(RSQRT_F32 as i32), halved))
-        }
-    }
-    #[inline(always)]
-    fn prefetch(self, p: *const f32) {
-        // SAFETY: a prefetch reads nothing and cannot fault.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
-    }
-    #[inline(always)]
     unsafe fn transpose(self, source: *const f32, source_stride: usize, target: *mut f32, target_stride: usize) {
         // Rows r and r+4 stand in the two 128-bit lanes; two rounds of in-lane shuffles finish four columns.
         // SAFETY: the token proves AVX2; the caller vouches for 8 rows of 8 numbers on both sides.
@@ -230,26 +210,6 @@ impl Simd<f64> for Avx2 {
             let low = _mm256_and_si256(_mm256_castpd_si256(a), _mm256_set1_epi64x(0x000f_ffff_ffff_ffff));
             _mm256_castsi256_pd(_mm256_or_si256(low, _mm256_set1_epi64x(0x3ff0_0000_0000_0000)))
         }
-    }
-    #[inline(always)]
-    fn guess_reciprocal(self, a: __m256d) -> __m256d {
-        // SAFETY: the token proves AVX2.
-        unsafe {
-            _mm256_castsi256_pd(_mm256_sub_epi64(_mm256_set1_epi64x(RECIPROCAL_F64 as i64), _mm256_castpd_si256(a)))
-        }
-    }
-    #[inline(always)]
-    fn guess_rsqrt(self, a: __m256d) -> __m256d {
-        // SAFETY: the token proves AVX2.
-        unsafe {
-            let halved = _mm256_srli_epi64::<1>(_mm256_castpd_si256(a));
-            _mm256_castsi256_pd(_mm256_sub_epi64(_mm256_set1_epi64x(RSQRT_F64 as i64), halved))
-        }
-    }
-    #[inline(always)]
-    fn prefetch(self, p: *const f64) {
-        // SAFETY: a prefetch reads nothing and cannot fault.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
     unsafe fn transpose(self, source: *const f64, source_stride: usize, target: *mut f64, target_stride: usize) {

@@ -1,6 +1,6 @@
 //! AVX-512 (F, BW, DQ, VL): 16 lanes of f32, 8 of f64, 32 registers.
 
-use super::{Operation, RECIPROCAL_F32, RECIPROCAL_F64, RSQRT_F32, RSQRT_F64, Simd};
+use super::{Operation, Simd};
 use std::arch::x86_64::*;
 
 /// The proof that this CPU has AVX-512 F, BW, DQ, VL and FMA.
@@ -142,26 +142,6 @@ impl Simd<f32> for Avx512 {
         }
     }
     #[inline(always)]
-    fn guess_reciprocal(self, a: __m512) -> __m512 {
-        // SAFETY: the token proves AVX-512.
-        unsafe {
-            _mm512_castsi512_ps(_mm512_sub_epi32(_mm512_set1_epi32(RECIPROCAL_F32 as i32), _mm512_castps_si512(a)))
-        }
-    }
-    #[inline(always)]
-    fn guess_rsqrt(self, a: __m512) -> __m512 {
-        // SAFETY: the token proves AVX-512.
-        unsafe {
-            let halved = _mm512_srli_epi32::<1>(_mm512_castps_si512(a));
-            _mm512_castsi512_ps(_mm512_sub_epi32(_mm512_set1_epi32(RSQRT_F32 as i32), halved))
-        }
-    }
-    #[inline(always)]
-    fn prefetch(self, p: *const f32) {
-        // SAFETY: a prefetch reads nothing and cannot fault.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
-    }
-    #[inline(always)]
     unsafe fn transpose(self, source: *const f32, source_stride: usize, target: *mut f32, target_stride: usize) {
         // Quarter rows are loaded so that each register already holds one column group of four rows
         // (r, r+4, r+8, r+12 stand in its four 128-bit lanes); two rounds of in-lane shuffles finish it.
@@ -235,26 +215,6 @@ impl Simd<f64> for Avx512 {
             let low = _mm512_and_si512(_mm512_castpd_si512(a), _mm512_set1_epi64(0x000f_ffff_ffff_ffff));
             _mm512_castsi512_pd(_mm512_or_si512(low, _mm512_set1_epi64(0x3ff0_0000_0000_0000)))
         }
-    }
-    #[inline(always)]
-    fn guess_reciprocal(self, a: __m512d) -> __m512d {
-        // SAFETY: the token proves AVX-512.
-        unsafe {
-            _mm512_castsi512_pd(_mm512_sub_epi64(_mm512_set1_epi64(RECIPROCAL_F64 as i64), _mm512_castpd_si512(a)))
-        }
-    }
-    #[inline(always)]
-    fn guess_rsqrt(self, a: __m512d) -> __m512d {
-        // SAFETY: the token proves AVX-512.
-        unsafe {
-            let halved = _mm512_srli_epi64::<1>(_mm512_castpd_si512(a));
-            _mm512_castsi512_pd(_mm512_sub_epi64(_mm512_set1_epi64(RSQRT_F64 as i64), halved))
-        }
-    }
-    #[inline(always)]
-    fn prefetch(self, p: *const f64) {
-        // SAFETY: a prefetch reads nothing and cannot fault.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
     unsafe fn transpose(self, source: *const f64, source_stride: usize, target: *mut f64, target_stride: usize) {

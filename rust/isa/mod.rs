@@ -79,14 +79,6 @@ pub trait Simd<T: Float>: Copy + Send + Sync + 'static {
     fn exponent(self, a: Self::V) -> Self::V;
     /// The significand of a positive normal number, in `[1, 2)`. Anything for other `a`.
     fn significand(self, a: Self::V) -> Self::V;
-    /// About `1 / a` of a positive normal number, by integer arithmetic on its bits (relative error under 0.13): the
-    /// start of a Newton iteration, the same on every CPU. Anything for other `a`.
-    fn guess_reciprocal(self, a: Self::V) -> Self::V;
-    /// About `1 / sqrt(a)` of a positive normal number, by integer arithmetic on its bits (relative error under 0.04);
-    /// something finite for 0. Anything for other `a`.
-    fn guess_rsqrt(self, a: Self::V) -> Self::V;
-    /// Asks for the cache line at `p`, which need not be readable.
-    fn prefetch(self, p: *const T);
     /// Writes the transpose of the `LANES x LANES` block at `source` to `target`.
     ///
     /// # Safety
@@ -139,21 +131,10 @@ pub trait Float:
     fn exponent(self) -> Self;
     /// The significand of a positive normal number, in `[1, 2)`.
     fn significand(self) -> Self;
-    /// About `1 / self`: see [`Simd::guess_reciprocal`].
-    fn guess_reciprocal(self) -> Self;
-    /// About `1 / sqrt(self)`: see [`Simd::guess_rsqrt`].
-    fn guess_rsqrt(self) -> Self;
 }
 
-/// From these the bits of `a` (halved for the root) are subtracted: negates (and halves) the exponent and roughly
-/// inverts the significand (Blinn, "Floating-point tricks", 1997).
-pub(crate) const RECIPROCAL_F32: u32 = 0x7ef1_27ea;
-pub(crate) const RECIPROCAL_F64: u64 = 0x7fde_24fd_4000_0000;
-pub(crate) const RSQRT_F32: u32 = 0x5f37_5a86;
-pub(crate) const RSQRT_F64: u64 = 0x5fe6_eb50_c7b5_37a9;
-
 macro_rules! float {
-    ($t:ident, $bits:ident, $int:ident, $mantissa:expr, $bias:expr, $reciprocal:ident, $rsqrt:ident, $name:expr) => {
+    ($t:ident, $bits:ident, $int:ident, $mantissa:expr, $bias:expr, $name:expr) => {
         impl Float for $t {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -196,19 +177,11 @@ macro_rules! float {
                 const LOW: $bits = (1 << $mantissa) - 1;
                 $t::from_bits((self.to_bits() & LOW) | (1.0 as $t).to_bits())
             }
-            #[inline(always)]
-            fn guess_reciprocal(self) -> Self {
-                $t::from_bits($reciprocal.wrapping_sub(self.to_bits()))
-            }
-            #[inline(always)]
-            fn guess_rsqrt(self) -> Self {
-                $t::from_bits($rsqrt.wrapping_sub(self.to_bits() >> 1))
-            }
         }
     };
 }
-float!(f32, u32, i32, 23, 127, RECIPROCAL_F32, RSQRT_F32, "float32");
-float!(f64, u64, i64, 52, 1023, RECIPROCAL_F64, RSQRT_F64, "float64");
+float!(f32, u32, i32, 23, 127, "float32");
+float!(f64, u64, i64, 52, 1023, "float64");
 
 /// The instruction sets by name, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -79,16 +79,6 @@ impl<T: Float, const N: usize> Simd<T> for Portable<N> {
         a.map(T::significand)
     }
     #[inline(always)]
-    fn guess_reciprocal(self, a: [T; N]) -> [T; N] {
-        a.map(T::guess_reciprocal)
-    }
-    #[inline(always)]
-    fn guess_rsqrt(self, a: [T; N]) -> [T; N] {
-        a.map(T::guess_rsqrt)
-    }
-    #[inline(always)]
-    fn prefetch(self, _: *const T) {}
-    #[inline(always)]
     unsafe fn transpose(self, source: *const T, source_stride: usize, target: *mut T, target_stride: usize) {
         for r in 0..N {
             for c in 0..N {

@@ -12,8 +12,8 @@
 //! index; segment sums are added in index order; the start value begins the first. Tiles, blocks and
 //! vector widths therefore do not change a bit.
 //!
-//! Accumulators are indexed by plain loops: iterators and closures over them keep compilers from holding them in
-//! registers (a fifth of the speed, measured).
+//! Accumulators are indexed by plain loops: iterators and closures over them kept the compiler from holding them in
+//! registers.
 
 use super::epilogue::{Finish, finish_rows, finish_vector};
 use super::math::Math;
@@ -264,8 +264,6 @@ pub struct Gradient<'a, T> {
     pub lane_panel: usize,
     /// Whether `c` holds the sum of earlier segments, to be added to.
     pub goes_on: bool,
-    /// What will be read next, shaped as `c`: its lines are asked for while a tile is computed.
-    pub soon: [&'a [T]; 3],
     /// The result: `[lanes of a's panel][width of b's panel]`.
     pub c: &'a mut [T],
 }
@@ -287,6 +285,7 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for GradientOp<'_, '_, T> {
         assert_eq!(a.geometry.lanes, S::LANES);
         assert_eq!(g.c.len(), rows * width);
         for pair in g.pairs {
+            assert_eq!((pair.a.geometry, pair.b.geometry), (a.geometry, a.geometry));
             assert_eq!((pair.a.lanes, pair.b.lanes, pair.a.rows), (a.lanes, b.lanes, pair.b.rows));
         }
         // SAFETY: c has rows x width numbers; every pair has the same lanes, so the panels exist in each (`Pair` holds
@@ -325,12 +324,6 @@ unsafe fn gradient_tile<T: Math, S: Simd<T>, const R: usize, const N: usize>(
     // SAFETY: the caller vouches for rows `row..row + R` of c; `panel` bounds every slice of a and b, whose rows are
     // `a_width` and `width` apart, and `row + R` is at most the lanes of a's panel.
     unsafe {
-        for soon in g.soon {
-            // One request a line: a row of the panel is one or two of them.
-            for at in (row * width..((row + R) * width).min(soon.len())).step_by(64 / size_of::<T>()) {
-                s.prefetch(soon.as_ptr().add(at));
-            }
-        }
         let c = c.add(row * width);
         let mut acc = [[s.splat(T::ZERO); N]; R];
         let mut earlier = g.goes_on;

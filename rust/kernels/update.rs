@@ -128,7 +128,7 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for UpdateOp<'_, '_, T> {
                             s.store(first.add(at), m);
                             s.store(second.add(at), v);
                         }
-                        s.mul_add(step, s.mul(m, reciprocal(s, s.mul_add(root(s, v), scale, epsilon))), w)
+                        s.mul_add(step, s.div(m, s.mul_add(s.sqrt(v), scale, epsilon)), w)
                     },
                 );
             }
@@ -150,40 +150,6 @@ fn each<T: Math, S: Simd<T>>(s: S, u: &mut Update<'_, T>, rule: impl Fn(usize, S
             s.store(u.weights.as_mut_ptr().add(at), rule(at, w, g, first, second));
         }
     }
-}
-
-/// Newton steps that bring a guess to the last bits of f32, or of f64.
-const fn newton_steps<T>(single: usize, double: usize) -> usize {
-    if size_of::<T>() == 4 { single } else { double }
-}
-
-/// The square root of 0 or a positive normal number, to about two ULP: `a y` where y goes to `1 / sqrt(a)` by
-/// Newton's `y (3 - a y^2) / 2`.
-///
-/// Root and quotient are nearly half of a step's time when the CPU's own (exact, unpipelined) instructions do
-/// them; a chain of multiplications overlaps with its neighbours, and has the same bits everywhere too.
-#[inline(always)]
-fn root<T: Math, S: Simd<T>>(s: S, a: S::V) -> S::V {
-    let (half, three_halves) = (s.mul(s.splat(T::from_f64(-0.5)), a), s.splat(T::from_f64(1.5)));
-    let mut y = s.guess_rsqrt(a);
-    for _ in 0..newton_steps::<T>(3, 4) {
-        // In this order: the guess for 0 is finite, its square need not be.
-        y = s.mul(y, s.mul_add(s.mul(half, y), y, three_halves));
-    }
-    s.mul(a, y)
-}
-
-/// The reciprocal of a positive normal number, to about one ULP: with `e = 1 - a y`, `y + y (e + e^2)` has the
-/// error `e^3`.
-#[inline(always)]
-fn reciprocal<T: Math, S: Simd<T>>(s: S, a: S::V) -> S::V {
-    let (one, minus) = (s.splat(T::ONE), s.sub(s.splat(T::ZERO), a));
-    let mut y = s.guess_reciprocal(a);
-    for _ in 0..newton_steps::<T>(2, 3) {
-        let e = s.mul_add(minus, y, one);
-        y = s.mul_add(y, s.mul_add(e, e, e), y);
-    }
-    y
 }
 
 /// Subnormal numbers become zero.

@@ -151,6 +151,7 @@ pub fn classes(name: &str, object: &Bound<'_, PyAny>, outputs: usize) -> PyResul
     let array = object.cast::<PyArray1<i64>>().map_err(|_| {
         PyTypeError::new_err(format!("{name}: expected a vector of int64 classes or a matrix of one column a class"))
     })?;
+    let array = if array.is_aligned() { array.clone() } else { array.call_method0("copy")?.cast_into()? };
     let array = array.readonly();
     let check = |(row, &class): (usize, &i64)| {
         u32::try_from(class).ok().filter(|&class| (class as usize) < outputs).ok_or_else(|| {

@@ -4,16 +4,17 @@
 //! ends the process.
 
 mod arrays;
+mod functional;
 mod model;
 
 use crate::error::Error;
 use crate::isa::Isa;
+use crate::threads::contain;
 use crate::train::Host;
 use pyo3::create_exception;
 use pyo3::exceptions::{PyArithmeticError, PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 create_exception!(lamella, DivergenceError, PyArithmeticError, "Training left the finite numbers.");
 
@@ -33,11 +34,7 @@ pub(crate) fn exception(error: Error) -> PyErr {
 fn unlocked<R: Send>(py: Python<'_>, work: impl FnOnce() -> Result<R, Error> + Send) -> Result<R, Error> {
     py.detach(|| {
         let _environment = crate::isa::DefaultEnvironment::new();
-        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            Err(Error::Panic(text.unwrap_or_else(|| "a panic without a message".into())))
-        })
+        contain(work).unwrap_or_else(|message| Err(Error::Panic(message)))
     })
 }
 
@@ -125,9 +122,11 @@ mod _core {
     #[pymodule_export]
     use super::DivergenceError;
     #[pymodule_export]
+    use super::functional::{backward, elementwise, forward, softmax};
+    #[pymodule_export]
     use super::info;
     #[pymodule_export]
-    use super::model::{Network, backward, elementwise, forward, softmax};
+    use super::model::Network;
 
     use pyo3::prelude::*;
 

@@ -1,4 +1,4 @@
-//! The network and the L-layer functions, as Python sees them: one set of functions for both dtypes.
+//! The network as Python sees it: one class for both dtypes, plain arrays in and out.
 
 use super::arrays::{self, Held};
 use super::{Interpreter, exception, unlocked};
@@ -6,21 +6,16 @@ use crate::activation::Activation;
 use crate::data::Matrix;
 use crate::error::Error;
 use crate::isa::Isa;
-use crate::kernels::{Function, Loss, Number};
+use crate::kernels::{Loss, Number};
 use crate::network::{GRADIENT, LayerSpec, Network as Core, WEIGHTS};
-use crate::panel::Panels;
 use crate::step::TargetData;
-use crate::train::course::{self, Caches};
 use crate::train::infer::{self, Wanted, infer};
 use crate::train::optimizer::Optimizer;
 use crate::train::trainer::{self, Options};
+use numpy::IntoPyArray;
 use numpy::prelude::*;
-use numpy::{IntoPyArray, PyArrayDyn, PyUntypedArray};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-
-/// The slope that leaky relu has in the L-layer functions.
-const SLOPE: f64 = 0.01;
 
 /// A network of either dtype.
 enum Any {
@@ -273,7 +268,7 @@ fn check_options(options: &Options) -> Result<(), Error> {
     options.optimizer.check()
 }
 
-fn check_columns<T: Number>(net: &Core<T>, x: &Matrix<'_>) -> Result<(), Error> {
+pub(super) fn check_columns<T: Number>(net: &Core<T>, x: &Matrix<'_>) -> Result<(), Error> {
     if x.rows() == 0 {
         return Err(Error::expected("X", "at least one sample", 0));
     }
@@ -329,13 +324,16 @@ impl<'py> Labels<'py> {
 
     fn as_data(&self) -> TargetData<'_> {
         match self {
-            Labels::Classes(classes) => TargetData::Classes(classes.clone()),
+            Labels::Classes(classes) => TargetData::Classes(classes),
             Labels::Dense(held) => TargetData::Dense(held.matrix()),
         }
     }
 }
 
-fn set_parameters<T: Number + numpy::Element>(net: &mut Core<T>, arrays: &[Bound<'_, PyAny>]) -> PyResult<()> {
+pub(super) fn set_parameters<T: Number + numpy::Element>(
+    net: &mut Core<T>,
+    arrays: &[Bound<'_, PyAny>],
+) -> PyResult<()> {
     let layers = net.layers.clone();
     if arrays.len() != 2 * layers.len() {
         let expected = format!("{} arrays, W1, b1, ... W{1}, b{1}", 2 * layers.len(), layers.len());
@@ -362,7 +360,7 @@ fn set_parameters<T: Number + numpy::Element>(net: &mut Core<T>, arrays: &[Bound
 }
 
 /// All layers' plain arrays from one of the arena's buffers.
-fn get_layers<'py, T: Number + numpy::Element>(
+pub(super) fn get_layers<'py, T: Number + numpy::Element>(
     py: Python<'py>,
     net: &mut Core<T>,
     buffer: usize,
@@ -402,211 +400,14 @@ fn outputs<'py, T: Number + numpy::Element>(
 }
 
 /// A vector of zeros, or an error where the memory cannot be had.
-fn zeros<T: Number>(len: usize) -> Result<Vec<T>, Error> {
+pub(super) fn zeros<T: Number>(len: usize) -> Result<Vec<T>, Error> {
     let mut numbers = Vec::new();
     let bytes = len.saturating_mul(size_of::<T>());
-    numbers.try_reserve_exact(len).map_err(|_| Error::Memory { what: "outputs", bytes })?;
+    let refused = || Error::Memory { what: "outputs", bytes };
+    if !crate::memory::suffices(bytes) {
+        return Err(refused());
+    }
+    numbers.try_reserve_exact(len).map_err(|_| refused())?;
     numbers.resize(len, T::ZERO);
     Ok(numbers)
-}
-
-/// Applies a function to every number: relu, leaky_relu, tanh, sigmoid, identity, exp or log.
-#[pyfunction]
-#[allow(non_snake_case)]
-pub fn elementwise<'py>(py: Python<'py>, name: &str, Z: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let function = match name {
-        "exp" => Function::Exp,
-        "log" => Function::Log,
-        _ => Function::Activate(Activation::parse(name, SLOPE).map_err(exception)?),
-    };
-    if let Ok(array) = Z.cast::<PyArrayDyn<f32>>() {
-        return map(py, function, array);
-    }
-    if let Ok(array) = Z.cast::<PyArrayDyn<f64>>() {
-        return map(py, function, array);
-    }
-    Err(not_float(Z))
-}
-
-fn map<'py, T: Number + numpy::Element>(
-    py: Python<'py>,
-    function: Function,
-    array: &Bound<'py, PyArrayDyn<T>>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let isa = Isa::choose().map_err(exception)?;
-    let aligned = if array.is_aligned() { array.clone() } else { array.call_method0("copy")?.cast_into()? };
-    let mut result = aligned.readonly().as_array().as_standard_layout().into_owned();
-    let _environment = crate::isa::DefaultEnvironment::new();
-    T::kernels(isa).map(function, result.as_slice_mut().expect("a standard layout is contiguous"));
-    Ok(result.into_pyarray(py).into_any())
-}
-
-fn not_float(object: &Bound<'_, PyAny>) -> PyErr {
-    let got = match object.cast::<PyUntypedArray>() {
-        Ok(array) => array.dtype().to_string(),
-        Err(_) => object.get_type().to_string(),
-    };
-    exception(Error::Type(format!("Z: expected a NumPy array of float32 or float64, got {got}")))
-}
-
-/// Softmax over the last axis of an array (m, C).
-#[pyfunction]
-#[allow(non_snake_case)]
-pub fn softmax<'py>(py: Python<'py>, Z: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let held = Held::new("Z", Z)?;
-    match &held {
-        Held::F32(_) => softmax_rows::<f32>(py, &held.matrix()),
-        Held::F64(_) => softmax_rows::<f64>(py, &held.matrix()),
-        _ => Err(not_float(Z)),
-    }
-}
-
-fn softmax_rows<'py, T: Number + numpy::Element>(py: Python<'py>, z: &Matrix<'_>) -> PyResult<Bound<'py, PyAny>> {
-    let kernels = T::kernels(Isa::choose().map_err(exception)?);
-    let (rows, lanes) = (z.rows(), z.columns());
-    let mut numbers = zeros(rows.saturating_mul(lanes)).map_err(exception)?;
-    if rows > 0 && lanes > 0 {
-        let _environment = crate::isa::DefaultEnvironment::new();
-        let mut panels = Panels::zeroed(rows, lanes, kernels.geometry(), "softmax").map_err(exception)?;
-        let mut scratch = zeros(lanes * kernels.geometry().lanes).map_err(exception)?;
-        z.gather(crate::data::Selection::From(0), &mut panels);
-        kernels.softmax(&mut panels, &mut scratch);
-        infer::unpack(&panels, &mut numbers);
-    }
-    Ok(arrays::matrix(py, rows, lanes, numbers))
-}
-
-/// Every layer's (Z, A), each (n[l], m), of X (n_x, m).
-#[pyfunction]
-#[pyo3(signature = (X, weights, biases, hidden, output, threads))]
-#[allow(non_snake_case)]
-pub fn forward<'py>(
-    py: Python<'py>,
-    X: &Bound<'py, PyAny>,
-    weights: Vec<Bound<'py, PyAny>>,
-    biases: Vec<Bound<'py, PyAny>>,
-    hidden: &str,
-    output: &str,
-    threads: Option<usize>,
-) -> PyResult<Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>> {
-    check_threads(threads).map_err(exception)?;
-    let x = Held::new("X", X)?;
-    match &x {
-        Held::F32(_) => forward_as::<f32>(py, &x.transposed(), &weights, &biases, hidden, output),
-        Held::F64(_) => forward_as::<f64>(py, &x.transposed(), &weights, &biases, hidden, output),
-        _ => Err(not_float(X)),
-    }
-}
-
-fn forward_as<'py, T: Number + numpy::Element>(
-    py: Python<'py>,
-    x: &Matrix<'_>,
-    weights: &[Bound<'py, PyAny>],
-    biases: &[Bound<'py, PyAny>],
-    hidden: &str,
-    output: &str,
-) -> PyResult<Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>> {
-    let mut net = network_of::<T>(weights, hidden, output)?;
-    let arrays: Vec<_> = weights.iter().zip(biases).flat_map(|(w, b)| [w.clone(), b.clone()]).collect();
-    set_parameters(&mut net, &arrays)?;
-    let traced = unlocked(py, || {
-        check_columns(&net, x)?;
-        course::trace(&net, x)
-    });
-    let layers = traced.map_err(exception)?.into_iter().zip(&net.layers);
-    let turned = |numbers: &[T], n: usize| arrays::transposed(py, x.rows(), n, numbers);
-    Ok(layers.map(|((z, a), layer)| (turned(&z, layer.outputs), turned(&a, layer.outputs))).collect())
-}
-
-/// A network shaped by plain weight matrices.
-fn network_of<T: Number>(weights: &[Bound<'_, PyAny>], hidden: &str, output: &str) -> PyResult<Core<T>> {
-    let mut specs = Vec::with_capacity(weights.len());
-    let mut features = 0;
-    for (l, w) in weights.iter().enumerate() {
-        let name = format!("W{}", l + 1);
-        let [outputs, inputs] = *arrays::untyped(&name, w)?.shape() else {
-            return Err(exception(Error::expected(name, "a matrix", "another number of dimensions")));
-        };
-        features = if l == 0 { inputs } else { features };
-        let activation = if l + 1 < weights.len() { hidden } else { output };
-        let activation = Activation::parse(activation, SLOPE).map_err(exception)?;
-        specs.push(LayerSpec { units: outputs, activation });
-    }
-    let loss = match output {
-        "sigmoid" => Loss::BinaryCrossEntropy,
-        "softmax" => Loss::CrossEntropy,
-        _ => Loss::SquaredError,
-    };
-    Core::new(features, &specs, loss, Isa::choose().map_err(exception)?).map_err(exception)
-}
-
-/// dW1, db1, ... dWL, dbL from dZL (n[L], m), each layer's A_prev (n[l-1], m) and W, and the hidden layers' Z.
-#[pyfunction]
-#[pyo3(signature = (dZL, A_prevs, weights, Zs, hidden, threads))]
-#[allow(non_snake_case)]
-pub fn backward<'py>(
-    py: Python<'py>,
-    dZL: &Bound<'py, PyAny>,
-    A_prevs: Vec<Bound<'py, PyAny>>,
-    weights: Vec<Bound<'py, PyAny>>,
-    Zs: Vec<Bound<'py, PyAny>>,
-    hidden: &str,
-    threads: Option<usize>,
-) -> PyResult<Vec<Bound<'py, PyAny>>> {
-    check_threads(threads).map_err(exception)?;
-    if A_prevs.len() != weights.len() || Zs.len() != weights.len() || weights.is_empty() {
-        let got = format!("{}, {} and {}", A_prevs.len(), weights.len(), Zs.len());
-        return Err(exception(Error::expected("caches", "as many A_prev and Z as weights", got)));
-    }
-    let delta = Held::new("dZL", dZL)?;
-    let hold = |name: &str, arrays: &[Bound<'py, PyAny>]| -> PyResult<Vec<Held<'py>>> {
-        arrays.iter().enumerate().map(|(l, array)| Held::new(&format!("{name}{}", l + 1), array)).collect()
-    };
-    let (inputs, zs) = (hold("A_prev", &A_prevs)?, hold("Z", &Zs)?);
-    let caches = Caches {
-        inputs: inputs.iter().map(Held::transposed).collect(),
-        hidden: zs[..zs.len() - 1].iter().map(Held::transposed).collect(),
-        delta: delta.transposed(),
-    };
-    match &delta {
-        Held::F32(_) => backward_as::<f32>(py, &caches, &weights, hidden),
-        Held::F64(_) => backward_as::<f64>(py, &caches, &weights, hidden),
-        _ => Err(not_float(dZL)),
-    }
-}
-
-fn backward_as<'py, T: Number + numpy::Element>(
-    py: Python<'py>,
-    caches: &Caches<'_>,
-    weights: &[Bound<'py, PyAny>],
-    hidden: &str,
-) -> PyResult<Vec<Bound<'py, PyAny>>> {
-    let mut net = network_of::<T>(weights, hidden, "identity")?;
-    let layers = net.layers.clone();
-    for (l, (w, layer)) in weights.iter().zip(&layers).enumerate() {
-        let w: Vec<T> = arrays::plain(&format!("W{}", l + 1), w, (layer.outputs, layer.inputs))?;
-        net.set_layer(l, |j, i| w[j * layer.inputs + i], |_| T::ZERO);
-    }
-    let done = unlocked(py, || {
-        let rows = caches.delta.rows();
-        let shape = |name: String, matrix: &Matrix<'_>, units: usize| {
-            if (matrix.columns(), matrix.rows()) == (units, rows) && rows > 0 {
-                return Ok(());
-            }
-            let got = format!("shape ({}, {})", matrix.columns(), matrix.rows());
-            Err(Error::expected(name, format!("shape ({units}, {})", rows.max(1)), got))
-        };
-        shape("dZL".into(), &caches.delta, net.outputs())?;
-        for (l, layer) in layers.iter().enumerate() {
-            shape(format!("A_prev{}", l + 1), &caches.inputs[l], layer.inputs)?;
-            if let Some(z) = caches.hidden.get(l) {
-                shape(format!("Z{}", l + 1), z, layer.outputs)?;
-            }
-        }
-        course::gradient(&mut net, caches)
-    });
-    done.map_err(exception)?;
-    let gradients = get_layers(py, &mut net, GRADIENT).into_iter().enumerate();
-    // db is a column in the L-layer functions.
-    gradients.map(|(i, g)| if i % 2 == 1 { g.call_method1("reshape", ((-1, 1),)) } else { Ok(g) }).collect()
 }

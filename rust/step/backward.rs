@@ -134,14 +134,7 @@ impl<T: Number> Run<'_, T> {
         let g = if in_memory { &mut self.gradient[at..at + all] } else { &mut self.scratch[..all] };
         let (weights, biases) = g.split_at_mut(numbers);
         let pairs = self.pairs;
-        let here = at..at + numbers;
-        let soon = match self.how.rule.map(|rule| rule.states()) {
-            None => [&[][..]; 3],
-            Some(0) => [&self.weights[here], &[], &[]],
-            Some(1) => [&self.weights[here.clone()], &self.first[here], &[]],
-            Some(_) => [&self.weights[here.clone()], &self.first[here.clone()], &self.second[here]],
-        };
-        net.kernels.gradient(&mut Gradient { pairs, row_panel: row / panel, lane_panel: p, goes_on, soon, c: weights });
+        net.kernels.gradient(&mut Gradient { pairs, row_panel: row / panel, lane_panel: p, goes_on, c: weights });
         if bias {
             net.kernels.bias_gradient(&mut BiasGradient { pairs, swapped: false, panel: p, goes_on, c: biases });
         }

@@ -17,7 +17,7 @@ pub enum TargetData<'a> {
     /// Numbers, samples x outputs.
     Dense(Matrix<'a>),
     /// Classes, each below the number of outputs.
-    Classes(Vec<u32>),
+    Classes(&'a [u32]),
 }
 
 /// One slice's numbers, made once and used by step after step.

@@ -23,18 +23,6 @@ pub trait Host: Send {
     fn report(&mut self, epoch: usize, loss: f64) -> Result<(), Error>;
 }
 
-/// A host that never stops anything.
-pub struct NoHost;
-
-impl Host for NoHost {
-    fn poll(&mut self) -> Result<(), Error> {
-        Ok(())
-    }
-    fn report(&mut self, _: usize, _: f64) -> Result<(), Error> {
-        Ok(())
-    }
-}
-
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -80,6 +80,9 @@ pub fn loss_and_gradient<T: Number>(
     losses.map(|losses| losses[0])
 }
 
+/// Losses that there is room for from the start: more epochs than that make room as they go.
+const LOSSES_AT_ONCE: usize = 1 << 16;
+
 /// Where the loop stands: the same for all workers between two barriers.
 #[derive(Clone, Copy)]
 struct State<T> {
@@ -154,7 +157,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             progress: network.progress,
             batch_loss: StridedSum::new(),
             epoch_loss: 0.0,
-            losses: Vec::with_capacity(options.epochs),
+            losses: Vec::with_capacity(options.epochs.min(LOSSES_AT_ONCE)),
             report: None,
             outcome: Ok(()),
         };
