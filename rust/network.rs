@@ -7,8 +7,8 @@
 //! - narrow (a first layer whose few units would leave lanes idle): the bias, then panels of inputs,
 //!   `[panel][outputs][P]`. Lanes are inputs in the weight gradient and samples in forward.
 //!
-//! Gradient and optimizer state have the form of the weights. The arena is cut into [`Part`]s, the unit in which
-//! threads share the weight gradient and the update. This file decides places; it computes nothing.
+//! Gradient and optimizer state have the form of the weights. The arena is cut into [`Job`]s of one or more [`Part`]s, the unit
+//! in which threads share the weight gradient and the update. This file decides places; it computes nothing.
 
 use crate::activation::Activation;
 use crate::error::Error;
@@ -30,11 +30,11 @@ pub const SECOND: usize = 4;
 /// How many buffers the arena has.
 pub const BUFFERS: usize = 5;
 
-/// Rows of a wide part: a chunk of inputs whose activations stay in the second cache while all panels of
-/// outputs pass over it. A multiple of every panel width.
-const PART_ROWS: usize = 256;
-/// Parts hold at least about so many weights, so that claiming them costs nothing beside filling them.
+/// A part holds about so many weights: few enough that threads end together, and that a chunk of inputs has activations
+/// which stay in the second cache while all panels of outputs pass over them.
 const PART_WEIGHTS: usize = 1024;
+/// A job holds at least about so many weights, so that claiming it costs nothing beside filling it.
+const JOB_WEIGHTS: usize = 512;
 /// Units of a layer, and features, at most: sizes up to here can be padded without overflow.
 const MAX_UNITS: usize = u32::MAX as usize;
 /// A first layer is narrow where padding its units would cost a quarter or more...
@@ -144,7 +144,7 @@ impl Layer {
     }
 }
 
-/// What one claim of the update phase owns: panels of a layer's form, whole or (one panel only) a run of rows.
+/// Panels of a layer's form, whole or (one panel only) a run of rows.
 #[derive(Clone, Debug)]
 pub struct Part {
     /// Which layer.
@@ -157,16 +157,36 @@ pub struct Part {
     pub bias: bool,
 }
 
+impl Part {
+    fn weights(&self, layer: &Layer) -> usize {
+        let lanes: usize = self.panels.clone().map(|p| layer.width(p)).sum();
+        self.rows.len() * lanes
+    }
+}
+
+/// What one claim of the update phase owns: neighbouring parts, several where they are small.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Which of the network's parts.
+    pub parts: Range<usize>,
+    /// Where its range of the mirrors begins.
+    pub mirror: usize,
+}
+
 /// A network with its numbers.
 pub struct Network<T: Number> {
     /// First to last.
     pub layers: Vec<Layer>,
     /// What training minimises.
     pub loss: Loss,
-    /// What each claim of the update phase owns, ascending in the arena.
+    /// The layers' parts, ascending in the arena.
     pub parts: Vec<Part>,
-    /// The order in which parts are claimed.
+    /// What each claim of the update phase owns: the parts of the arena.
+    pub jobs: Vec<Job>,
+    /// The order in which jobs are claimed.
     pub order: Vec<usize>,
+    /// Weights of the jobs claimed before this one, and of all: `[jobs + 1]`.
+    before: Vec<usize>,
     /// Weights, mirrors, gradients, optimizer state.
     pub arena: Arena<T>,
     /// Counters that live from one call to the next.
@@ -208,9 +228,15 @@ impl<T: Number> Network<T> {
         let last = &layers[layers.len() - 1];
         drop(Buffer::<T>::zeroed(last.weights.saturating_add(last.numbers()), "network: its weights")?);
         let parts: Vec<Part> = layers.iter().enumerate().flat_map(|(l, layer)| cut(l, layer)).collect();
-        let arena = Arena::zeroed(ranges(&layers, &parts), "network: its weights")?;
-        let order = claim_order(&parts);
-        Ok(Network { layers, loss, parts, order, arena, progress: Progress::START, kernels })
+        let weights = |part: &Part| part.weights(&layers[part.layer]);
+        let jobs = group(&layers, &parts);
+        let arena = Arena::zeroed(ranges(&layers, &parts, &jobs), "network: its weights")?;
+        let order = claim_order(&parts, &jobs);
+        let mut before = vec![0];
+        for &job in &order {
+            before.push(before[before.len() - 1] + parts[jobs[job].parts.clone()].iter().map(weights).sum::<usize>());
+        }
+        Ok(Network { layers, loss, parts, jobs, order, before, arena, progress: Progress::START, kernels })
     }
 
     /// Features of a sample.
@@ -224,6 +250,15 @@ impl<T: Number> Network<T> {
     /// Weights and biases, without padding.
     pub fn n_parameters(&self) -> usize {
         self.layers.iter().map(|layer| layer.outputs * (layer.inputs + 1)).sum()
+    }
+
+    /// Where in `order` the share of worker `worker` of `workers` begins: all have about the same number of weights.
+    pub fn share(&self, worker: usize, workers: usize) -> usize {
+        let all = self.before[self.order.len()];
+        let wanted = (all as u128 * worker as u128 / workers as u128) as usize;
+        let at = self.before.partition_point(|&before| before < wanted);
+        // The nearer of the two boundaries around it.
+        if at > 0 && wanted - self.before[at - 1] < self.before[at] - wanted { at - 1 } else { at }
     }
 
     /// Forgets optimizer state and counters.
@@ -331,16 +366,17 @@ fn place(features: usize, specs: &[LayerSpec], geometry: Geometry) -> Vec<Layer>
 
 /// A layer's parts, ascending in the arena.
 fn cut(l: usize, layer: &Layer) -> Vec<Part> {
-    let (rows, panels) = (layer.rows(), layer.panels());
+    let (rows, panels, panel) = (layer.rows(), layer.panels(), layer.geometry.panel());
     let part = |panels: Range<usize>, rows: Range<usize>, bias| Part { layer: l, panels, rows, bias };
-    if layer.form == Form::Wide && rows >= 2 * PART_ROWS {
-        let chunks = rows / PART_ROWS;
-        let chunk = move |c: usize| c * PART_ROWS..if c + 1 == chunks { rows } else { (c + 1) * PART_ROWS };
+    let chunk_rows = PART_WEIGHTS.div_ceil(panel).next_multiple_of(panel);
+    if layer.form == Form::Wide && rows >= 2 * chunk_rows {
+        let chunks = rows / chunk_rows;
+        let chunk = move |c: usize| c * chunk_rows..if c + 1 == chunks { rows } else { (c + 1) * chunk_rows };
         let of_panel = |p: usize| (0..chunks).map(move |c| part(p..p + 1, chunk(c), c + 1 == chunks));
         return (0..panels).flat_map(of_panel).collect();
     }
-    let weights = rows * 2 * layer.geometry.lanes;
-    let wanted = if layer.form == Form::Wide { PART_WEIGHTS } else { 8 * PART_WEIGHTS };
+    let weights = rows * panel;
+    let wanted = if layer.form == Form::Wide { JOB_WEIGHTS } else { 4 * PART_WEIGHTS };
     let group = wanted.div_ceil(weights).max(1);
     (0..panels)
         .step_by(group)
@@ -348,39 +384,69 @@ fn cut(l: usize, layer: &Layer) -> Vec<Part> {
         .collect()
 }
 
-/// What each part owns of each buffer.
-fn ranges(layers: &[Layer], parts: &[Part]) -> Vec<Vec<Range<usize>>> {
-    let weights = parts.iter().map(|part| {
-        let layer = &layers[part.layer];
-        let begin = if layer.form == Form::Narrow && part.bias {
-            layer.weights
-        } else {
-            layer.row(part.panels.start, part.rows.start)
-        };
-        let bias = usize::from(layer.form == Form::Wide && part.bias);
-        begin..layer.row(part.panels.end - 1, part.rows.end + bias)
-    });
-    let mirror = parts.iter().map(|part| {
-        let layer = &layers[part.layer];
-        if part.layer == 0 {
-            return 0..0;
+/// Neighbouring parts until they are worth a claim.
+fn group(layers: &[Layer], parts: &[Part]) -> Vec<Job> {
+    let mut jobs: Vec<Job> = Vec::new();
+    let mut weights = JOB_WEIGHTS;
+    for (i, part) in parts.iter().enumerate() {
+        if weights >= JOB_WEIGHTS {
+            jobs.push(Job { parts: i..i, mirror: 0 });
+            weights = 0;
         }
-        let (panel, last) = (layer.geometry.panel(), part.panels.end - 1);
-        let first = layer.mirror_block(part.panels.start, part.rows.start / panel);
-        if part.rows.end == layer.inputs {
-            first..layer.mirror + (last + 1) * layer.mirror_stride()
-        } else {
-            first..layer.mirror_block(last, part.rows.end / panel)
-        }
+        weights += part.weights(&layers[part.layer]);
+        let last = jobs.len() - 1;
+        jobs[last].parts.end = i + 1;
+    }
+    for job in &mut jobs {
+        let mut mirrors = parts[job.parts.clone()].iter().map(|part| mirror_range(layers, part));
+        job.mirror = mirrors.find(|range| !range.is_empty()).map_or(0, |range| range.start);
+    }
+    jobs
+}
+
+/// What each job owns of each buffer.
+fn ranges(layers: &[Layer], parts: &[Part], jobs: &[Job]) -> Vec<Vec<Range<usize>>> {
+    let ends = |job: &Job| (&parts[job.parts.start], &parts[job.parts.end - 1]);
+    let weights = jobs.iter().map(|job| {
+        let (first, last) = ends(job);
+        weight_range(layers, first).start..weight_range(layers, last).end
     });
-    let none = vec![0..0; parts.len()];
+    let mirror = jobs.iter().map(|job| job.mirror..mirror_range(layers, ends(job).1).end.max(job.mirror));
+    let none = vec![0..0; jobs.len()];
     vec![weights.collect(), mirror.collect(), none.clone(), none.clone(), none]
 }
 
+fn weight_range(layers: &[Layer], part: &Part) -> Range<usize> {
+    let layer = &layers[part.layer];
+    let begin = if layer.form == Form::Narrow && part.bias {
+        layer.weights
+    } else {
+        layer.row(part.panels.start, part.rows.start)
+    };
+    let bias = usize::from(layer.form == Form::Wide && part.bias);
+    begin..layer.row(part.panels.end - 1, part.rows.end + bias)
+}
+
+/// Empty for the first layer, which has no mirror.
+fn mirror_range(layers: &[Layer], part: &Part) -> Range<usize> {
+    let layer = &layers[part.layer];
+    if part.layer == 0 {
+        return 0..0;
+    }
+    let (panel, last) = (layer.geometry.panel(), part.panels.end - 1);
+    let first = layer.mirror_block(part.panels.start, part.rows.start / panel);
+    if part.rows.end == layer.inputs {
+        first..layer.mirror + (last + 1) * layer.mirror_stride()
+    } else {
+        first..layer.mirror_block(last, part.rows.end / panel)
+    }
+}
+
 /// Chunk by chunk of a layer's inputs, all panels of outputs over each.
-fn claim_order(parts: &[Part]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..parts.len()).collect();
-    order.sort_by_key(|&i| (parts[i].layer, parts[i].rows.start, parts[i].panels.start));
+fn claim_order(parts: &[Part], jobs: &[Job]) -> Vec<usize> {
+    let first = |job: usize| &parts[jobs[job].parts.start];
+    let mut order: Vec<usize> = (0..jobs.len()).collect();
+    order.sort_by_key(|&job| (first(job).layer, first(job).rows.start, first(job).panels.start));
     order
 }
 

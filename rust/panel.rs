@@ -11,7 +11,7 @@
 
 use crate::error::Error;
 use crate::memory;
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
@@ -47,8 +47,17 @@ impl<T: Copy + Default> Buffer<T> {
         if !memory::suffices(layout.size()) {
             return Err(refused());
         }
-        // SAFETY: the layout has a size above zero.
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) }.cast::<T>()).ok_or_else(refused)?;
+        let start = if layout.align() == HUGE_PAGE {
+            // SAFETY: the layout has a size above zero.
+            let start = NonNull::new(unsafe { alloc(layout) }).ok_or_else(refused)?;
+            advise_huge_pages(start, layout.size());
+            // SAFETY: that much was allocated at `start`, and nobody else has it.
+            unsafe { start.as_ptr().write_bytes(0, layout.size()) };
+            start.cast::<T>()
+        } else {
+            // SAFETY: the layout has a size above zero.
+            NonNull::new(unsafe { alloc_zeroed(layout) }.cast::<T>()).ok_or_else(refused)?
+        };
         Ok(Buffer { start, len })
     }
 
@@ -57,6 +66,18 @@ impl<T: Copy + Default> Buffer<T> {
         let alignment = if bytes >= HUGE_PAGE { HUGE_PAGE } else { ALIGNMENT };
         Layout::from_size_align(bytes, alignment).ok()
     }
+}
+
+/// Asks the system to back these bytes by its largest pages, so that long walks through them do not wait for
+/// address translation. Where it does not know them, nothing happens.
+fn advise_huge_pages(start: NonNull<u8>, bytes: usize) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: this advice never changes what memory holds, and the system refuses it for an address that is not a page's.
+    unsafe {
+        libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (start, bytes);
 }
 
 impl<T> Drop for Buffer<T> {
@@ -239,8 +260,9 @@ impl<T: Copy + Default> Panels<T> {
 }
 
 /// Who has what: the run-time check behind [`Parts`] and [`Arena`].
+#[repr(align(128))]
 struct Gate {
-    /// Readers, or minus the number of parts being written.
+    /// Readers, or minus the number of parts being written. On a cache line of its own.
     state: AtomicIsize,
     taken: Box<[AtomicBool]>,
 }

@@ -70,7 +70,7 @@ pub fn training<T: Number>(network: &Network<T>, rows: usize, steps: f64, wanted
     let limit = crate::threads::limit();
     let threads = wanted.map_or_else(|| threads(network, rows, steps, limit), |n| n.min(MAX_THREADS));
     if rows <= SAMPLE_SEGMENT {
-        return Plan { threads, group_rows: rows, slice_rows: slice_rows(rows, threads) };
+        return Plan { threads, group_rows: rows, slice_rows: slice_rows(rows, threads, slice_unit(network)) };
     }
     let units: usize = network.layers.iter().map(|layer| layer.outputs * 2).sum();
     let bytes = (units + network.features()).saturating_mul(size_of::<T>() * SAMPLE_SEGMENT);
@@ -86,19 +86,28 @@ pub fn inference<T: Number>(network: &Network<T>, rows: usize, wanted: Option<us
     Plan { threads, group_rows: rows, slice_rows }
 }
 
-/// Even slices of a batch of one segment: one thread takes it in the largest that fit the cache; several threads
-/// get two each where that leaves them rows enough, else one.
-fn slice_rows(rows: usize, threads: usize) -> usize {
-    let least = rows.div_ceil(SLICE_ROWS);
-    let slices = if threads == 1 {
-        least
-    } else {
-        let most = (rows / LEAST_SLICE_ROWS).clamp(1, 2 * threads);
-        let even =
-            if most >= threads { most - most % threads } else { threads.min(rows.div_ceil(LEAST_SLICE_ROWS / 2)) };
-        if even >= least { even } else { least.next_multiple_of(threads) }
-    };
-    rows.div_ceil(slices.min(MAX_SLICES)).max(1)
+/// A narrow first layer has samples as lanes, which come V at a time.
+fn slice_unit<T: Number>(network: &Network<T>) -> usize {
+    match network.layers[0].form {
+        Form::Narrow => network.kernels.geometry().lanes,
+        Form::Wide => 1,
+    }
+}
+
+/// Even slices of a batch of one segment, multiples of `unit` rows: one thread takes it in the largest that fit the cache;
+/// several threads get two each, so that a busy one can be helped, where those are large enough and as even, else one.
+fn slice_rows(rows: usize, threads: usize, unit: usize) -> usize {
+    let of = |slices: usize| rows.div_ceil(slices.min(MAX_SLICES)).next_multiple_of(unit).max(1);
+    let least = rows.div_ceil(SLICE_ROWS).next_multiple_of(threads);
+    if threads == 1 {
+        return of(least);
+    }
+    let most = rows.div_ceil(LEAST_SLICE_ROWS / 2).max(1);
+    // What the busiest thread has to do.
+    let longest = |slices: usize| rows.div_ceil(of(slices)).div_ceil(threads) * of(slices);
+    let one_each = least.min(most);
+    let two_each = 2 * least;
+    if rows >= two_each * LEAST_SLICE_ROWS && longest(two_each) <= longest(one_each) { of(two_each) } else { of(one_each) }
 }
 
 #[cfg(test)]
@@ -108,14 +117,16 @@ mod tests {
     #[test]
     fn slices_cover_a_batch_and_never_straddle_segments() {
         for rows in [1, 2, 31, 128, 200, 209, 1000, 1024] {
-            for threads in [1, 2, 3, 7, 64] {
-                let slice = slice_rows(rows, threads);
+            for (threads, unit) in [1, 2, 3, 7, 64].into_iter().flat_map(|threads| [(threads, 1), (threads, 16)]) {
+                let slice = slice_rows(rows, threads, unit);
                 assert!((1..=SLICE_ROWS).contains(&slice) && rows.div_ceil(slice) <= MAX_SLICES, "{rows} {threads}");
+                assert!(slice.is_multiple_of(unit));
             }
         }
         assert!(SAMPLE_SEGMENT.is_multiple_of(SLICE_ROWS));
         const { assert!(GROUP_SEGMENTS * SAMPLE_SEGMENT / SLICE_ROWS <= MAX_SLICES) };
-        assert_eq!(slice_rows(128, 2), 64);
-        assert_eq!(slice_rows(200, 2), 50);
+        assert_eq!(slice_rows(128, 2, 1), 64);
+        assert_eq!(slice_rows(200, 2, 1), 50);
+        assert_eq!(slice_rows(209, 2, 16), 112);
     }
 }

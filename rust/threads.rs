@@ -7,7 +7,7 @@
 use crate::error::Error;
 use crate::isa::DefaultEnvironment;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Rounds of waiting without giving the processor up: a few microseconds.
@@ -94,6 +94,8 @@ pub struct Team {
     generation: AtomicUsize,
     poisoned: AtomicBool,
     panic: Mutex<Option<String>>,
+    /// Threads asleep or about to be: waking costs a system call, which a barrier makes only for them.
+    asleep: AtomicUsize,
     sleepers: Mutex<()>,
     wake: Condvar,
 }
@@ -106,6 +108,7 @@ impl Team {
             generation: AtomicUsize::new(0),
             poisoned: AtomicBool::new(false),
             panic: Mutex::new(None),
+            asleep: AtomicUsize::new(0),
             sleepers: Mutex::new(()),
             wake: Condvar::new(),
         }
@@ -117,9 +120,8 @@ impl Team {
     }
 
     fn start(&self, size: usize) {
-        let _guard = lock(&self.sleepers);
         self.size.store(size, Ordering::Release);
-        self.wake.notify_all();
+        self.wake_sleepers();
     }
 
     fn wait_for_start(&self) {
@@ -128,9 +130,8 @@ impl Team {
 
     fn poison(&self, message: String) {
         lock(&self.panic).get_or_insert(message);
-        let _guard = lock(&self.sleepers);
         self.poisoned.store(true, Ordering::Release);
-        self.wake.notify_all();
+        self.wake_sleepers();
     }
 
     /// Waits until all workers are here; the last to arrive does `last` before anybody goes on.
@@ -147,9 +148,8 @@ impl Team {
         if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == size {
             last();
             self.arrived.store(0, Ordering::Relaxed);
-            let _guard = lock(&self.sleepers);
             self.generation.store(generation.wrapping_add(1), Ordering::Release);
-            self.wake.notify_all();
+            self.wake_sleepers();
         } else {
             self.wait_until(|| {
                 self.generation.load(Ordering::Acquire) != generation || self.poisoned.load(Ordering::Acquire)
@@ -158,7 +158,18 @@ impl Team {
         !self.poisoned.load(Ordering::Acquire)
     }
 
-    /// Spins, then yields, then sleeps until `ready`; whoever makes it so wakes sleepers under the lock.
+    /// Wakes whoever sleeps, after what they wait for was made so.
+    fn wake_sleepers(&self) {
+        // With the fence in `wait_until`: either this sees the sleeper, or the sleeper sees what was made so.
+        fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Relaxed) > 0 {
+            // A sleeper that found `ready` false holds the lock until it really waits.
+            let _guard = lock(&self.sleepers);
+            self.wake.notify_all();
+        }
+    }
+
+    /// Spins, then yields, then sleeps until `ready`; whoever makes it so calls `wake_sleepers`.
     fn wait_until(&self, ready: impl Fn() -> bool) {
         for round in 0..SPINS + YIELDS {
             if ready() {
@@ -167,33 +178,46 @@ impl Team {
             if round < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
         }
         let mut guard = lock(&self.sleepers);
+        self.asleep.fetch_add(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
         while !ready() {
             guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
+        self.asleep.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Numbers `0..n`, each given to one worker: whoever is free takes the next.
-pub struct Claims(AtomicUsize);
+/// A number on a cache line of its own, so that its writer does not slow the neighbours' down.
+#[repr(align(128))]
+struct Apart<A>(A);
+
+/// Numbers of a sequence, each given to one worker.
+///
+/// A worker takes its own share first, in order, and step after step the same one, whose data lies in its
+/// cache; then it helps the others with theirs, so that a busy neighbour on one processor does not hold up the rest.
+pub struct Claims(Box<[Apart<AtomicUsize>]>);
 
 impl Claims {
-    /// From 0.
-    pub fn new() -> Self {
-        Claims(AtomicUsize::new(0))
+    /// For at most so many workers; nothing taken.
+    pub fn new(workers: usize) -> Self {
+        Claims((0..workers).map(|_| Apart(AtomicUsize::new(0))).collect())
     }
-    /// The next number below `n`.
-    pub fn next(&self, n: usize) -> Option<usize> {
-        Some(self.0.fetch_add(1, Ordering::Relaxed)).filter(|&claimed| claimed < n)
+    /// The next number for `worker` of `workers`, where `share(w)` begins worker w's share and `share(workers)` ends the last.
+    pub fn next(&self, worker: usize, workers: usize, share: impl Fn(usize) -> usize) -> Option<usize> {
+        (0..workers).find_map(|other| {
+            let owner = (worker + other) % workers;
+            let (begin, end) = (share(owner), share(owner + 1));
+            let taken = &self.0[owner].0;
+            // Looked at first: a share that is used up is not written to again.
+            if begin + taken.load(Ordering::Relaxed) >= end {
+                return None;
+            }
+            Some(begin + taken.fetch_add(1, Ordering::Relaxed)).filter(|&claimed| claimed < end)
+        })
     }
-    /// From 0 again: between two barriers, by the last to arrive.
+    /// Nothing taken again: between two barriers, by the last to arrive.
     pub fn reset(&self) {
-        self.0.store(0, Ordering::Relaxed);
-    }
-}
-
-impl Default for Claims {
-    fn default() -> Self {
-        Claims::new()
+        self.0.iter().for_each(|taken| taken.0.store(0, Ordering::Relaxed));
     }
 }
 
@@ -223,14 +247,26 @@ mod tests {
     #[test]
     fn claims_cover_everything_once() {
         let counts: Vec<AtomicUsize> = (0..1000).map(|_| AtomicUsize::new(0)).collect();
-        let claims = Claims::new();
-        run(3, |_, _| {
-            while let Some(i) = claims.next(counts.len()) {
-                counts[i].fetch_add(1, Ordering::Relaxed);
-            }
-        })
-        .unwrap();
-        assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+        for shares in [[0, 300, 301, 1000], [0, 0, 0, 1000], [0, 333, 666, 1000]] {
+            let claims = Claims::new(3);
+            run(3, |team, worker| {
+                // Where fewer threads could be started, those take everything.
+                let share = |w: usize| if w == team.size() { 1000 } else { shares[w] };
+                while let Some(i) = claims.next(worker, team.size(), share) {
+                    counts[i].fetch_add(1, Ordering::Relaxed);
+                }
+            })
+            .unwrap();
+        }
+        assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 3));
+    }
+
+    #[test]
+    fn a_worker_alone_takes_its_share_first() {
+        let claims = Claims::new(2);
+        let take = || claims.next(1, 2, |w| [0, 2, 5][w]);
+        let order: Vec<usize> = std::iter::from_fn(take).collect();
+        assert_eq!(order, [2, 3, 4, 0, 1]);
     }
 
     #[test]

@@ -17,18 +17,77 @@ pub enum Finish<'a, T> {
     Times(Activation, &'a [T]),
 }
 
-/// The part that is done in registers, for the vector at `offset` of the result.
+/// The part that is done in registers, for the tile whose rows begin at `offset` of the result.
+///
+/// Which function it is is decided once a tile: with the decision inside the loops over a tile's vectors, the
+/// compiler keeps the accumulators in memory.
 ///
 /// # Safety
-/// For [`Finish::Times`] the factor has a vector at `offset`.
+/// For [`Finish::Times`] the factor has R rows of N vectors at `offset`.
 #[inline(always)]
-pub unsafe fn finish_vector<T: Math, S: Simd<T>>(s: S, finish: Finish<'_, T>, x: S::V, offset: usize) -> S::V {
+pub unsafe fn finish_tile<T: Math, S: Simd<T>, const R: usize, const N: usize>(
+    s: S,
+    finish: Finish<'_, T>,
+    acc: &mut [[S::V; N]; R],
+    offset: usize,
+) {
     match finish {
-        Finish::Apply(Activation::Relu) => relu(s, x),
-        Finish::Apply(Activation::LeakyRelu { slope }) => leaky_relu(s, x, slope),
-        Finish::Apply(_) => x,
-        // SAFETY: the caller vouches for `offset`.
-        Finish::Times(activation, of) => times_derivative(s, activation, unsafe { s.load(of.as_ptr().add(offset)) }, x),
+        Finish::Apply(Activation::Relu) => each_of(
+            acc,
+            #[inline(always)]
+            |x, _| relu(s, x),
+        ),
+        Finish::Apply(Activation::LeakyRelu { slope }) => each_of(
+            acc,
+            #[inline(always)]
+            |x, _| leaky_relu(s, x, slope),
+        ),
+        Finish::Apply(_) => {}
+        Finish::Times(activation, of) => {
+            // SAFETY: the caller vouches for R x N vectors at `offset`.
+            unsafe { times_derivatives(s, activation, of.as_ptr().add(offset), acc) }
+        }
+    }
+}
+
+/// [`times_derivative`] on a tile, one loop for each function.
+///
+/// # Safety
+/// `of` has R rows of N vectors.
+#[inline(always)]
+unsafe fn times_derivatives<T: Math, S: Simd<T>, const R: usize, const N: usize>(
+    s: S,
+    activation: Activation,
+    of: *const T,
+    acc: &mut [[S::V; N]; R],
+) {
+    macro_rules! each {
+        ($activation:expr) => {
+            each_of(
+                acc,
+                #[inline(always)]
+                // SAFETY: the caller vouches for R x N vectors, and `each_of` counts no further.
+                |x, i| times_derivative(s, $activation, unsafe { s.load(of.add(i * S::LANES)) }, x),
+            )
+        };
+    }
+    match activation {
+        Activation::Relu => each!(Activation::Relu),
+        Activation::LeakyRelu { slope } => each!(Activation::LeakyRelu { slope }),
+        Activation::Tanh => each!(Activation::Tanh),
+        Activation::Sigmoid => each!(Activation::Sigmoid),
+        Activation::Identity | Activation::Softmax => {}
+    }
+}
+
+/// `f` of every vector of a tile and its number.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)]
+fn each_of<V: Copy, const R: usize, const N: usize>(acc: &mut [[V; N]; R], f: impl Fn(V, usize) -> V) {
+    for r in 0..R {
+        for n in 0..N {
+            acc[r][n] = f(acc[r][n], r * N + n);
+        }
     }
 }
 

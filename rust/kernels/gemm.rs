@@ -15,7 +15,7 @@
 //! Accumulators are indexed by plain loops: iterators and closures over them kept the compiler from holding them in
 //! registers.
 
-use super::epilogue::{Finish, finish_rows, finish_vector};
+use super::epilogue::{Finish, finish_rows, finish_tile};
 use super::math::Math;
 use crate::isa::{Operation, Simd};
 use crate::panel::PanelsRef;
@@ -159,22 +159,12 @@ unsafe fn sweep<T: Math, S: Simd<T>, const N: usize>(s: S, raw: &Raw<'_, T>, row
 
 /// R rows of N vectors; returns R.
 #[inline(always)]
-#[allow(clippy::needless_range_loop)]
 unsafe fn tile<T: Math, S: Simd<T>, const R: usize, const N: usize>(s: S, raw: &Raw<'_, T>, row: usize) -> usize {
     let (v, panel, width) = (S::LANES, 2 * S::LANES, N * S::LANES);
+    let offset = row * width;
     // SAFETY: the caller vouches for rows `row..row + R` of c and totals, and for k in `begin..end` of a and b.
     unsafe {
-        let mut acc = [[s.splat(T::ZERO); N]; R];
-        for r in 0..R {
-            for n in 0..N {
-                acc[r][n] = match raw.start {
-                    _ if !raw.begin.is_multiple_of(INPUT_SEGMENT) => s.load(raw.c.add((row + r) * width + n * v)),
-                    Start::Lanes(bias) if raw.begin == 0 => s.load(bias.as_ptr().add(n * v)),
-                    Start::Rows(bias) if raw.begin == 0 => s.splat(*bias.as_ptr().add(row + r)),
-                    _ => s.splat(T::ZERO),
-                };
-            }
-        }
+        let mut acc = begin::<T, S, R, N>(s, raw, row);
         let mut k = raw.begin;
         while k < raw.end {
             let (q, len) = (k / panel, panel.min(raw.end - k));
@@ -189,25 +179,81 @@ unsafe fn tile<T: Math, S: Simd<T>, const R: usize, const N: usize>(s: S, raw: &
             k += len;
         }
         let closes = raw.end.is_multiple_of(INPUT_SEGMENT) || raw.end == raw.a_lanes;
-        let earlier = raw.begin >= INPUT_SEGMENT;
-        if closes && earlier {
-            for r in 0..R {
-                for n in 0..N {
-                    acc[r][n] = s.add(s.load(raw.totals.add((row + r) * width + n * v)), acc[r][n]);
-                }
-            }
+        if closes && raw.begin >= INPUT_SEGMENT {
+            add_rows(s, &mut acc, raw.totals.add(offset));
         }
-        let done = raw.end == raw.a_lanes;
-        let target = if closes && !done { raw.totals } else { raw.c };
-        for r in 0..R {
-            for n in 0..N {
-                let offset = (row + r) * width + n * v;
-                let x = if done { finish_vector(s, raw.finish, acc[r][n], offset) } else { acc[r][n] };
-                s.store(target.add(offset), x);
-            }
+        if raw.end == raw.a_lanes {
+            finish_tile(s, raw.finish, &mut acc, offset);
+            store_rows(s, &acc, raw.c.add(offset));
+        } else {
+            store_rows(s, &acc, if closes { raw.totals } else { raw.c }.add(offset));
         }
     }
     R
+}
+
+/// What a tile's chains begin with: the start value in a first block, 0 in another segment's first, else what stands in c.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)]
+unsafe fn begin<T: Math, S: Simd<T>, const R: usize, const N: usize>(
+    s: S,
+    raw: &Raw<'_, T>,
+    row: usize,
+) -> [[S::V; N]; R] {
+    let mut acc = [[s.splat(T::ZERO); N]; R];
+    // SAFETY: the caller vouches for the rows of c and of the start value.
+    unsafe {
+        if !raw.begin.is_multiple_of(INPUT_SEGMENT) {
+            let c = raw.c.add(row * N * S::LANES);
+            for r in 0..R {
+                for n in 0..N {
+                    acc[r][n] = s.load(c.add((r * N + n) * S::LANES));
+                }
+            }
+        } else if raw.begin == 0 {
+            match raw.start {
+                Start::Zero => {}
+                Start::Lanes(bias) => {
+                    for r in 0..R {
+                        for n in 0..N {
+                            acc[r][n] = s.load(bias.as_ptr().add(n * S::LANES));
+                        }
+                    }
+                }
+                Start::Rows(bias) => {
+                    for r in 0..R {
+                        for n in 0..N {
+                            acc[r][n] = s.splat(*bias.as_ptr().add(row + r));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    acc
+}
+
+/// `acc += c`, the sum of earlier segments.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)]
+unsafe fn add_rows<T: Math, S: Simd<T>, const R: usize, const N: usize>(s: S, acc: &mut [[S::V; N]; R], c: *const T) {
+    for r in 0..R {
+        for n in 0..N {
+            // SAFETY: the caller vouches for R rows of N vectors at c.
+            acc[r][n] = s.add(unsafe { s.load(c.add((r * N + n) * S::LANES)) }, acc[r][n]);
+        }
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::needless_range_loop)]
+unsafe fn store_rows<T: Math, S: Simd<T>, const R: usize, const N: usize>(s: S, acc: &[[S::V; N]; R], c: *mut T) {
+    for r in 0..R {
+        for n in 0..N {
+            // SAFETY: the caller vouches for R rows of N vectors at c.
+            unsafe { s.store(c.add((r * N + n) * S::LANES), acc[r][n]) };
+        }
+    }
 }
 
 /// The tile body: `acc[r] += a[r * a_row + k * a_k] * b[k * b_k ..]` for `len` k in order.

@@ -175,7 +175,11 @@ fn targets<T: Math>(targets: &Targets<'_, T>, first: usize, samples: usize, outp
 /// The sum over outputs of `term(output)`: 32 strided partials, then a tree. Absent partials are zero.
 #[inline(always)]
 fn strided_sum<T: Math, S: Simd<T>>(s: S, outputs: usize, mut term: impl FnMut(usize) -> S::V) -> S::V {
-    let mut partial = [s.splat(T::ZERO); 32];
+    let zero = s.splat(T::ZERO);
+    if outputs == 1 {
+        return s.add(zero, term(0));
+    }
+    let mut partial = [zero; 32];
     for output in 0..outputs {
         let slot = &mut partial[output % 32];
         *slot = s.add(*slot, term(output));

@@ -11,24 +11,42 @@ use crate::network::{GRADIENT, LayerSpec, Network as Core, WEIGHTS};
 use crate::step::TargetData;
 use crate::train::infer::{self, Wanted, infer};
 use crate::train::optimizer::Optimizer;
-use crate::train::trainer::{self, Options};
+use crate::train::trainer::{self, Options, Workspace};
 use numpy::IntoPyArray;
 use numpy::prelude::*;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+/// A network with the buffers of its training.
+struct Model<T: Number> {
+    net: Core<T>,
+    workspace: Workspace<T>,
+}
+
+impl<T: Number> Model<T> {
+    fn new(net: Core<T>) -> Self {
+        Model { net, workspace: Workspace::new() }
+    }
+}
+
 /// A network of either dtype.
 enum Any {
-    F32(Core<f32>),
-    F64(Core<f64>),
+    F32(Model<f32>),
+    F64(Model<f64>),
 }
 
 /// Evaluates `$body` with `$net` bound to the typed network.
 macro_rules! with_core {
     ($any:expr, $net:ident => $body:expr) => {
         match $any {
-            Any::F32($net) => $body,
-            Any::F64($net) => $body,
+            Any::F32(Model { net: $net, .. }) => $body,
+            Any::F64(Model { net: $net, .. }) => $body,
+        }
+    };
+    ($any:expr, $net:ident, $workspace:ident => $body:expr) => {
+        match $any {
+            Any::F32(Model { net: $net, workspace: $workspace }) => $body,
+            Any::F64(Model { net: $net, workspace: $workspace }) => $body,
         }
     };
 }
@@ -53,8 +71,8 @@ impl Network {
         let loss = parse_loss(loss).map_err(exception)?;
         let isa = Isa::choose().map_err(exception)?;
         let inner = match dtype {
-            "float32" => Core::new(n_features, &specs, loss, isa).map(Any::F32),
-            "float64" => Core::new(n_features, &specs, loss, isa).map(Any::F64),
+            "float32" => Core::new(n_features, &specs, loss, isa).map(|net| Any::F32(Model::new(net))),
+            "float64" => Core::new(n_features, &specs, loss, isa).map(|net| Any::F64(Model::new(net))),
             _ => Err(Error::expected("dtype", "\"float32\" or \"float64\"", format!("{dtype:?}"))),
         };
         Ok(Network { inner: inner.map_err(exception)? })
@@ -95,12 +113,12 @@ impl Network {
         let options = Options { epochs, batch_size, optimizer, l2, loss_scale, shuffle, seed, threads, report_every };
         check_options(&options).map_err(exception)?;
         let mut host = Interpreter::new(report);
-        with_core!(&mut self.inner, net => {
+        with_core!(&mut self.inner, net, workspace => {
             let (x, y) = (Held::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let fitted = unlocked(py, || {
                 check_data(net, &x, &y)?;
-                if epochs == 0 { Ok(Vec::new()) } else { trainer::fit(net, &x, &y, &options, &mut host) }
+                if epochs == 0 { Ok(Vec::new()) } else { trainer::fit(net, workspace, &x, &y, &options, &mut host) }
             });
             Ok(host.settle(fitted)?.into_pyarray(py).into_any())
         })
@@ -173,12 +191,12 @@ impl Network {
         };
         check_options(&options).map_err(exception)?;
         let mut host = Interpreter::new(None);
-        with_core!(&mut self.inner, net => {
+        with_core!(&mut self.inner, net, workspace => {
             let (x, y) = (Held::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let loss = unlocked(py, || {
                 check_data(net, &x, &y)?;
-                trainer::loss_and_gradient(net, &x, &y, &options, &mut host)
+                trainer::loss_and_gradient(net, workspace, &x, &y, &options, &mut host)
             });
             let loss = host.settle(loss)?;
             let gradients = get_layers(py, net, GRADIENT);

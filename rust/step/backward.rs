@@ -5,7 +5,7 @@ use super::forward::panel_of;
 use super::{Slice, blocks};
 use crate::kernels::{BiasGradient, Finish, Gradient, Mirror, Number, Pair, Product, Rule, Start, Update};
 use crate::network::{BUFFERS, Form, Layer, Network, Part};
-use crate::panel::{Panels, Reading};
+use crate::panel::Reading;
 use crate::plan::MAX_SLICES;
 use arrayvec::ArrayVec;
 
@@ -64,47 +64,48 @@ pub struct Group<'g, T> {
     pub per_segment: usize,
 }
 
-/// Gradient, update and mirror of one part. `scratch` has room for `(P + 1) P` numbers.
-pub fn part<T: Number>(net: &Network<T>, index: usize, group: &Group<'_, T>, how: Finishing<T>, scratch: &mut [T]) {
-    let part = &net.parts[index];
-    let layer = &net.layers[part.layer];
-    let pairs = pairs(part.layer, layer, group);
+/// Gradient, update and mirror of one job. `scratch` has room for `(P + 1) P` numbers.
+pub fn job<T: Number>(net: &Network<T>, index: usize, group: &Group<'_, T>, how: Finishing<T>, scratch: &mut [T]) {
+    let job = &net.jobs[index];
     let mut writing = net.arena.write(index);
     let [weights, mirror, gradient, first, second] = writing.slices::<BUFFERS>();
-    let mut run =
-        Run { net, part, layer, pairs: &pairs, how, weights, mirror, gradient, first, second, scratch, at: 0 };
-    if layer.form == Form::Narrow && part.bias {
-        run.narrow_bias();
-    }
-    for p in part.panels.clone() {
-        run.panel(p);
+    let mut run = Run { net, how, weights, mirror, mirror_begins: job.mirror, gradient, first, second, scratch, at: 0 };
+    // Filled in place: it is too large to be handed about.
+    let mut pairs = ArrayVec::<Pair<'_, T>, MAX_SLICES>::new();
+    let mut filled = None;
+    for part in &net.parts[job.parts.clone()] {
+        if filled != Some(part.layer) {
+            fill(&mut pairs, part.layer, &net.layers[part.layer], group);
+            filled = Some(part.layer);
+        }
+        run.part(part, &pairs);
     }
 }
 
 /// The operands of a layer's weight gradient in every slice.
-fn pairs<'g, T: Number>(l: usize, layer: &Layer, group: &Group<'g, T>) -> ArrayVec<Pair<'g, T>, MAX_SLICES> {
-    let of_slice = |i: usize| {
+fn fill<'g, T: Number>(
+    pairs: &mut ArrayVec<Pair<'g, T>, MAX_SLICES>,
+    l: usize,
+    layer: &Layer,
+    group: &Group<'g, T>,
+) {
+    pairs.clear();
+    for i in 0..group.used {
         let slice = group.slices.get(i);
         let below = if l == 0 { &slice.input } else { &slice.activations[l - 1] };
-        let (units, deltas): (&Panels<T>, &Panels<T>) = (below, &slice.deltas[l]);
-        let opens = i.is_multiple_of(group.per_segment);
-        match layer.form {
-            Form::Wide => Pair { a: units.view(), b: deltas.view(), opens },
-            Form::Narrow => Pair { a: deltas.view(), b: units.view(), opens },
-        }
-    };
-    (0..group.used).map(of_slice).collect()
+        let (units, deltas) = (below.view(), slice.deltas[l].view());
+        let (a, b) = if layer.form == Form::Wide { (units, deltas) } else { (deltas, units) };
+        pairs.push(Pair { a, b, opens: i.is_multiple_of(group.per_segment) });
+    }
 }
 
-/// One part on its way through gradient, rule and mirror; `at` is how far in its buffers it is.
+/// One job on its way through gradient, rule and mirror; `at` is how far in its buffers it is.
 struct Run<'r, T: Number> {
     net: &'r Network<T>,
-    part: &'r Part,
-    layer: &'r Layer,
-    pairs: &'r [Pair<'r, T>],
     how: Finishing<T>,
     weights: &'r mut [T],
     mirror: &'r mut [T],
+    mirror_begins: usize,
     gradient: &'r mut [T],
     first: &'r mut [T],
     second: &'r mut [T],
@@ -112,20 +113,38 @@ struct Run<'r, T: Number> {
     at: usize,
 }
 
+/// A part with its layer and the operands of its gradient.
+#[derive(Clone, Copy)]
+struct Task<'r, T> {
+    part: &'r Part,
+    layer: &'r Layer,
+    pairs: &'r [Pair<'r, T>],
+}
+
 impl<T: Number> Run<'_, T> {
+    fn part(&mut self, part: &Part, pairs: &[Pair<'_, T>]) {
+        let task = Task { part, layer: &self.net.layers[part.layer], pairs };
+        if task.layer.form == Form::Narrow && part.bias {
+            self.narrow_bias(task);
+        }
+        for p in part.panels.clone() {
+            self.panel(task, p);
+        }
+    }
+
     /// One panel of the part, block by block of P rows.
-    fn panel(&mut self, p: usize) {
-        let (width, panel) = (self.layer.width(p), self.net.kernels.geometry().panel());
-        let rows = self.part.rows.clone();
+    fn panel(&mut self, task: Task<'_, T>, p: usize) {
+        let (width, panel) = (task.layer.width(p), self.net.kernels.geometry().panel());
+        let rows = task.part.rows.clone();
         for row in rows.clone().step_by(panel) {
             let count = panel.min(rows.end - row);
-            let bias = self.layer.form == Form::Wide && self.part.bias && row + count == rows.end;
-            self.block(p, row, count, width, bias);
+            let bias = task.layer.form == Form::Wide && task.part.bias && row + count == rows.end;
+            self.block(task, p, row, count, width, bias);
         }
     }
 
     /// `count` rows from `row` on in panel `p`, and the bias behind them.
-    fn block(&mut self, p: usize, row: usize, count: usize, width: usize, bias: bool) {
+    fn block(&mut self, task: Task<'_, T>, p: usize, row: usize, count: usize, width: usize, bias: bool) {
         let (net, panel) = (self.net, self.net.kernels.geometry().panel());
         let (numbers, all) = (count * width, (count + usize::from(bias)) * width);
         let goes_on = self.how.goes_on;
@@ -133,24 +152,25 @@ impl<T: Number> Run<'_, T> {
         let in_memory = !self.gradient.is_empty();
         let g = if in_memory { &mut self.gradient[at..at + all] } else { &mut self.scratch[..all] };
         let (weights, biases) = g.split_at_mut(numbers);
-        let pairs = self.pairs;
-        net.kernels.gradient(&mut Gradient { pairs, row_panel: row / panel, lane_panel: p, goes_on, c: weights });
+        let pairs = task.pairs;
+        let row_panel = row / panel;
+        net.kernels.gradient(&mut Gradient { pairs, row_panel, lane_panel: p, goes_on, c: weights });
         if bias {
             net.kernels.bias_gradient(&mut BiasGradient { pairs, swapped: false, panel: p, goes_on, c: biases });
         }
         self.update(numbers, all);
-        if self.how.rule.is_some() && self.part.layer > 0 {
-            self.reflect(p, row, count, width);
+        if self.how.rule.is_some() && task.part.layer > 0 {
+            self.reflect(task.layer, p, row, count, width);
         }
         self.at += all;
     }
 
     /// The bias of a narrow layer, which stands before its panels.
-    fn narrow_bias(&mut self) {
-        let (pairs, goes_on) = (self.pairs, self.how.goes_on);
+    fn narrow_bias(&mut self, task: Task<'_, T>) {
+        let (pairs, goes_on) = (task.pairs, self.how.goes_on);
         let geometry = self.net.kernels.geometry();
-        for q in 0..geometry.panels(self.layer.outputs) {
-            let (width, at) = (geometry.width(self.layer.outputs, q), self.at);
+        for q in 0..geometry.panels(task.layer.outputs) {
+            let (width, at) = (geometry.width(task.layer.outputs, q), self.at);
             let in_memory = !self.gradient.is_empty();
             let c = if in_memory { &mut self.gradient[at..at + width] } else { &mut self.scratch[..width] };
             self.net.kernels.bias_gradient(&mut BiasGradient { pairs, swapped: true, panel: q, goes_on, c });
@@ -183,11 +203,10 @@ impl<T: Number> Run<'_, T> {
     }
 
     /// Writes the updated block into the mirror.
-    fn reflect(&mut self, p: usize, row: usize, count: usize, width: usize) {
+    fn reflect(&mut self, layer: &Layer, p: usize, row: usize, count: usize, width: usize) {
         let geometry = self.net.kernels.geometry();
-        let part_begins = self.layer.mirror_block(self.part.panels.start, self.part.rows.start / geometry.panel());
-        let begin = self.layer.mirror_block(p, row / geometry.panel()) - part_begins;
-        let mirror_width = geometry.width(self.layer.inputs, row / geometry.panel());
+        let begin = layer.mirror_block(p, row / geometry.panel()) - self.mirror_begins;
+        let mirror_width = geometry.width(layer.inputs, row / geometry.panel());
         self.net.kernels.mirror(&mut Mirror {
             weights: &self.weights[self.at..self.at + count * width],
             rows: count,

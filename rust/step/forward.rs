@@ -1,10 +1,11 @@
 //! Forward: `A[l] = f(A[l-1] W[l]^T + b[l])`, layer after layer, for one slice.
 
-use super::{Slice, blocks};
+use super::{Role, Slice, blocks};
 use crate::activation::Activation;
 use crate::kernels::{Finish, Function, Number, Product, Start, Turn};
 use crate::network::{Form, Layer, Network};
 use crate::panel::{Panels, PanelsRef};
+use std::ops::Range;
 
 /// All layers, from the gathered input to the logits in the last of `deltas`.
 ///
@@ -55,19 +56,30 @@ fn wide<T: Number>(net: &Network<T>, layer: &Layer, weights: &[T], slice: &mut S
 
 /// The first layer with lanes as samples: `Z^T = W X^T`, turned into panels of units afterwards.
 ///
-/// Blocks of X are turned while they are in the cache: a second form of the whole input would not fit the last one.
+/// Where other rows come in every step, blocks of X are turned while they are in the cache: a second form of the whole
+/// input would be one more pass over memory.
 fn narrow<T: Number>(net: &Network<T>, layer: &Layer, weights: &[T], slice: &mut Slice<T>, apply: Activation) {
     let geometry = net.kernels.geometry();
     let panel = geometry.panel();
+    let stays = slice.role == Role::LearnsTheSameRows;
     let z = slice.narrow.as_mut().expect("a narrow layer's result");
     let w = &weights[layer.row(0, 0)..layer.weights + layer.numbers()];
     let w = PanelsRef::new(w, layer.outputs, layer.inputs, geometry);
     for p in 0..z.panels() {
+        let width = z.width(p);
+        let turn = |lanes: Range<usize>, target: &mut [T]| {
+            net.kernels.turn(&mut Turn { source: slice.input.view(), lanes, row: p * panel, target, width });
+        };
+        let place = p * panel * layer.inputs;
+        if stays && !slice.is_turned {
+            turn(0..layer.inputs, &mut slice.turned[place..place + layer.inputs * width]);
+        }
         for depth in blocks(layer.inputs) {
-            let width = z.width(p);
-            let turned = &mut slice.turned[..depth.len() * width];
-            let (source, lanes) = (slice.input.view(), depth.clone());
-            net.kernels.turn(&mut Turn { source, lanes, row: p * panel, target: turned, width });
+            let block = if stays { place + depth.start * width } else { 0 };
+            let turned = &mut slice.turned[block..block + depth.len() * width];
+            if !stays {
+                turn(depth.clone(), turned);
+            }
             net.kernels.product(&mut Product {
                 a: w,
                 b: turned,
@@ -83,6 +95,7 @@ fn narrow<T: Number>(net: &Network<T>, layer: &Layer, weights: &[T], slice: &mut
             });
         }
     }
+    slice.is_turned = true;
     let units =
         slice.activations.first_mut().unwrap_or_else(|| slice.deltas.last_mut().expect("a network has a layer"));
     for p in 0..units.panels() {

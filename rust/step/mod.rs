@@ -20,6 +20,17 @@ pub enum TargetData<'a> {
     Classes(&'a [u32]),
 }
 
+/// What a slice is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Forward only: it has no dZ but the last.
+    Answers,
+    /// Other rows in every step.
+    Learns,
+    /// The same rows in every step, worth a second form of the input.
+    LearnsTheSameRows,
+}
+
 /// One slice's numbers, made once and used by step after step.
 ///
 /// `L` layers; `m` rows of this slice. Buffers hold `capacity` rows.
@@ -28,8 +39,12 @@ pub struct Slice<T> {
     pub input: Panels<T>,
     /// Z[1] transposed, `(n[1], m)`, where the first layer is narrow.
     narrow: Option<Panels<T>>,
-    /// A block of A[0] transposed, `(block, P)`, where the first layer is narrow.
+    /// A[0] transposed, where the first layer is narrow: a block of it, `(block, P)`, or if it stays from step to step all
+    /// of it, `[panel of samples][n[0]][P]`.
     turned: Buffer<T>,
+    role: Role,
+    /// Whether `turned` holds the rows of `input`.
+    is_turned: bool,
     /// A[1] ... A[L-1], `(m, n[l])`
     pub activations: Vec<Panels<T>>,
     /// dZ[1] ... dZ[L], `(m, n[l])`; the last holds the logits until the loss is known.
@@ -44,11 +59,12 @@ pub struct Slice<T> {
 }
 
 impl<T: Number> Slice<T> {
-    /// A slice of at most `capacity` rows; one that does not learn has no dZ but the last.
+    /// A slice of at most `capacity` rows.
     ///
     /// # Errors
     /// [`Error::Memory`] where it does not fit.
-    pub fn new(network: &Network<T>, capacity: usize, learns: bool) -> Result<Self, Error> {
+    pub fn new(network: &Network<T>, capacity: usize, role: Role) -> Result<Self, Error> {
+        let (learns, stays) = (role != Role::Answers, role == Role::LearnsTheSameRows);
         let (layers, geometry) = (&network.layers, network.kernels.geometry());
         let what = "batch: its activations";
         let panels = |rows: usize, lanes: usize| Panels::zeroed(rows, lanes, geometry, what);
@@ -63,11 +79,20 @@ impl<T: Number> Slice<T> {
         let deep = layers.iter().any(|layer| layer.inputs.max(layer.outputs) > INPUT_SEGMENT);
         let turned = if narrow { layers[0].outputs.saturating_mul(geometry.padded(capacity)) } else { 0 };
         let totals = if deep { capacity.saturating_mul(widest).max(turned) } else { 0 };
+        let turned_block = if !narrow {
+            0
+        } else if stays {
+            geometry.padded(capacity).saturating_mul(network.features())
+        } else {
+            UNCUT_DEPTH * geometry.panel()
+        };
         let scratch = (2 * outputs).saturating_mul(geometry.lanes);
         Ok(Slice {
             input: panels(capacity, network.features())?,
             narrow: if narrow { Some(panels(layers[0].outputs, capacity)?) } else { None },
-            turned: Buffer::zeroed(if narrow { UNCUT_DEPTH * geometry.panel() } else { 0 }, what)?,
+            turned: Buffer::zeroed(turned_block, what)?,
+            role,
+            is_turned: false,
             activations,
             deltas,
             losses: Buffer::zeroed(capacity, what)?,
@@ -82,6 +107,11 @@ impl<T: Number> Slice<T> {
     /// Rows that it holds now.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Whether it can be used again for `rows` rows in this role.
+    pub fn serves(&self, rows: usize, role: Role) -> bool {
+        self.losses.len() >= rows && self.role == role
     }
 
     /// Each row's loss.
@@ -112,6 +142,7 @@ impl<T: Number> Slice<T> {
             self.resize(rows);
         }
         x.gather(selection, &mut self.input);
+        self.is_turned = false;
     }
 
     /// Reads the targets of the same rows.

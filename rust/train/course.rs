@@ -10,7 +10,7 @@ use crate::kernels::{Number, SAMPLE_SEGMENT};
 use crate::network::{GRADIENT, MIRROR, Network, WEIGHTS};
 use crate::panel::{Buffer, Panels, Parts};
 use crate::step::backward::{self, Finishing, Group};
-use crate::step::{Slice, forward};
+use crate::step::{Role, Slice, forward};
 
 /// Z and A of a layer, each plain `(m, n[l])`.
 pub type Cached<T> = (Vec<T>, Vec<T>);
@@ -21,7 +21,7 @@ pub type Cached<T> = (Vec<T>, Vec<T>);
 /// [`Error::Memory`] where they do not fit.
 pub fn trace<T: Number>(network: &Network<T>, x: &Matrix<'_>) -> Result<Vec<Cached<T>>, Error> {
     let rows = x.rows();
-    let mut slice = Slice::new(network, rows, false)?;
+    let mut slice = Slice::new(network, rows, Role::Answers)?;
     slice.gather(x, Selection::From(0), rows);
     let reading = network.arena.read();
     let mut traced = Vec::with_capacity(network.layers.len());
@@ -63,14 +63,14 @@ pub fn gradient<T: Number>(network: &mut Network<T>, caches: &Caches<'_>) -> Res
     let (rows, panel) = (caches.delta.rows(), network.kernels.geometry().panel());
     let mut scratch = Buffer::zeroed((panel + 1) * panel, "worker: its scratch")?;
     // One segment of samples after the other, each one slice: their sums are added in order.
-    let slices = Parts::new(vec![Slice::new(network, rows.min(SAMPLE_SEGMENT), true)?]);
+    let slices = Parts::new(vec![Slice::new(network, rows.min(SAMPLE_SEGMENT), Role::Learns)?]);
     for first in (0..rows).step_by(SAMPLE_SEGMENT) {
         let count = SAMPLE_SEGMENT.min(rows - first);
         deltas(network, caches, &mut slices.write(0), first, count);
         let reading = slices.read();
         let group = Group { slices: &reading, used: 1, per_segment: usize::MAX };
         let how = Finishing { goes_on: first > 0, rule: None, l2: T::ZERO };
-        (0..network.parts.len()).for_each(|part| backward::part(network, part, &group, how, &mut scratch));
+        (0..network.jobs.len()).for_each(|job| backward::job(network, job, &group, how, &mut scratch));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use crate::kernels::Number;
 use crate::network::{Network, WEIGHTS};
 use crate::panel::Panels;
 use crate::plan;
-use crate::step::{Slice, TargetData, forward};
+use crate::step::{Role, Slice, TargetData, forward};
 use crate::threads::{self, Claims};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,20 +46,21 @@ pub fn infer<T: Number>(
         let outputs = outputs.chunks_mut(plan.slice_rows * n);
         outputs.map(|chunk| Mutex::new((chunk, losses.next().unwrap_or_default()))).collect()
     };
-    let (claims, stop, outcome) = (Claims::new(), AtomicBool::new(false), Mutex::new(Ok(())));
+    let (claims, stop, outcome) = (Claims::new(plan.threads), AtomicBool::new(false), Mutex::new(Ok(())));
     let host = Mutex::new(host);
     let work = 2.0 * (network.n_parameters() * plan.slice_rows) as f64;
     let fail = |error: Error| {
         stop.store(true, Ordering::Relaxed);
         *lock(&outcome) = Err(error);
     };
-    threads::run(plan.threads.min(slots.len()), |_, worker| {
-        let mut slice = match Slice::new(network, plan.slice_rows, false) {
+    threads::run(plan.threads.min(slots.len()), |team, worker| {
+        let mut slice = match Slice::new(network, plan.slice_rows, Role::Answers) {
             Ok(slice) => slice,
             Err(error) => return fail(error),
         };
         let (mut poller, mut pass) = (Poller::new(), Pass { network, x, y, wanted, spare: None });
-        while let Some(i) = claims.next(slots.len()) {
+        let share = |w: usize| w * slots.len() / team.size();
+        while let Some(i) = claims.next(worker, team.size(), share) {
             let mut slot = lock(&slots[i]);
             let (outputs, losses) = &mut *slot;
             if let Err(error) = pass.run(&mut slice, i * plan.slice_rows, outputs, losses) {

@@ -16,7 +16,7 @@ use crate::panel::{Buffer, Parts};
 use crate::plan::{self, Plan};
 use crate::rng;
 use crate::step::backward::{self, Finishing, Group};
-use crate::step::{Slice, TargetData, forward};
+use crate::step::{Role, Slice, TargetData, forward};
 use crate::threads::{self, Claims, Team};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, RwLock, RwLockReadGuard};
@@ -51,6 +51,7 @@ pub struct Options {
 /// with. The weights are then those after the last finished step.
 pub fn fit<T: Number>(
     network: &mut Network<T>,
+    workspace: &mut Workspace<T>,
     x: &Matrix<'_>,
     y: &TargetData<'_>,
     options: &Options,
@@ -59,7 +60,7 @@ pub fn fit<T: Number>(
     options.optimizer.check()?;
     network.prepare_state(options.optimizer.state_name(), options.optimizer.states())?;
     // The counters belong to the state that the steps left, also where an error ended them.
-    let (losses, progress) = Run::new(network, x, y, options, true)?.execute(host);
+    let (losses, progress) = Run::new(network, workspace, x, y, options, true)?.execute(workspace, host);
     network.progress = progress;
     losses
 }
@@ -70,14 +71,62 @@ pub fn fit<T: Number>(
 /// As for [`fit`].
 pub fn loss_and_gradient<T: Number>(
     network: &mut Network<T>,
+    workspace: &mut Workspace<T>,
     x: &Matrix<'_>,
     y: &TargetData<'_>,
     options: &Options,
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
     let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
-    let (losses, _) = Run::new(network, x, y, &options, false)?.execute(host);
+    let (losses, _) = Run::new(network, workspace, x, y, &options, false)?.execute(workspace, host);
     losses.map(|losses| losses[0])
+}
+
+/// A training's buffers, kept from call to call of one network, so that a call on few rows costs little more than its steps.
+pub struct Workspace<T>(Option<Buffers<T>>);
+
+impl<T> Workspace<T> {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Workspace(None)
+    }
+}
+
+impl<T> Default for Workspace<T> {
+    fn default() -> Self {
+        Workspace::new()
+    }
+}
+
+struct Buffers<T> {
+    slices: Parts<Slice<T>>,
+    /// A block of gradient for each worker.
+    scratch: Parts<Buffer<T>>,
+}
+
+impl<T: Number> Buffers<T> {
+    /// Those that were kept, or larger ones: `slices` of `rows` rows and scratch for `threads` workers.
+    fn of(
+        network: &Network<T>,
+        kept: &mut Workspace<T>,
+        slices: usize,
+        rows: usize,
+        role: Role,
+        threads: usize,
+    ) -> Result<Self, Error> {
+        if let Some(kept) = kept.0.take()
+            && kept.slices.len() >= slices
+            && kept.scratch.len() >= threads
+            && kept.slices.read().get(0).serves(rows, role)
+        {
+            return Ok(kept);
+        }
+        let panel = network.kernels.geometry().panel();
+        let block = || Buffer::zeroed((panel + 1) * panel, "worker: its scratch");
+        let slices = (0..slices).map(|_| Slice::new(network, rows, role)).collect::<Result<_, _>>()?;
+        let scratch = (0..threads).map(|_| block()).collect::<Result<_, _>>()?;
+        Ok(Buffers { slices: Parts::new(slices), scratch: Parts::new(scratch) })
+    }
 }
 
 /// Losses that there is room for from the start: more epochs than that make room as they go.
@@ -115,23 +164,22 @@ struct Run<'r, 'x, 'y, T: Number> {
     options: &'r Options,
     plan: Plan,
     updates: bool,
-    slices: Parts<Slice<T>>,
+    buffers: Buffers<T>,
     order: RwLock<Vec<u32>>,
     /// Whether the slices hold the whole data for good.
     gathered: AtomicBool,
     state: RwLock<State<T>>,
     books: Mutex<Books>,
     slice_claims: Claims,
-    part_claims: Claims,
+    job_claims: Claims,
     stop: AtomicBool,
-    /// A block of gradient for each worker.
-    scratch: Parts<Buffer<T>>,
     slice_work: f64,
 }
 
 impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     fn new(
         network: &'r mut Network<T>,
+        workspace: &mut Workspace<T>,
         x: &'r Matrix<'x>,
         y: &'r TargetData<'y>,
         options: &'r Options,
@@ -147,10 +195,9 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
         let slices = plan.group_rows.min(batch).div_ceil(plan.slice_rows);
         let rows = plan.slice_rows.min(batch);
-        let slices = (0..slices).map(|_| Slice::new(network, rows, true)).collect::<Result<_, _>>()?;
-        let panel = network.kernels.geometry().panel();
-        let block = || Buffer::zeroed((panel + 1) * panel, "worker: its scratch");
-        let scratch = (0..plan.threads).map(|_| block()).collect::<Result<_, _>>()?;
+        let whole = batch == x.rows() && batch <= plan.group_rows;
+        let role = if whole && steps > 1.0 { Role::LearnsTheSameRows } else { Role::Learns };
+        let buffers = Buffers::of(network, workspace, slices, rows, role, plan.threads)?;
         let shuffles = options.shuffle && batch < x.rows();
         let state = State { epoch: 0, batch: 0, rows: 0, group: 0, group_rows: 0, rule: None, finished: false };
         let books = Books {
@@ -169,23 +216,25 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             options,
             plan,
             updates,
-            slices: Parts::new(slices),
+            buffers,
             order: RwLock::new(vec![0; if shuffles { x.rows() } else { 0 }]),
             gathered: AtomicBool::new(false),
             state: RwLock::new(state),
             books: Mutex::new(books),
-            slice_claims: Claims::new(),
-            part_claims: Claims::new(),
+            slice_claims: Claims::new(plan.threads),
+            job_claims: Claims::new(plan.threads),
             stop: AtomicBool::new(false),
-            scratch: Parts::new(scratch),
         };
         run.begin_epoch(0);
         Ok(run)
     }
 
-    fn execute(self, host: &mut dyn Host) -> (Result<Vec<f64>, Error>, Progress) {
+    fn execute(self, workspace: &mut Workspace<T>, host: &mut dyn Host) -> (Result<Vec<f64>, Error>, Progress) {
         let host = Mutex::new(host);
         let ran = threads::run(self.plan.threads, |team, worker| self.work(team, worker, &host));
+        if ran.is_ok() {
+            *workspace = Workspace(Some(self.buffers));
+        }
         let books = self.books.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
         (ran.and(books.outcome).map(|()| books.losses), books.progress)
     }
@@ -204,37 +253,47 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
 
     /// What every worker does.
     fn work(&self, team: &Team, worker: usize, host: &Mutex<&mut dyn Host>) {
-        let mut scratch = self.scratch.write(worker);
+        let mut scratch = self.buffers.scratch.write(worker);
         let mut poller = Poller::new();
-        while !self.state().finished {
-            self.samples(worker, &mut poller, host);
+        let mut state = self.state();
+        while !state.finished {
+            self.samples(team, worker, state, &mut poller, host);
             if !team.barrier(|| self.between_phases()) {
                 return;
             }
-            if self.state().finished {
+            state = self.state();
+            if state.finished {
                 return;
             }
-            self.weights(&mut scratch);
+            self.weights(team, worker, state, &mut scratch);
             if !team.barrier(|| self.after_step()) {
                 return;
             }
             if worker == 0 {
                 self.report(host);
             }
+            state = self.state();
         }
     }
 
     /// The first phase: gather, forward, loss, backward data, slice by slice.
-    fn samples(&self, worker: usize, poller: &mut Poller, host: &Mutex<&mut dyn Host>) {
-        let state = self.state();
+    fn samples(
+        &self,
+        team: &Team,
+        worker: usize,
+        state: State<T>,
+        poller: &mut Poller,
+        host: &Mutex<&mut dyn Host>,
+    ) {
         let reading = self.network.arena.read();
         let order = self.order();
         let slices = state.group_rows.div_ceil(self.plan.slice_rows);
-        while let Some(i) = self.slice_claims.next(slices) {
+        let share = |w: usize| w * slices / team.size();
+        while let Some(i) = self.slice_claims.next(worker, team.size(), share) {
             if self.stop.load(Ordering::Relaxed) {
                 return;
             }
-            let slice = &mut *self.slices.write(i);
+            let slice = &mut *self.buffers.slices.write(i);
             let begin = i * self.plan.slice_rows;
             let rows = self.plan.slice_rows.min(state.group_rows - begin);
             let first = state.batch + state.group + begin;
@@ -256,21 +315,20 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
     }
 
-    /// The second phase: gradient and update, part by part.
-    fn weights(&self, scratch: &mut [T]) {
-        let state = self.state();
+    /// The second phase: gradient and update, job by job.
+    fn weights(&self, team: &Team, worker: usize, state: State<T>, scratch: &mut [T]) {
         let last = state.group + state.group_rows == state.rows;
         let how =
             Finishing { goes_on: state.group > 0, rule: state.rule.filter(|_| last), l2: T::from_f64(self.options.l2) };
-        let slices = self.slices.read();
+        let slices = self.buffers.slices.read();
         let group = Group {
             slices: &slices,
             used: state.group_rows.div_ceil(self.plan.slice_rows),
             per_segment: if state.rows <= SAMPLE_SEGMENT { usize::MAX } else { SAMPLE_SEGMENT / self.plan.slice_rows },
         };
-        let parts = &self.network.order;
-        while let Some(claim) = self.part_claims.next(parts.len()) {
-            backward::part(self.network, parts[claim], &group, how, scratch);
+        let share = |w: usize| self.network.share(w, team.size());
+        while let Some(claim) = self.job_claims.next(worker, team.size(), share) {
+            backward::job(self.network, self.network.order[claim], &group, how, scratch);
         }
     }
 
@@ -290,7 +348,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         if self.stop.load(Ordering::Relaxed) {
             return self.set_state(State { finished: true, ..state });
         }
-        let slices = self.slices.read();
+        let slices = self.buffers.slices.read();
         for i in 0..state.group_rows.div_ceil(self.plan.slice_rows) {
             slices.get(i).losses().iter().for_each(|loss| books.batch_loss.add(loss.to_f64()));
         }
@@ -316,7 +374,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     /// The last worker out of the second phase: the next group, batch or epoch.
     fn after_step(&self) {
         let state = self.state();
-        self.part_claims.reset();
+        self.job_claims.reset();
         let group = state.group + state.group_rows;
         if group < state.rows {
             return self.begin_group(State { group, ..state });
