@@ -178,14 +178,8 @@ fn gather<E: Element, T: Float>(view: &ArrayView2<'_, E>, selection: Selection<'
                 gather_row(view, selection.row(i), first..first + used, into);
             }
         }
-        if used < width {
-            into_padding(target.panel_mut(p), width, used);
-        }
     }
-}
-
-fn into_padding<T: Float>(panel: &mut [T], width: usize, used: usize) {
-    panel.chunks_exact_mut(width).for_each(|row| row[used..].fill(T::ZERO));
+    target.renew_padding();
 }
 
 /// One row's columns into the lanes of a panel.
@@ -229,6 +223,7 @@ mod tests {
         let geometry = Geometry { lanes: 4 };
         let mut panels = Panels::<f64>::zeroed(rows, view.ncols(), geometry, "test").unwrap();
         panels.data_mut().fill(9.0);
+        panels.clear_padding();
         Matrix::F32(view).gather(selection, &mut panels);
         for (i, j) in (0..rows).flat_map(|i| (0..view.ncols()).map(move |j| (i, j))) {
             assert_eq!(panels.get(i, j), view[[selection.row(i), j]] as f64);

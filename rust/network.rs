@@ -4,8 +4,9 @@
 //!
 //! - wide: panels of outputs, `[panel][inputs + 1][P]`, the last row of a panel being the bias. Layers after the first
 //!   also have a mirror, `[panel of outputs][panel of inputs][P][P]`, the transpose that backward data reads.
-//! - narrow (a first layer whose few units would leave lanes idle): the bias, then panels of inputs,
-//!   `[panel][outputs][P]`. Lanes are inputs in the weight gradient and samples in forward.
+//! - narrow (few units, which would leave lanes idle): the bias, then panels of inputs, `[panel][outputs][P]`. Lanes are
+//!   inputs in the weight gradient and in backward data. Forward takes samples as lanes in a first layer with many inputs;
+//!   in a later one it reads the mirror, which is the wide form without its bias: `[inputs][V]`.
 //!
 //! Gradient and optimizer state have the form of the weights. The arena is cut into [`Job`]s of one or more [`Part`]s, the unit
 //! in which threads share the weight gradient and the update. This file decides places; it computes nothing.
@@ -39,7 +40,7 @@ const JOB_WEIGHTS: usize = 512;
 const MAX_UNITS: usize = u32::MAX as usize;
 /// A first layer is narrow where padding its units would cost a quarter or more...
 const NARROW_WASTE: f64 = 1.25;
-/// ... and it has inputs enough to be worth a second gather.
+/// ... and it has inputs enough to be worth turning the input; a later layer is narrow where padding would double its units.
 const NARROW_INPUTS: usize = 256;
 
 /// What the user asks of a layer.
@@ -75,6 +76,8 @@ pub struct Layer {
     pub weights: usize,
     /// Where its mirror begins; meaningless for the first layer, which has none.
     pub mirror: usize,
+    /// Whether it has one: every layer but the first.
+    pub has_mirror: bool,
     geometry: Geometry,
 }
 
@@ -134,13 +137,35 @@ impl Layer {
             }
         }
     }
-    /// From one panel of outputs of the mirror to the next.
+    /// From one panel of outputs of a wide layer's mirror to the next.
     pub fn mirror_stride(&self) -> usize {
         self.geometry.panel().saturating_mul(self.geometry.padded(self.inputs))
     }
-    /// Where the mirror of panels (`outputs`, `inputs`) begins: `[P][width of the panel of inputs]`.
-    pub fn mirror_block(&self, outputs: usize, inputs: usize) -> usize {
-        self.mirror + outputs * self.mirror_stride() + inputs * self.geometry.panel() * self.geometry.panel()
+    /// Where the mirror of the block that begins at row `row` of panel `p` begins: `[lanes of the panel][mirror_width]`.
+    pub fn mirror_block(&self, p: usize, row: usize) -> usize {
+        let panel = self.geometry.panel();
+        self.mirror
+            + match self.form {
+                Form::Wide => p * self.mirror_stride() + row * panel,
+                Form::Narrow => p * panel * self.geometry.padded(self.outputs),
+            }
+    }
+    /// Lanes with padding of the rows of a mirror's block.
+    pub fn mirror_width(&self, row: usize) -> usize {
+        match self.form {
+            Form::Wide => self.geometry.width(self.inputs, row / self.geometry.panel()),
+            Form::Narrow => self.geometry.padded(self.outputs),
+        }
+    }
+    /// All numbers of the mirror.
+    fn mirror_numbers(&self) -> usize {
+        match (self.has_mirror, self.form) {
+            (false, _) => 0,
+            (true, Form::Wide) => self.mirror_stride().saturating_mul(self.geometry.panels(self.outputs)),
+            (true, Form::Narrow) => {
+                self.geometry.padded(self.inputs).saturating_mul(self.geometry.padded(self.outputs))
+            }
+        }
     }
 }
 
@@ -191,6 +216,8 @@ pub struct Network<T: Number> {
     pub arena: Arena<T>,
     /// Counters that live from one call to the next.
     pub progress: Progress,
+    /// The panels' width.
+    pub geometry: Geometry,
     /// Who computes.
     pub kernels: &'static dyn Kernels<T>,
 }
@@ -236,7 +263,8 @@ impl<T: Number> Network<T> {
         for &job in &order {
             before.push(before[before.len() - 1] + parts[jobs[job].parts.clone()].iter().map(weights).sum::<usize>());
         }
-        Ok(Network { layers, loss, parts, jobs, order, before, arena, progress: Progress::START, kernels })
+        let (progress, geometry) = (Progress::START, kernels.geometry());
+        Ok(Network { layers, loss, parts, jobs, order, before, arena, progress, geometry, kernels })
     }
 
     /// Features of a sample.
@@ -291,12 +319,12 @@ impl<T: Number> Network<T> {
             (0..layer.inputs).for_each(|i| buffer[layer.weight(j, i)] = weights(j, i));
             buffer[layer.bias(j)] = bias(j);
         }
-        if l > 0 {
+        if layer.has_mirror {
             let (mirror, panel) = (self.arena.buffer(MIRROR), layer.geometry.panel());
             for (j, i) in (0..layer.outputs).flat_map(|j| (0..layer.inputs).map(move |i| (j, i))) {
-                let width = layer.geometry.width(layer.inputs, i / panel);
-                let block = layer.mirror_block(j / panel, i / panel);
-                mirror[block + (j % panel) * width + i % panel] = weights(j, i);
+                let (lane, row) = if layer.form == Form::Wide { (j, i) } else { (i, j) };
+                let block = layer.mirror_block(lane / panel, row - row % panel);
+                mirror[block + (lane % panel) * layer.mirror_width(row) + row % panel] = weights(j, i);
             }
         }
     }
@@ -350,14 +378,12 @@ fn place(features: usize, specs: &[LayerSpec], geometry: Geometry) -> Vec<Layer>
     let mut layers = Vec::with_capacity(specs.len());
     for (l, spec) in specs.iter().enumerate() {
         let waste = geometry.padded(spec.units) as f64 / spec.units as f64;
-        let narrow = l == 0 && inputs >= NARROW_INPUTS && waste >= NARROW_WASTE;
+        let narrow = if l == 0 { inputs >= NARROW_INPUTS && waste >= NARROW_WASTE } else { waste >= 2.0 };
         let form = if narrow { Form::Narrow } else { Form::Wide };
         let (outputs, activation) = (spec.units, spec.activation);
-        let layer = Layer { inputs, outputs, activation, form, weights, mirror, geometry };
+        let layer = Layer { inputs, outputs, activation, form, weights, mirror, has_mirror: l > 0, geometry };
         weights = weights.saturating_add(layer.numbers());
-        if l > 0 {
-            mirror = mirror.saturating_add(layer.mirror_stride().saturating_mul(geometry.panels(outputs)));
-        }
+        mirror = mirror.saturating_add(layer.mirror_numbers());
         inputs = outputs;
         layers.push(layer);
     }
@@ -430,15 +456,15 @@ fn weight_range(layers: &[Layer], part: &Part) -> Range<usize> {
 /// Empty for the first layer, which has no mirror.
 fn mirror_range(layers: &[Layer], part: &Part) -> Range<usize> {
     let layer = &layers[part.layer];
-    if part.layer == 0 {
+    if !layer.has_mirror {
         return 0..0;
     }
-    let (panel, last) = (layer.geometry.panel(), part.panels.end - 1);
-    let first = layer.mirror_block(part.panels.start, part.rows.start / panel);
-    if part.rows.end == layer.inputs {
-        first..layer.mirror + (last + 1) * layer.mirror_stride()
-    } else {
-        first..layer.mirror_block(last, part.rows.end / panel)
+    let begin = layer.mirror_block(part.panels.start, part.rows.start);
+    let last = part.panels.end - 1;
+    match layer.form {
+        Form::Wide if part.rows.end < layer.inputs => begin..layer.mirror_block(last, part.rows.end),
+        Form::Wide => begin..layer.mirror + part.panels.end * layer.mirror_stride(),
+        Form::Narrow => begin..layer.mirror_block(last, 0) + layer.width(last) * layer.mirror_width(0),
     }
 }
 

@@ -107,7 +107,7 @@ impl<T> DerefMut for Buffer<T> {
     }
 }
 
-/// How wide panels are with one instruction set: `P = 2V`.
+/// How wide panels are with one instruction set: `P = 2V`. V is a power of two, so nothing here divides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
     /// Lanes of one vector (`V`).
@@ -116,20 +116,24 @@ pub struct Geometry {
 
 impl Geometry {
     /// The width of a full panel (`P`).
+    #[inline(always)]
     pub fn panel(self) -> usize {
         2 * self.lanes
     }
     /// How many panels `n` lanes take.
+    #[inline(always)]
     pub fn panels(self, n: usize) -> usize {
-        n.div_ceil(self.panel())
+        n.saturating_add(self.panel() - 1) >> self.panel().trailing_zeros()
     }
     /// The width of panel `p` of `n` lanes: `P`, or for the last one what is left, up to a multiple of `V`.
+    #[inline(always)]
     pub fn width(self, n: usize, p: usize) -> usize {
-        (n - p * self.panel()).next_multiple_of(self.lanes).min(self.panel())
+        self.padded(n - p * self.panel()).min(self.panel())
     }
     /// `n` up to a multiple of `V`: the lanes of all panels together.
+    #[inline(always)]
     pub fn padded(self, n: usize) -> usize {
-        n.next_multiple_of(self.lanes)
+        n.saturating_add(self.lanes - 1) & !(self.lanes - 1)
     }
 }
 
@@ -175,6 +179,8 @@ pub struct Panels<T> {
     rows: usize,
     lanes: usize,
     geometry: Geometry,
+    /// Whether padding may hold numbers of another shape.
+    stained: bool,
 }
 
 impl<T: Copy + Default> Panels<T> {
@@ -184,7 +190,7 @@ impl<T: Copy + Default> Panels<T> {
     /// [`Error::Memory`] where the memory cannot be had.
     pub fn zeroed(rows: usize, lanes: usize, geometry: Geometry, what: &'static str) -> Result<Self, Error> {
         let len = rows.saturating_mul(geometry.padded(lanes));
-        Ok(Panels { buffer: Buffer::zeroed(len, what)?, rows, lanes, geometry })
+        Ok(Panels { buffer: Buffer::zeroed(len, what)?, rows, lanes, geometry, stained: false })
     }
     /// From now on this is `rows x lanes`; what stood in it is meaningless until it is written.
     ///
@@ -192,6 +198,7 @@ impl<T: Copy + Default> Panels<T> {
     /// Where the matrix was not made that large.
     pub fn reshape(&mut self, rows: usize, lanes: usize) {
         assert!(rows * self.geometry.padded(lanes) <= self.buffer.len(), "a matrix keeps its capacity");
+        self.stained |= (self.rows, self.lanes) != (rows, lanes);
         (self.rows, self.lanes) = (rows, lanes);
     }
     /// Rows of the matrix.
@@ -248,6 +255,13 @@ impl<T: Copy + Default> Panels<T> {
     pub fn set(&mut self, row: usize, lane: usize, value: T) {
         let at = self.index(row, lane);
         self.buffer[at] = value;
+    }
+    /// Zeroes the padding lanes if the shape changed: for writers that leave them alone.
+    pub fn renew_padding(&mut self) {
+        if self.stained {
+            self.clear_padding();
+            self.stained = false;
+        }
     }
     /// Zeroes the padding lanes: for writers whose f(0) is not 0.
     pub fn clear_padding(&mut self) {

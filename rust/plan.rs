@@ -44,8 +44,8 @@ fn work<T: Number>(network: &Network<T>, rows: usize) -> f64 {
     let of_layer = |l: usize| {
         let layer = &network.layers[l];
         let (inputs, outputs) = match layer.form {
-            Form::Wide => (layer.inputs as f64, network.kernels.geometry().padded(layer.outputs) as f64),
-            Form::Narrow => (network.kernels.geometry().padded(layer.inputs) as f64, layer.outputs as f64),
+            Form::Wide => (layer.inputs as f64, network.geometry.padded(layer.outputs) as f64),
+            Form::Narrow => (network.geometry.padded(layer.inputs) as f64, layer.outputs as f64),
         };
         inputs * outputs * if l == 0 { 4.0 } else { 6.0 }
     };
@@ -89,7 +89,7 @@ pub fn inference<T: Number>(network: &Network<T>, rows: usize, wanted: Option<us
 /// A narrow first layer has samples as lanes, which come V at a time.
 fn slice_unit<T: Number>(network: &Network<T>) -> usize {
     match network.layers[0].form {
-        Form::Narrow => network.kernels.geometry().lanes,
+        Form::Narrow => network.geometry.lanes,
         Form::Wide => 1,
     }
 }

@@ -87,6 +87,20 @@ pub trait Simd<T: Float>: Copy + Send + Sync + 'static {
     unsafe fn transpose(self, source: *const T, source_stride: usize, target: *mut T, target_stride: usize);
 }
 
+/// Asks for the cache lines of `data`, which will be read soon.
+#[inline(always)]
+pub fn prefetch<T>(data: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in data.chunks(64 / size_of::<T>()) {
+        // SAFETY: a prefetch changes nothing that a program can see.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = data;
+}
+
 /// `f32` or `f64`: what the kernels compute in.
 pub trait Float:
     Copy

@@ -172,9 +172,9 @@ unsafe fn tile<T: Math, S: Simd<T>, const R: usize, const N: usize>(s: S, raw: &
             let b = raw.b.add((k - raw.b_first) / panel * raw.b_stride);
             // Strides as constants: the rows' addresses then need no registers of their own.
             if raw.a_lanes - k > v {
-                chain::<T, S, R, N>(s, a.add(row * panel), panel, 1, b, width, len, &mut acc);
+                chain::<T, S, R, N, 0>(s, a.add(row * panel), panel, 1, b, width, len, &mut acc, &mut []);
             } else {
-                chain::<T, S, R, N>(s, a.add(row * v), v, 1, b, width, len, &mut acc);
+                chain::<T, S, R, N, 0>(s, a.add(row * v), v, 1, b, width, len, &mut acc, &mut []);
             }
             k += len;
         }
@@ -256,11 +256,11 @@ unsafe fn store_rows<T: Math, S: Simd<T>, const R: usize, const N: usize>(s: S, 
     }
 }
 
-/// The tile body: `acc[r] += a[r * a_row + k * a_k] * b[k * b_k ..]` for `len` k in order.
+/// The tile body: `acc[r] += a[r * a_row + k * a_k] * b[k * b_k ..]` and `sums[i] += b[k * b_k ..]` for `len` k in order.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 #[allow(clippy::needless_range_loop)]
-unsafe fn chain<T: Math, S: Simd<T>, const R: usize, const N: usize>(
+unsafe fn chain<T: Math, S: Simd<T>, const R: usize, const N: usize, const B: usize>(
     s: S,
     a: *const T,
     a_row: usize,
@@ -269,6 +269,7 @@ unsafe fn chain<T: Math, S: Simd<T>, const R: usize, const N: usize>(
     b_k: usize,
     len: usize,
     acc: &mut [[S::V; N]; R],
+    sums: &mut [[S::V; N]; B],
 ) {
     for k in 0..len {
         // SAFETY: the caller vouches for N vectors at each k of b and for R numbers at each k of a.
@@ -281,6 +282,11 @@ unsafe fn chain<T: Math, S: Simd<T>, const R: usize, const N: usize>(
                 let x = s.splat(*a.add(r * a_row + k * a_k));
                 for n in 0..N {
                     acc[r][n] = s.mul_add(x, vectors[n], acc[r][n]);
+                }
+            }
+            for i in 0..B {
+                for n in 0..N {
+                    sums[i][n] = s.add(sums[i][n], vectors[n]);
                 }
             }
         }
@@ -300,7 +306,8 @@ pub struct Pair<'a, T> {
 
 /// A block of a weight gradient: rows of one panel of a, lanes of one panel of b.
 ///
-/// `c[r] (+)= sum over samples of a[sample, first + r] * b[sample]`
+/// `c[r] (+)= sum over samples of a[sample, first + r] * b[sample]`, and behind these rows, where it is wanted, the gradient
+/// of the biases: `sum over samples of b[sample]`.
 pub struct Gradient<'a, T> {
     /// The slices, in the order of their samples; the first opens a segment.
     pub pairs: &'a [Pair<'a, T>],
@@ -310,7 +317,9 @@ pub struct Gradient<'a, T> {
     pub lane_panel: usize,
     /// Whether `c` holds the sum of earlier segments, to be added to.
     pub goes_on: bool,
-    /// The result: `[lanes of a's panel][width of b's panel]`.
+    /// Whether the biases' gradient is wanted.
+    pub bias: bool,
+    /// The result: `[lanes of a's panel (+ 1)][width of b's panel]`.
     pub c: &'a mut [T],
 }
 
@@ -329,7 +338,7 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for GradientOp<'_, '_, T> {
         let width = b.geometry.width(b.lanes, g.lane_panel);
         assert!(g.pairs[0].opens, "the first slice opens a segment");
         assert_eq!(a.geometry.lanes, S::LANES);
-        assert_eq!(g.c.len(), rows * width);
+        assert_eq!(g.c.len(), (rows + usize::from(g.bias)) * width);
         for pair in g.pairs {
             assert_eq!((pair.a.geometry, pair.b.geometry), (a.geometry, a.geometry));
             assert_eq!((pair.a.lanes, pair.b.lanes, pair.a.rows), (a.lanes, b.lanes, pair.b.rows));
@@ -347,46 +356,57 @@ unsafe fn gradient_rows<T: Math, S: Simd<T>, const N: usize>(s: S, g: &mut Gradi
     let mut row = 0;
     while row < rows {
         let left = (rows - row).min(S::GRADIENT_ROWS);
-        // SAFETY: row + the tile's rows <= rows; the rest is the caller's promise.
+        // The biases' sums come with the last tile.
+        let bias = g.bias && [8, 4, 2, 1].contains(&(rows - row)) && rows - row <= S::GRADIENT_ROWS;
+        // SAFETY: row + the tile's rows <= rows, and with the biases equal; the rest is the caller's promise.
         row += unsafe {
-            match left {
-                8.. if S::GRADIENT_ROWS >= 8 => gradient_tile::<T, S, 8, N>(s, g, row),
-                4.. => gradient_tile::<T, S, 4, N>(s, g, row),
-                2.. => gradient_tile::<T, S, 2, N>(s, g, row),
-                _ => gradient_tile::<T, S, 1, N>(s, g, row),
+            match (left, bias) {
+                (8.., true) if S::GRADIENT_ROWS >= 8 => gradient_tile::<T, S, 8, N, 1>(s, g, row),
+                (8.., false) if S::GRADIENT_ROWS >= 8 => gradient_tile::<T, S, 8, N, 0>(s, g, row),
+                (4.., true) => gradient_tile::<T, S, 4, N, 1>(s, g, row),
+                (4.., false) => gradient_tile::<T, S, 4, N, 0>(s, g, row),
+                (2.., true) => gradient_tile::<T, S, 2, N, 1>(s, g, row),
+                (2.., false) => gradient_tile::<T, S, 2, N, 0>(s, g, row),
+                (_, true) => gradient_tile::<T, S, 1, N, 1>(s, g, row),
+                (_, false) => gradient_tile::<T, S, 1, N, 0>(s, g, row),
             }
         };
     }
 }
 
 #[inline(always)]
-unsafe fn gradient_tile<T: Math, S: Simd<T>, const R: usize, const N: usize>(
+unsafe fn gradient_tile<T: Math, S: Simd<T>, const R: usize, const N: usize, const B: usize>(
     s: S,
     g: &mut Gradient<'_, T>,
     row: usize,
 ) -> usize {
     let (v, panel, width) = (S::LANES, 2 * S::LANES, N * S::LANES);
     let c = g.c.as_mut_ptr();
-    // SAFETY: the caller vouches for rows `row..row + R` of c; `panel` bounds every slice of a and b, whose rows are
+    // SAFETY: the caller vouches for rows `row..row + R + B` of c; `panel` bounds every slice of a and b, whose rows are
     // `a_width` and `width` apart, and `row + R` is at most the lanes of a's panel.
     unsafe {
         let c = c.add(row * width);
         let mut acc = [[s.splat(T::ZERO); N]; R];
+        let mut sums = [[s.splat(T::ZERO); N]; B];
         let mut earlier = g.goes_on;
         for (i, pair) in g.pairs.iter().enumerate() {
             if pair.opens && i > 0 {
                 fold(s, &acc, earlier, c);
+                fold(s, &sums, earlier, c.add(R * width));
                 acc = [[s.splat(T::ZERO); N]; R];
+                sums = [[s.splat(T::ZERO); N]; B];
                 earlier = true;
             }
             let (a, b) = (pair.a.panel(g.row_panel).as_ptr().add(row), pair.b.panel(g.lane_panel).as_ptr());
+            let samples = pair.a.rows;
             if pair.a.geometry.width(pair.a.lanes, g.row_panel) == panel {
-                chain::<T, S, R, N>(s, a, 1, panel, b, width, pair.a.rows, &mut acc);
+                chain::<T, S, R, N, B>(s, a, 1, panel, b, width, samples, &mut acc, &mut sums);
             } else {
-                chain::<T, S, R, N>(s, a, 1, v, b, width, pair.a.rows, &mut acc);
+                chain::<T, S, R, N, B>(s, a, 1, v, b, width, samples, &mut acc, &mut sums);
             }
         }
         fold(s, &acc, earlier, c);
+        fold(s, &sums, earlier, c.add(R * width));
     }
     R
 }
@@ -411,12 +431,10 @@ unsafe fn fold<T: Math, S: Simd<T>, const R: usize, const N: usize>(
     }
 }
 
-/// The gradient of the biases in one panel: `c (+)= sum over samples of b[sample]`, by the same segments.
+/// The gradient of a narrow layer's biases in one panel: `c (+)= sum over samples of a[sample]`, by the same segments.
 pub struct BiasGradient<'a, T> {
-    /// The slices; only `b` is read.
+    /// The slices; only `a`, which holds dZ, is read.
     pub pairs: &'a [Pair<'a, T>],
-    /// Which operand holds dZ: `a` (true, lanes are inputs) or `b`.
-    pub swapped: bool,
     /// The panel of dZ.
     pub panel: usize,
     /// Whether `c` holds the sum of earlier segments.
@@ -449,7 +467,7 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for BiasGradientOp<'_, '_, T> {
                         earlier = true;
                     }
                 }
-                let dz = if g.swapped { pair.a } else { pair.b };
+                let dz = pair.a;
                 assert_eq!(dz.geometry.width(dz.lanes, g.panel), width);
                 for row in dz.panel(g.panel).chunks_exact(width) {
                     // SAFETY: a row has `width` numbers and n * LANES + LANES <= width.

@@ -7,7 +7,7 @@
 use super::epilogue::each_vector;
 use super::math::{self, Math};
 use crate::isa::{Operation, Simd};
-use crate::panel::Panels;
+use crate::panel::{Geometry, Panels};
 
 /// What training minimises, per sample, before the mean over the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,13 +30,12 @@ pub enum Targets<'a, T> {
 }
 
 impl<T: Math> Targets<'_, T> {
-    /// The target of one output.
-    #[inline(always)]
-    fn get(&self, row: usize, output: usize, outputs: usize) -> T {
+    /// # Panics
+    /// Where there are not enough of them.
+    fn check(&self, rows: usize, outputs: usize) {
         match self {
-            Targets::Dense(values) => values[row * outputs + output],
-            Targets::Classes(classes) if classes[row] as usize == output => T::ONE,
-            Targets::Classes(_) => T::ZERO,
+            Targets::Dense(values) => assert!(values.len() >= rows * outputs),
+            Targets::Classes(classes) => assert!(classes.len() >= rows),
         }
     }
 }
@@ -55,7 +54,7 @@ pub struct LossRows<'a, T> {
     pub gradient_scale: T,
     /// Each sample's loss: `[rows]`.
     pub losses: &'a mut [T],
-    /// Room for `2 outputs V` numbers.
+    /// Room for [`scratch`] numbers.
     pub scratch: &'a mut [T],
 }
 
@@ -70,10 +69,12 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for LossOp<'_, '_, T> {
         let l = self.0;
         let (rows, outputs, v) = (l.logits.rows(), l.logits.lanes(), S::LANES);
         assert_eq!(l.losses.len(), rows);
-        let (z, y) = l.scratch[..2 * outputs * v].split_at_mut(outputs * v);
+        l.targets.check(rows, outputs);
+        let turned = l.logits.geometry().padded(outputs) * v;
+        let (z, y) = l.scratch[..turned + outputs * v].split_at_mut(turned);
         for first in (0..rows).step_by(v) {
             let samples = v.min(rows - first);
-            turn(l.logits, first, samples, v, z);
+            turn(s, l.logits, first, samples, z);
             targets(&l.targets, first, samples, outputs, v, y);
             let loss = match l.loss {
                 Loss::BinaryCrossEntropy => binary_cross_entropy(s, outputs, z, y),
@@ -87,11 +88,11 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for LossOp<'_, '_, T> {
             let scale = s.splat(l.gradient_scale);
             each_vector(
                 s,
-                z,
+                &mut z[..outputs * v],
                 #[inline(always)]
                 |d| s.mul(d, scale),
             );
-            turn_back(l.logits, first, samples, v, z);
+            turn_back(s, l.logits, first, samples, z);
         }
     }
 }
@@ -100,7 +101,7 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for LossOp<'_, '_, T> {
 pub struct SoftmaxOp<'a, T> {
     /// `rows x outputs`
     pub logits: &'a mut Panels<T>,
-    /// Room for `outputs V` numbers.
+    /// Room for [`scratch`] numbers.
     pub scratch: &'a mut [T],
 }
 
@@ -110,50 +111,74 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for SoftmaxOp<'_, T> {
     #[inline(always)]
     fn run(self, s: S) {
         let (rows, outputs, v) = (self.logits.rows(), self.logits.lanes(), S::LANES);
-        let z = &mut self.scratch[..outputs * v];
+        let z = &mut self.scratch[..self.logits.geometry().padded(outputs) * v];
         for first in (0..rows).step_by(v) {
             let samples = v.min(rows - first);
-            turn(self.logits, first, samples, v, z);
+            turn(s, self.logits, first, samples, z);
             let (_, sum) = exponentials(s, outputs, z);
             each_vector(
                 s,
-                z,
+                &mut z[..outputs * v],
                 #[inline(always)]
                 |e| s.div(e, sum),
             );
-            turn_back(self.logits, first, samples, v, z);
+            turn_back(s, self.logits, first, samples, z);
         }
     }
 }
 
+/// Numbers of scratch that losses and softmax of `outputs` outputs need.
+pub fn scratch(geometry: Geometry, outputs: usize) -> usize {
+    geometry.padded(outputs).saturating_add(outputs).saturating_mul(geometry.lanes)
+}
+
+/// Up to so many outputs are moved one by one: turning a whole square of registers costs more.
+const FEW: usize = 4;
+
 /// `z[output][lane] = panels[first + lane][output]`; lanes beyond the samples are zero.
 #[inline(always)]
-fn turn<T: Math>(panels: &Panels<T>, first: usize, samples: usize, v: usize, z: &mut [T]) {
+fn turn<T: Math, S: Simd<T>>(s: S, panels: &Panels<T>, first: usize, samples: usize, z: &mut [T]) {
+    let v = S::LANES;
     if samples < v {
         z.fill(T::ZERO);
     }
-    for p in 0..panels.panels() {
-        let (width, base) = (panels.width(p), p * panels.geometry().panel());
-        let used = width.min(panels.lanes() - base);
-        let rows = panels.panel(p)[first * width..].chunks_exact(width).take(samples);
-        for (lane, row) in rows.enumerate() {
-            for (c, &x) in row[..used].iter().enumerate() {
-                z[(base + c) * v + lane] = x;
+    for base in (0..panels.lanes()).step_by(v) {
+        let (p, lane) = (base / (2 * v), base % (2 * v));
+        let width = panels.width(p);
+        let used = v.min(panels.lanes() - base);
+        let source = &panels.panel(p)[first * width + lane..][..(samples - 1) * width + v];
+        let target = &mut z[base * v..][..v * v];
+        if samples == v && used > FEW {
+            // SAFETY: V rows of V numbers, `width` apart, and V rows of V: the slices were cut to just that.
+            unsafe { s.transpose(source.as_ptr(), width, target.as_mut_ptr(), v) };
+        } else {
+            for output in 0..used {
+                for i in 0..samples {
+                    target[output * v + i] = source[i * width + output];
+                }
             }
         }
     }
 }
 
-/// The way back from [`turn`].
+/// The way back from [`turn`]; z is zero where panels have padding.
 #[inline(always)]
-fn turn_back<T: Math>(panels: &mut Panels<T>, first: usize, samples: usize, v: usize, z: &[T]) {
-    for p in 0..panels.panels() {
-        let (width, base) = (panels.width(p), p * panels.geometry().panel());
-        let used = width.min(panels.lanes() - base);
-        let rows = panels.panel_mut(p)[first * width..].chunks_exact_mut(width).take(samples);
-        for (lane, row) in rows.enumerate() {
-            for (c, x) in row[..used].iter_mut().enumerate() {
-                *x = z[(base + c) * v + lane];
+fn turn_back<T: Math, S: Simd<T>>(s: S, panels: &mut Panels<T>, first: usize, samples: usize, z: &[T]) {
+    let v = S::LANES;
+    for base in (0..panels.lanes()).step_by(v) {
+        let (p, lane) = (base / (2 * v), base % (2 * v));
+        let width = panels.width(p);
+        let used = v.min(panels.lanes() - base);
+        let source = &z[base * v..][..v * v];
+        let target = &mut panels.panel_mut(p)[first * width + lane..][..(samples - 1) * width + v];
+        if samples == v && used > FEW {
+            // SAFETY: as for `turn`.
+            unsafe { s.transpose(source.as_ptr(), v, target.as_mut_ptr(), width) };
+        } else {
+            for output in 0..used {
+                for i in 0..samples {
+                    target[i * width + output] = source[output * v + i];
+                }
             }
         }
     }
@@ -162,12 +187,21 @@ fn turn_back<T: Math>(panels: &mut Panels<T>, first: usize, samples: usize, v: u
 /// `y[output][lane]` of the samples; lanes beyond them are zero.
 #[inline(always)]
 fn targets<T: Math>(targets: &Targets<'_, T>, first: usize, samples: usize, outputs: usize, v: usize, y: &mut [T]) {
-    if samples < v {
-        y.fill(T::ZERO);
-    }
-    for lane in 0..samples {
-        for output in 0..outputs {
-            y[output * v + lane] = targets.get(first + lane, output, outputs);
+    match targets {
+        Targets::Dense(values) => {
+            let values = &values[first * outputs..(first + samples) * outputs];
+            if samples < v {
+                y.fill(T::ZERO);
+            }
+            for output in 0..outputs {
+                let lanes = &mut y[output * v..][..samples];
+                lanes.iter_mut().zip(values[output..].iter().step_by(outputs)).for_each(|(y, &value)| *y = value);
+            }
+        }
+        Targets::Classes(classes) => {
+            y.fill(T::ZERO);
+            let classes = &classes[first..first + samples];
+            classes.iter().enumerate().for_each(|(lane, &class)| y[class as usize * v + lane] = T::ONE);
         }
     }
 }

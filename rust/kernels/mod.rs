@@ -40,7 +40,7 @@ pub trait Kernels<T>: Send + Sync {
     fn turn(&self, turn: &mut Turn<'_, T>);
     /// Losses and their gradients.
     fn loss(&self, loss: &mut LossRows<'_, T>);
-    /// Softmax over each row; `scratch` has room for `lanes V` numbers.
+    /// Softmax over each row; `scratch` has room for [`loss::scratch`] numbers.
     fn softmax(&self, logits: &mut Panels<T>, scratch: &mut [T]);
     /// An elementwise function.
     fn map(&self, function: Function, x: &mut [T]);

@@ -268,10 +268,39 @@ fn check_gradient<T: Number>(slices: &[usize], units: usize, lanes: usize, opens
                 let (width, panel) = (c.width(p), geometry.panel());
                 for (q, block) in c.panel_mut(p).chunks_mut(panel * width).enumerate() {
                     let (pairs, row_panel, lane_panel) = (&pairs[..], q, p);
-                    kernels.gradient(&mut Gradient { pairs, row_panel, lane_panel, goes_on, c: block });
+                    let (begin, rows) = (p * panel, block.len());
+                    // The biases come with the last block, which they stand behind.
+                    let with_bias = q + 1 == geometry.panels(units);
+                    let mut c = block.to_vec();
+                    if with_bias {
+                        c.extend_from_slice(&bias[begin..begin + width]);
+                    }
+                    kernels.gradient(&mut Gradient {
+                        pairs,
+                        row_panel,
+                        lane_panel,
+                        goes_on,
+                        bias: with_bias,
+                        c: &mut c,
+                    });
+                    block.copy_from_slice(&c[..rows]);
+                    if with_bias {
+                        bias[begin..begin + width].copy_from_slice(&c[rows..]);
+                        // A narrow layer's biases are sums over the other operand.
+                        let mut narrow: Vec<T> = c[rows..].to_vec();
+                        let swapped: Vec<Pair<'_, T>> =
+                            pairs.iter().map(|pair| Pair { a: pair.b, b: pair.a, opens: pair.opens }).collect();
+                        if !goes_on {
+                            kernels.bias_gradient(&mut BiasGradient {
+                                pairs: &swapped,
+                                panel: p,
+                                goes_on,
+                                c: &mut narrow,
+                            });
+                            assert_eq!(narrow, c[rows..], "{isa:?}");
+                        }
+                    }
                 }
-                let c = &mut bias[p * panel..p * panel + width];
-                kernels.bias_gradient(&mut BiasGradient { pairs: &pairs, swapped: false, panel: p, goes_on, c });
             }
             for (i, j) in (0..units).flat_map(|i| (0..lanes).map(move |j| (i, j))) {
                 let wanted = naive_gradient(slices, opens, |s, k| (a[s].get(k, i), b[s].get(k, j)));
@@ -480,7 +509,7 @@ fn losses_and_gradients_equal_the_textbook_and_have_the_same_bits_everywhere() {
                     let mut logits = matrix::<f64>(rows, outputs, 4, kernels.geometry());
                     let before = matrix::<f64>(rows, outputs, 4, kernels.geometry());
                     let mut losses = vec![0.0; rows];
-                    let mut scratch = vec![JUNK; 2 * outputs * kernels.geometry().lanes];
+                    let mut scratch = vec![JUNK; loss::scratch(kernels.geometry(), outputs)];
                     kernels.loss(&mut LossRows {
                         loss,
                         logits: &mut logits,
@@ -516,7 +545,7 @@ fn huge_logits_overflow_nothing() {
             let mut logits = Panels::<f32>::zeroed(1, 2, kernels.geometry(), "test").unwrap();
             logits.set(0, 0, 1e30);
             logits.set(0, 1, -1e30);
-            let (mut losses, mut scratch) = ([0.0], vec![0.0; 4 * kernels.geometry().lanes]);
+            let (mut losses, mut scratch) = ([0.0], vec![0.0; loss::scratch(kernels.geometry(), 2)]);
             let targets = Targets::Dense(&[0.0, 1.0]);
             kernels.loss(&mut LossRows {
                 loss,
@@ -539,7 +568,7 @@ fn softmax_sums_to_one_and_survives_large_logits() {
         for (rows, outputs) in [(1, 1), (9, 10), (17, 40)] {
             let mut z = matrix::<f64>(rows, outputs, 4, kernels.geometry());
             z.set(0, 0, 1000.0);
-            let mut scratch = vec![0.0; outputs * kernels.geometry().lanes];
+            let mut scratch = vec![0.0; loss::scratch(kernels.geometry(), outputs)];
             kernels.softmax(&mut z, &mut scratch);
             for r in 0..rows {
                 let sum: f64 = (0..outputs).map(|j| z.get(r, j)).sum();

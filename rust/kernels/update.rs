@@ -5,7 +5,7 @@
 //! here as plain numbers. Moments that became subnormal are set to zero, so that nothing crawls.
 
 use super::math::Math;
-use crate::isa::{Operation, Simd};
+use crate::isa::{Operation, Simd, prefetch};
 use crate::panel::{Geometry, PanelsRef};
 use std::ops::Range;
 
@@ -234,6 +234,12 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for TurnOp<'_, '_, T> {
             let stride = t.source.geometry.width(t.source.lanes, p);
             let into = &mut t.target[(lane - t.lanes.start) * t.width..];
             let count = v.min(t.lanes.end - lane);
+            if lane.is_multiple_of(panel) && lane + panel < t.lanes.end {
+                // The next panel's rows lie too far from this one's for the processor to see them coming.
+                let (next, stride) = (t.source.panel(p + 1), t.source.geometry.width(t.source.lanes, p + 1));
+                let rows = t.row..(t.row + t.width).min(t.source.rows);
+                rows.for_each(|row| prefetch(&next[row * stride..][..stride]));
+            }
             for column in (0..t.width).step_by(v) {
                 let row = t.row + column;
                 let rows = v.min(t.source.rows.saturating_sub(row));

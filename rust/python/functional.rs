@@ -7,7 +7,7 @@ use crate::activation::Activation;
 use crate::data::Matrix;
 use crate::error::Error;
 use crate::isa::Isa;
-use crate::kernels::{Function, Loss, Number};
+use crate::kernels::{Function, Loss, Number, loss};
 use crate::network::{GRADIENT, LayerSpec, Network as Core};
 use crate::panel::Panels;
 use crate::train::course::{self, Caches};
@@ -77,7 +77,7 @@ fn softmax_rows<'py, T: Number + numpy::Element>(py: Python<'py>, z: &Matrix<'_>
     if rows > 0 && lanes > 0 {
         let _environment = crate::isa::DefaultEnvironment::new();
         let mut panels = Panels::zeroed(rows, lanes, kernels.geometry(), "softmax").map_err(exception)?;
-        let mut scratch = zeros(lanes * kernels.geometry().lanes).map_err(exception)?;
+        let mut scratch = zeros(loss::scratch(kernels.geometry(), lanes)).map_err(exception)?;
         z.gather(crate::data::Selection::From(0), &mut panels);
         kernels.softmax(&mut panels, &mut scratch);
         infer::unpack(&panels, &mut numbers);

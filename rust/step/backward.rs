@@ -1,7 +1,7 @@
 //! Backward: `dZ[l-1] = (dZ[l] W[l]) f'(A[l-1])` for one slice; then, over all slices, `dW[l] = dZ[l]^T A[l-1]` and the
 //! optimizer's rule, part by part.
 
-use super::forward::panel_of;
+use super::forward::{Weights, panel_of};
 use super::{Slice, blocks};
 use crate::kernels::{BiasGradient, Finish, Gradient, Mirror, Number, Pair, Product, Rule, Start, Update};
 use crate::network::{BUFFERS, Form, Layer, Network, Part};
@@ -9,28 +9,33 @@ use crate::panel::Reading;
 use crate::plan::MAX_SLICES;
 use arrayvec::ArrayVec;
 
-/// dZ of all layers but the last, from the last one's. `mirror` is the arena's buffer of mirrors.
-pub fn backward<T: Number>(network: &Network<T>, mirror: &[T], slice: &mut Slice<T>) {
+/// dZ of all layers but the last, from the last one's.
+pub fn backward<T: Number>(network: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>) {
     for l in (1..network.layers.len()).rev() {
-        data(network, mirror, slice, l);
+        data(network, from, slice, l);
     }
 }
 
 /// dZ of layer `l - 1` (from 0) from that of layer `l`.
-fn data<T: Number>(net: &Network<T>, mirror: &[T], slice: &mut Slice<T>, l: usize) {
+fn data<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>, l: usize) {
     let (layer, below) = (&net.layers[l], &net.layers[l - 1]);
-    let geometry = net.kernels.geometry();
+    let panel = net.geometry.panel();
     let (targets, sources) = slice.deltas.split_at_mut(l);
     let (a, c) = (sources[0].view(), &mut targets[l - 1]);
     for depth in blocks(layer.outputs) {
         for p in 0..c.panels() {
-            let (width, panel) = (c.width(p), geometry.panel());
+            let width = c.width(p);
             let totals = panel_of(&mut slice.totals, a.rows, p * panel, width);
+            // A narrow layer's few outputs are rows of one panel.
+            let (b, b_stride) = match layer.form {
+                Form::Wide => (&from.mirror[layer.mirror_block(0, p * panel)..], layer.mirror_stride()),
+                Form::Narrow => (&from.weights[layer.row(p, 0)..], 0),
+            };
             net.kernels.product(&mut Product {
                 a,
-                b: &mirror[layer.mirror_block(0, p)..],
+                b,
                 b_first: 0,
-                b_stride: layer.mirror_stride(),
+                b_stride,
                 depth: depth.clone(),
                 start: Start::Zero,
                 finish: Finish::Times(below.activation, slice.activations[l - 1].panel(p)),
@@ -134,7 +139,7 @@ impl<T: Number> Run<'_, T> {
 
     /// One panel of the part, block by block of P rows.
     fn panel(&mut self, task: Task<'_, T>, p: usize) {
-        let (width, panel) = (task.layer.width(p), self.net.kernels.geometry().panel());
+        let (width, panel) = (task.layer.width(p), self.net.geometry.panel());
         let rows = task.part.rows.clone();
         for row in rows.clone().step_by(panel) {
             let count = panel.min(rows.end - row);
@@ -145,21 +150,14 @@ impl<T: Number> Run<'_, T> {
 
     /// `count` rows from `row` on in panel `p`, and the bias behind them.
     fn block(&mut self, task: Task<'_, T>, p: usize, row: usize, count: usize, width: usize, bias: bool) {
-        let (net, panel) = (self.net, self.net.kernels.geometry().panel());
+        let (net, panel) = (self.net, self.net.geometry.panel());
         let (numbers, all) = (count * width, (count + usize::from(bias)) * width);
-        let goes_on = self.how.goes_on;
-        let at = self.at;
+        let (pairs, goes_on, at) = (task.pairs, self.how.goes_on, self.at);
         let in_memory = !self.gradient.is_empty();
-        let g = if in_memory { &mut self.gradient[at..at + all] } else { &mut self.scratch[..all] };
-        let (weights, biases) = g.split_at_mut(numbers);
-        let pairs = task.pairs;
-        let row_panel = row / panel;
-        net.kernels.gradient(&mut Gradient { pairs, row_panel, lane_panel: p, goes_on, c: weights });
-        if bias {
-            net.kernels.bias_gradient(&mut BiasGradient { pairs, swapped: false, panel: p, goes_on, c: biases });
-        }
+        let c = if in_memory { &mut self.gradient[at..at + all] } else { &mut self.scratch[..all] };
+        net.kernels.gradient(&mut Gradient { pairs, row_panel: row / panel, lane_panel: p, goes_on, bias, c });
         self.update(numbers, all);
-        if self.how.rule.is_some() && task.part.layer > 0 {
+        if self.how.rule.is_some() && task.layer.has_mirror {
             self.reflect(task.layer, p, row, count, width);
         }
         self.at += all;
@@ -168,12 +166,12 @@ impl<T: Number> Run<'_, T> {
     /// The bias of a narrow layer, which stands before its panels.
     fn narrow_bias(&mut self, task: Task<'_, T>) {
         let (pairs, goes_on) = (task.pairs, self.how.goes_on);
-        let geometry = self.net.kernels.geometry();
+        let geometry = self.net.geometry;
         for q in 0..geometry.panels(task.layer.outputs) {
             let (width, at) = (geometry.width(task.layer.outputs, q), self.at);
             let in_memory = !self.gradient.is_empty();
             let c = if in_memory { &mut self.gradient[at..at + width] } else { &mut self.scratch[..width] };
-            self.net.kernels.bias_gradient(&mut BiasGradient { pairs, swapped: true, panel: q, goes_on, c });
+            self.net.kernels.bias_gradient(&mut BiasGradient { pairs, panel: q, goes_on, c });
             self.update(0, width);
             self.at += width;
         }
@@ -204,16 +202,14 @@ impl<T: Number> Run<'_, T> {
 
     /// Writes the updated block into the mirror.
     fn reflect(&mut self, layer: &Layer, p: usize, row: usize, count: usize, width: usize) {
-        let geometry = self.net.kernels.geometry();
-        let begin = layer.mirror_block(p, row / geometry.panel()) - self.mirror_begins;
-        let mirror_width = geometry.width(layer.inputs, row / geometry.panel());
+        let (begin, mirror_width) = (layer.mirror_block(p, row) - self.mirror_begins, layer.mirror_width(row));
         self.net.kernels.mirror(&mut Mirror {
             weights: &self.weights[self.at..self.at + count * width],
             rows: count,
             width,
             mirror: &mut self.mirror[begin..begin + width * mirror_width],
             mirror_width,
-            geometry,
+            geometry: self.net.geometry,
         });
     }
 }

@@ -3,49 +3,72 @@
 use super::{Role, Slice, blocks};
 use crate::activation::Activation;
 use crate::kernels::{Finish, Function, Number, Product, Start, Turn};
-use crate::network::{Form, Layer, Network};
-use crate::panel::{Panels, PanelsRef};
+use crate::network::{Form, Layer, MIRROR, Network, WEIGHTS};
+use crate::panel::{ArenaReading, Panels, PanelsRef};
 use std::ops::Range;
 
+/// The arena's buffers that a pass forward reads.
+#[derive(Clone, Copy)]
+pub struct Weights<'a, T> {
+    /// Weights and biases.
+    pub weights: &'a [T],
+    /// Mirrors.
+    pub mirror: &'a [T],
+}
+
+impl<'a, T: Number> Weights<'a, T> {
+    /// Of an arena that is being read.
+    pub fn of(reading: &'a ArenaReading<'_, T>) -> Self {
+        Weights { weights: reading.buffer(WEIGHTS), mirror: reading.buffer(MIRROR) }
+    }
+}
+
 /// All layers, from the gathered input to the logits in the last of `deltas`.
-///
-/// `weights` is the arena's buffer of weights.
-pub fn forward<T: Number>(network: &Network<T>, weights: &[T], slice: &mut Slice<T>) {
+pub fn forward<T: Number>(network: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>) {
     for l in 0..network.layers.len() {
-        layer(network, weights, slice, l, true);
+        layer(network, from, slice, l, true);
     }
 }
 
 /// One layer: Z[l + 1], and where `activates` (and it is not the last) A[l + 1] in its place.
-pub fn layer<T: Number>(network: &Network<T>, weights: &[T], slice: &mut Slice<T>, l: usize, activates: bool) {
-    let spec = &network.layers[l];
-    let hidden = l + 1 < network.layers.len();
+pub fn layer<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>, l: usize, activates: bool) {
+    let spec = &net.layers[l];
+    let hidden = l + 1 < net.layers.len();
     let activation = if hidden && activates { spec.activation } else { Activation::Identity };
     match spec.form {
-        Form::Wide => wide(network, spec, weights, slice, l, activation),
-        Form::Narrow => narrow(network, spec, weights, slice, activation),
+        Form::Narrow if !spec.has_mirror => narrow(net, spec, from.weights, slice, activation),
+        _ => wide(net, spec, from, slice, l, activation),
     }
 }
 
-fn wide<T: Number>(net: &Network<T>, layer: &Layer, weights: &[T], slice: &mut Slice<T>, l: usize, apply: Activation) {
+fn wide<T: Number>(
+    net: &Network<T>,
+    layer: &Layer,
+    from: Weights<'_, T>,
+    slice: &mut Slice<T>,
+    l: usize,
+    apply: Activation,
+) {
     let (before, rest) = slice.activations.split_at_mut(l);
     let a = before.last().unwrap_or(&slice.input).view();
     let c = rest.first_mut().unwrap_or_else(|| slice.deltas.last_mut().expect("a network has a layer"));
+    let panel = net.geometry.panel();
     for depth in blocks(layer.inputs) {
-        for p in 0..layer.panels() {
-            let (width, panel) = (layer.width(p), net.kernels.geometry().panel());
-            let first = layer.row(p, 0);
-            let bias = layer.row(p, layer.inputs);
-            let totals = panel_of(&mut slice.totals, a.rows, p * panel, width);
+        for p in 0..c.panels() {
+            let width = c.width(p);
+            let (b, bias) = match layer.form {
+                Form::Wide => (&from.weights[layer.row(p, 0)..], layer.row(p, layer.inputs)),
+                Form::Narrow => (&from.mirror[layer.mirror..], layer.weights),
+            };
             net.kernels.product(&mut Product {
                 a,
-                b: &weights[first..bias],
+                b: &b[..layer.inputs * width],
                 b_first: 0,
                 b_stride: panel * width,
                 depth: depth.clone(),
-                start: Start::Lanes(&weights[bias..bias + width]),
+                start: Start::Lanes(&from.weights[bias..bias + width]),
                 finish: Finish::Apply(apply),
-                totals,
+                totals: panel_of(&mut slice.totals, a.rows, p * panel, width),
                 c: c.panel_mut(p),
                 width,
                 lanes: width.min(layer.outputs - p * panel),
@@ -59,7 +82,7 @@ fn wide<T: Number>(net: &Network<T>, layer: &Layer, weights: &[T], slice: &mut S
 /// Where other rows come in every step, blocks of X are turned while they are in the cache: a second form of the whole
 /// input would be one more pass over memory.
 fn narrow<T: Number>(net: &Network<T>, layer: &Layer, weights: &[T], slice: &mut Slice<T>, apply: Activation) {
-    let geometry = net.kernels.geometry();
+    let geometry = net.geometry;
     let panel = geometry.panel();
     let stays = slice.role == Role::LearnsTheSameRows;
     let z = slice.narrow.as_mut().expect("a narrow layer's result");

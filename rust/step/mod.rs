@@ -8,7 +8,7 @@ pub mod forward;
 
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
-use crate::kernels::{INPUT_SEGMENT, LossRows, Number, Targets};
+use crate::kernels::{INPUT_SEGMENT, LossRows, Number, Targets, loss};
 use crate::network::{Form, Network};
 use crate::panel::{Buffer, Panels};
 
@@ -65,11 +65,11 @@ impl<T: Number> Slice<T> {
     /// [`Error::Memory`] where it does not fit.
     pub fn new(network: &Network<T>, capacity: usize, role: Role) -> Result<Self, Error> {
         let (learns, stays) = (role != Role::Answers, role == Role::LearnsTheSameRows);
-        let (layers, geometry) = (&network.layers, network.kernels.geometry());
+        let (layers, geometry) = (&network.layers, network.geometry);
         let what = "batch: its activations";
         let panels = |rows: usize, lanes: usize| Panels::zeroed(rows, lanes, geometry, what);
         let (hidden, outputs) = (layers.len() - 1, network.outputs());
-        let narrow = layers[0].form == Form::Narrow;
+        let narrow = layers[0].form == Form::Narrow && !layers[0].has_mirror;
         let activations =
             layers[..hidden].iter().map(|layer| panels(capacity, layer.outputs)).collect::<Result<_, _>>()?;
         let delta = |layer: &crate::network::Layer| panels(if learns { capacity } else { 0 }, layer.outputs);
@@ -86,7 +86,7 @@ impl<T: Number> Slice<T> {
         } else {
             UNCUT_DEPTH * geometry.panel()
         };
-        let scratch = (2 * outputs).saturating_mul(geometry.lanes);
+        let scratch = loss::scratch(geometry, outputs);
         Ok(Slice {
             input: panels(capacity, network.features())?,
             narrow: if narrow { Some(panels(layers[0].outputs, capacity)?) } else { None },

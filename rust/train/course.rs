@@ -7,9 +7,10 @@ use super::infer::unpack;
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
 use crate::kernels::{Number, SAMPLE_SEGMENT};
-use crate::network::{GRADIENT, MIRROR, Network, WEIGHTS};
+use crate::network::{GRADIENT, Network, WEIGHTS};
 use crate::panel::{Buffer, Panels, Parts};
 use crate::step::backward::{self, Finishing, Group};
+use crate::step::forward::Weights;
 use crate::step::{Role, Slice, forward};
 
 /// Z and A of a layer, each plain `(m, n[l])`.
@@ -26,7 +27,7 @@ pub fn trace<T: Number>(network: &Network<T>, x: &Matrix<'_>) -> Result<Vec<Cach
     let reading = network.arena.read();
     let mut traced = Vec::with_capacity(network.layers.len());
     for (l, layer) in network.layers.iter().enumerate() {
-        forward::layer(network, reading.buffer(WEIGHTS), &mut slice, l, false);
+        forward::layer(network, Weights::of(&reading), &mut slice, l, false);
         let z = plain(slice.result(l));
         match slice.activations.get_mut(l) {
             Some(units) => forward::activate(network, layer.activation, units),
@@ -60,7 +61,7 @@ pub struct Caches<'a> {
 pub fn gradient<T: Number>(network: &mut Network<T>, caches: &Caches<'_>) -> Result<(), Error> {
     network.arena.materialise(GRADIENT, WEIGHTS, "network: its gradient")?;
     let network = &*network;
-    let (rows, panel) = (caches.delta.rows(), network.kernels.geometry().panel());
+    let (rows, panel) = (caches.delta.rows(), network.geometry.panel());
     let mut scratch = Buffer::zeroed((panel + 1) * panel, "worker: its scratch")?;
     // One segment of samples after the other, each one slice: their sums are added in order.
     let slices = Parts::new(vec![Slice::new(network, rows.min(SAMPLE_SEGMENT), Role::Learns)?]);
@@ -86,7 +87,7 @@ fn deltas<T: Number>(network: &Network<T>, caches: &Caches<'_>, slice: &mut Slic
     caches.delta.gather(from, slice.deltas.last_mut().expect("a network has a layer"));
     {
         let reading = network.arena.read();
-        backward::backward(network, reading.buffer(MIRROR), slice);
+        backward::backward(network, Weights::of(&reading), slice);
     }
     // The derivative came from Z; the weights' gradient reads the inputs that the caller cached.
     for (l, a) in caches.inputs.iter().enumerate().skip(1) {

@@ -98,7 +98,7 @@ impl<T: Number> Pass<'_, '_, '_, T> {
         slice.gather(self.x, selection, outputs.len() / n);
         {
             let reading = network.arena.read();
-            forward::forward(network, reading.buffer(WEIGHTS), slice);
+            forward::forward(network, forward::Weights::of(&reading), slice);
         }
         if let Some((y, scale)) = self.y {
             self.loss(slice, y, scale, selection, losses)?;

@@ -11,11 +11,12 @@ use super::{Host, Poller, lock};
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
 use crate::kernels::{Number, Rule, SAMPLE_SEGMENT};
-use crate::network::{GRADIENT, MIRROR, Network, Progress, WEIGHTS};
+use crate::network::{GRADIENT, Network, Progress, WEIGHTS};
 use crate::panel::{Buffer, Parts};
 use crate::plan::{self, Plan};
 use crate::rng;
 use crate::step::backward::{self, Finishing, Group};
+use crate::step::forward::Weights;
 use crate::step::{Role, Slice, TargetData, forward};
 use crate::threads::{self, Claims, Team};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -121,7 +122,7 @@ impl<T: Number> Buffers<T> {
         {
             return Ok(kept);
         }
-        let panel = network.kernels.geometry().panel();
+        let panel = network.geometry.panel();
         let block = || Buffer::zeroed((panel + 1) * panel, "worker: its scratch");
         let slices = (0..slices).map(|_| Slice::new(network, rows, role)).collect::<Result<_, _>>()?;
         let scratch = (0..threads).map(|_| block()).collect::<Result<_, _>>()?;
@@ -129,6 +130,9 @@ impl<T: Number> Buffers<T> {
     }
 }
 
+/// Bytes of a batch in two forms up to which they are kept: what a last cache holds, beside the weights. Beyond it, turning
+/// the batch anew in each step costs less than reading twice as much from memory.
+const BOTH_FORMS: usize = 24 << 20;
 /// Losses that there is room for from the start: more epochs than that make room as they go.
 const LOSSES_AT_ONCE: usize = 1 << 16;
 
@@ -196,7 +200,9 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let slices = plan.group_rows.min(batch).div_ceil(plan.slice_rows);
         let rows = plan.slice_rows.min(batch);
         let whole = batch == x.rows() && batch <= plan.group_rows;
-        let role = if whole && steps > 1.0 { Role::LearnsTheSameRows } else { Role::Learns };
+        let both_forms = 2 * batch.saturating_mul(network.features()).saturating_mul(size_of::<T>());
+        let stays = whole && steps > 1.0 && both_forms <= BOTH_FORMS;
+        let role = if stays { Role::LearnsTheSameRows } else { Role::Learns };
         let buffers = Buffers::of(network, workspace, slices, rows, role, plan.threads)?;
         let shuffles = options.shuffle && batch < x.rows();
         let state = State { epoch: 0, batch: 0, rows: 0, group: 0, group_rows: 0, rule: None, finished: false };
@@ -286,6 +292,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         host: &Mutex<&mut dyn Host>,
     ) {
         let reading = self.network.arena.read();
+        let from = Weights::of(&reading);
         let order = self.order();
         let slices = state.group_rows.div_ceil(self.plan.slice_rows);
         let share = |w: usize| w * slices / team.size();
@@ -303,10 +310,10 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
                 slice.gather(self.x, selection, rows);
                 slice.gather_targets(self.y, selection);
             }
-            forward::forward(self.network, reading.buffer(WEIGHTS), slice);
+            forward::forward(self.network, from, slice);
             let scale = self.options.loss_scale;
             slice.loss(self.network, self.y, T::from_f64(scale), T::from_f64(scale / state.rows as f64));
-            backward::backward(self.network, reading.buffer(MIRROR), slice);
+            backward::backward(self.network, from, slice);
             if worker == 0
                 && let Err(error) = poller.poll(self.slice_work, host)
             {
