@@ -143,11 +143,25 @@ impl Matrix<'_> {
     }
     /// Writes the selected rows one after the other: `[rows][columns]`.
     pub fn gather_plain<T: Float>(&self, selection: Selection<'_>, rows: Range<usize>, target: &mut [T]) {
-        let columns = self.columns();
-        with_view!(self, view => for (i, into) in rows.zip(target.chunks_exact_mut(columns)) {
-            let from = view.row(selection.row(i));
-            into.iter_mut().zip(from).for_each(|(into, x)| *into = x.convert());
-        })
+        with_view!(self, view => gather_plain(view, selection, rows, target))
+    }
+}
+
+fn gather_plain<E: Element, T: Float>(
+    view: &ArrayView2<'_, E>,
+    selection: Selection<'_>,
+    rows: Range<usize>,
+    target: &mut [T],
+) {
+    let columns = view.ncols();
+    if let (Some(all), Selection::From(first)) = (view.as_slice(), selection) {
+        let from = &all[(first + rows.start) * columns..(first + rows.end) * columns];
+        target.iter_mut().zip(from).for_each(|(into, x)| *into = x.convert());
+        return;
+    }
+    for (i, into) in rows.zip(target.chunks_exact_mut(columns)) {
+        let from = view.row(selection.row(i));
+        into.iter_mut().zip(from).for_each(|(into, x)| *into = x.convert());
     }
 }
 

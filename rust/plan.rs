@@ -107,7 +107,11 @@ fn slice_rows(rows: usize, threads: usize, unit: usize) -> usize {
     let longest = |slices: usize| rows.div_ceil(of(slices)).div_ceil(threads) * of(slices);
     let one_each = least.min(most);
     let two_each = 2 * least;
-    if rows >= two_each * LEAST_SLICE_ROWS && longest(two_each) <= longest(one_each) { of(two_each) } else { of(one_each) }
+    if rows >= two_each * LEAST_SLICE_ROWS && longest(two_each) <= longest(one_each) {
+        of(two_each)
+    } else {
+        of(one_each)
+    }
 }
 
 #[cfg(test)]

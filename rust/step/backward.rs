@@ -88,12 +88,7 @@ pub fn job<T: Number>(net: &Network<T>, index: usize, group: &Group<'_, T>, how:
 }
 
 /// The operands of a layer's weight gradient in every slice.
-fn fill<'g, T: Number>(
-    pairs: &mut ArrayVec<Pair<'g, T>, MAX_SLICES>,
-    l: usize,
-    layer: &Layer,
-    group: &Group<'g, T>,
-) {
+fn fill<'g, T: Number>(pairs: &mut ArrayVec<Pair<'g, T>, MAX_SLICES>, l: usize, layer: &Layer, group: &Group<'g, T>) {
     pairs.clear();
     for i in 0..group.used {
         let slice = group.slices.get(i);

@@ -180,6 +180,15 @@ impl StridedSum {
         self.partial[self.next % 32] += term;
         self.next += 1;
     }
+    /// The next terms.
+    pub fn extend<T: Number>(&mut self, terms: &[T]) {
+        let (ahead, rest) = terms.split_at(((32 - self.next % 32) % 32).min(terms.len()));
+        ahead.iter().for_each(|&term| self.add(term.to_f64()));
+        for terms in rest.chunks(32) {
+            self.partial.iter_mut().zip(terms).for_each(|(partial, &term)| *partial += term.to_f64());
+        }
+        self.next += rest.len();
+    }
     /// The sum of all.
     pub fn total(&self) -> f64 {
         let mut partial = self.partial;
@@ -193,5 +202,23 @@ impl StridedSum {
 impl Default for StridedSum {
     fn default() -> Self {
         StridedSum::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::StridedSum;
+
+    #[test]
+    fn a_strided_sum_is_the_same_however_its_terms_arrive() {
+        let terms: Vec<f32> = (0..200).map(|i| 1.0 / (i as f32 + 0.3)).collect();
+        let mut one_by_one = StridedSum::new();
+        terms.iter().for_each(|&term| one_by_one.add(term.into()));
+        for cut in [0, 1, 31, 32, 33, 64, 199, 200] {
+            let mut sum = StridedSum::new();
+            sum.extend(&terms[..cut]);
+            sum.extend(&terms[cut..]);
+            assert_eq!(sum.total(), one_by_one.total(), "{cut}");
+        }
     }
 }

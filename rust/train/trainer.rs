@@ -283,14 +283,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     }
 
     /// The first phase: gather, forward, loss, backward data, slice by slice.
-    fn samples(
-        &self,
-        team: &Team,
-        worker: usize,
-        state: State<T>,
-        poller: &mut Poller,
-        host: &Mutex<&mut dyn Host>,
-    ) {
+    fn samples(&self, team: &Team, worker: usize, state: State<T>, poller: &mut Poller, host: &Mutex<&mut dyn Host>) {
         let reading = self.network.arena.read();
         let from = Weights::of(&reading);
         let order = self.order();
@@ -357,7 +350,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
         let slices = self.buffers.slices.read();
         for i in 0..state.group_rows.div_ceil(self.plan.slice_rows) {
-            slices.get(i).losses().iter().for_each(|loss| books.batch_loss.add(loss.to_f64()));
+            books.batch_loss.extend(slices.get(i).losses());
         }
         if state.group + state.group_rows < state.rows {
             return;
