@@ -8,13 +8,16 @@
 //!   inputs in the weight gradient and in backward data. Forward takes samples as lanes in a first layer with many inputs;
 //!   in a later one it reads the mirror, which is the wide form without its bias: `[inputs][V]`.
 //!
+//! In mixed precision all layers are wide; the mirror then holds pairs of bfloat16, `[panel of outputs][panel of
+//! inputs][P/2][P]`, and a further buffer the pairs that forward reads (`kernels/bf16.rs`).
+//!
 //! Gradient and optimizer state have the form of the weights. The arena is cut into [`Job`]s of one or more [`Part`]s, the unit
 //! in which threads share the weight gradient and the update. This file decides places; it computes nothing.
 
 use crate::activation::Activation;
 use crate::error::Error;
 use crate::isa::Isa;
-use crate::kernels::{Kernels, Loss, Number};
+use crate::kernels::{Kernels, Loss, Number, PairKernels, PairMirror};
 use crate::panel::{Arena, Buffer, Geometry};
 use std::ops::Range;
 
@@ -28,8 +31,10 @@ pub const GRADIENT: usize = 2;
 pub const FIRST: usize = 3;
 /// The arena's buffer of the optimizer's second state; empty until an optimizer needs it.
 pub const SECOND: usize = 4;
+/// The arena's buffer of the weights' pairs of bfloat16 for forward; empty but in mixed precision.
+pub const PAIRS: usize = 5;
 /// How many buffers the arena has.
-pub const BUFFERS: usize = 5;
+pub const BUFFERS: usize = 6;
 
 /// A part holds about so many weights: few enough that threads end together, and that a chunk of inputs has activations
 /// which stay in the second cache while all panels of outputs pass over them.
@@ -78,6 +83,10 @@ pub struct Layer {
     pub mirror: usize,
     /// Whether it has one: every layer but the first.
     pub has_mirror: bool,
+    /// Where its pairs of bfloat16 for forward begin, in mixed precision.
+    pub pairs: usize,
+    /// Terms of a sum in one number of the products' operands: 2 in mixed precision, else 1.
+    terms: usize,
     geometry: Geometry,
 }
 
@@ -139,14 +148,18 @@ impl Layer {
     }
     /// From one panel of outputs of a wide layer's mirror to the next.
     pub fn mirror_stride(&self) -> usize {
-        self.geometry.panel().saturating_mul(self.geometry.padded(self.inputs))
+        (self.geometry.panel() / self.terms).saturating_mul(self.geometry.padded(self.inputs))
+    }
+    /// Where the pairs of row `row` (an even one, or the number of rows) of panel `p` begin.
+    pub fn pair_row(&self, p: usize, row: usize) -> usize {
+        self.pairs + p * self.geometry.panel() * self.inputs.div_ceil(2) + row.div_ceil(2) * self.width(p)
     }
     /// Where the mirror of the block that begins at row `row` of panel `p` begins: `[lanes of the panel][mirror_width]`.
     pub fn mirror_block(&self, p: usize, row: usize) -> usize {
         let panel = self.geometry.panel();
         self.mirror
             + match self.form {
-                Form::Wide => p * self.mirror_stride() + row * panel,
+                Form::Wide => p * self.mirror_stride() + row * panel / self.terms,
                 Form::Narrow => p * panel * self.geometry.padded(self.outputs),
             }
     }
@@ -196,6 +209,8 @@ pub struct Job {
     pub parts: Range<usize>,
     /// Where its range of the mirrors begins.
     pub mirror: usize,
+    /// Where its range of the pairs begins.
+    pub pairs: usize,
 }
 
 /// A network with its numbers.
@@ -220,6 +235,8 @@ pub struct Network<T: Number> {
     pub geometry: Geometry,
     /// Who computes.
     pub kernels: &'static dyn Kernels<T>,
+    /// Who computes the products, in mixed precision.
+    pub pair_kernels: Option<&'static dyn PairKernels<T>>,
 }
 
 /// How far training has come.
@@ -248,9 +265,32 @@ impl<T: Number> Network<T> {
     /// [`Error::Value`] for no layers, a layer without units, softmax in a hidden layer, or a loss that does not fit the
     /// output; [`Error::Memory`] where the weights do not fit.
     pub fn new(features: usize, specs: &[LayerSpec], loss: Loss, isa: Isa) -> Result<Self, Error> {
+        Network::with(features, specs, loss, T::kernels(isa), None)
+    }
+
+    /// A network of zeros whose products have bfloat16 operands.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new), and [`Error::Value`] where this CPU lacks the instructions.
+    pub fn mixed(features: usize, specs: &[LayerSpec], loss: Loss, isa: Isa) -> Result<Self, Error> {
+        let missing = || {
+            let got = if isa == Isa::Avx512 { "a CPU without AVX512_BF16".into() } else { format!("{} kernels", isa.name()) };
+            Error::expected("dtype bfloat16", "the instructions of AVX-512 with BF16 (avx512_bf16)", got)
+        };
+        let pairs = T::pair_kernels().filter(|_| isa == Isa::Avx512).ok_or_else(missing)?;
+        Network::with(features, specs, loss, T::kernels(isa), Some(pairs))
+    }
+
+    /// A network of zeros, computed by these kernels.
+    fn with(
+        features: usize,
+        specs: &[LayerSpec],
+        loss: Loss,
+        kernels: &'static dyn Kernels<T>,
+        pair_kernels: Option<&'static dyn PairKernels<T>>,
+    ) -> Result<Self, Error> {
         check(features, specs, loss)?;
-        let kernels = T::kernels(isa);
-        let layers = place(features, specs, kernels.geometry());
+        let layers = place(features, specs, kernels.geometry(), pair_kernels.is_some());
         // Before the table of parts, which a network too large for the memory would make too large as well.
         let last = &layers[layers.len() - 1];
         drop(Buffer::<T>::zeroed(last.weights.saturating_add(last.numbers()), "network: its weights")?);
@@ -264,7 +304,7 @@ impl<T: Number> Network<T> {
             before.push(before[before.len() - 1] + parts[jobs[job].parts.clone()].iter().map(weights).sum::<usize>());
         }
         let (progress, geometry) = (Progress::START, kernels.geometry());
-        Ok(Network { layers, loss, parts, jobs, order, before, arena, progress, geometry, kernels })
+        Ok(Network { layers, loss, parts, jobs, order, before, arena, progress, geometry, kernels, pair_kernels })
     }
 
     /// Features of a sample.
@@ -319,12 +359,36 @@ impl<T: Number> Network<T> {
             (0..layer.inputs).for_each(|i| buffer[layer.weight(j, i)] = weights(j, i));
             buffer[layer.bias(j)] = bias(j);
         }
-        if layer.has_mirror {
+        if self.pair_kernels.is_some() {
+            self.renew_pairs(&layer);
+        } else if layer.has_mirror {
             let (mirror, panel) = (self.arena.buffer(MIRROR), layer.geometry.panel());
             for (j, i) in (0..layer.outputs).flat_map(|j| (0..layer.inputs).map(move |i| (j, i))) {
                 let (lane, row) = if layer.form == Form::Wide { (j, i) } else { (i, j) };
                 let block = layer.mirror_block(lane / panel, row - row % panel);
                 mirror[block + (lane % panel) * layer.mirror_width(row) + row % panel] = weights(j, i);
+            }
+        }
+    }
+
+    /// Rounds a layer's weights into their forms of mixed precision.
+    fn renew_pairs(&mut self, layer: &Layer) {
+        let Some(kernels) = self.pair_kernels else { return };
+        let panel = self.geometry.panel();
+        for (p, row) in (0..layer.panels()).flat_map(|p| (0..layer.inputs).step_by(panel).map(move |row| (p, row))) {
+            let (rows, width) = (panel.min(layer.inputs - row), layer.width(p));
+            let begin = layer.row(p, row);
+            let block = self.arena.buffer(WEIGHTS)[begin..begin + rows * width].to_vec();
+            let reflect = |forward: &mut [T], mirror: &mut [T]| {
+                let (weights, mirror_width) = (&block[..], layer.mirror_width(row));
+                kernels.reflect(&mut PairMirror { weights, rows, width, forward, mirror, mirror_width });
+            };
+            let pairs = layer.pair_row(p, row)..layer.pair_row(p, row + rows);
+            reflect(&mut self.arena.buffer(PAIRS)[pairs], &mut []);
+            if layer.has_mirror {
+                let begin = layer.mirror_block(p, row);
+                let len = width / 2 * layer.mirror_width(row);
+                reflect(&mut [], &mut self.arena.buffer(MIRROR)[begin..begin + len]);
             }
         }
     }
@@ -373,17 +437,22 @@ fn check(features: usize, specs: &[LayerSpec], loss: Loss) -> Result<(), Error> 
     Ok(())
 }
 
-fn place(features: usize, specs: &[LayerSpec], geometry: Geometry) -> Vec<Layer> {
-    let (mut inputs, mut weights, mut mirror) = (features, 0usize, 0usize);
+fn place(features: usize, specs: &[LayerSpec], geometry: Geometry, mixed: bool) -> Vec<Layer> {
+    let (mut inputs, mut weights, mut mirror, mut pairs) = (features, 0usize, 0usize, 0usize);
+    let terms = if mixed { 2 } else { 1 };
     let mut layers = Vec::with_capacity(specs.len());
     for (l, spec) in specs.iter().enumerate() {
         let waste = geometry.padded(spec.units) as f64 / spec.units as f64;
         let narrow = if l == 0 { inputs >= NARROW_INPUTS && waste >= NARROW_WASTE } else { waste >= 2.0 };
-        let form = if narrow { Form::Narrow } else { Form::Wide };
+        let form = if narrow && !mixed { Form::Narrow } else { Form::Wide };
         let (outputs, activation) = (spec.units, spec.activation);
-        let layer = Layer { inputs, outputs, activation, form, weights, mirror, has_mirror: l > 0, geometry };
+        let has_mirror = l > 0;
+        let layer = Layer { inputs, outputs, activation, form, weights, mirror, has_mirror, pairs, terms, geometry };
         weights = weights.saturating_add(layer.numbers());
         mirror = mirror.saturating_add(layer.mirror_numbers());
+        if mixed {
+            pairs = pairs.saturating_add(geometry.padded(outputs).saturating_mul(layer.inputs.div_ceil(2)));
+        }
         inputs = outputs;
         layers.push(layer);
     }
@@ -416,7 +485,7 @@ fn group(layers: &[Layer], parts: &[Part]) -> Vec<Job> {
     let mut weights = JOB_WEIGHTS;
     for (i, part) in parts.iter().enumerate() {
         if weights >= JOB_WEIGHTS {
-            jobs.push(Job { parts: i..i, mirror: 0 });
+            jobs.push(Job { parts: i..i, mirror: 0, pairs: pair_range(layers, part).start });
             weights = 0;
         }
         weights += part.weights(&layers[part.layer]);
@@ -438,8 +507,21 @@ fn ranges(layers: &[Layer], parts: &[Part], jobs: &[Job]) -> Vec<Vec<Range<usize
         weight_range(layers, first).start..weight_range(layers, last).end
     });
     let mirror = jobs.iter().map(|job| job.mirror..mirror_range(layers, ends(job).1).end.max(job.mirror));
+    let pairs = jobs.iter().map(|job| {
+        let (first, last) = ends(job);
+        pair_range(layers, first).start..pair_range(layers, last).end
+    });
     let none = vec![0..0; jobs.len()];
-    vec![weights.collect(), mirror.collect(), none.clone(), none.clone(), none]
+    vec![weights.collect(), mirror.collect(), none.clone(), none.clone(), none, pairs.collect()]
+}
+
+/// Empty but in mixed precision.
+fn pair_range(layers: &[Layer], part: &Part) -> Range<usize> {
+    let layer = &layers[part.layer];
+    if layer.terms == 1 {
+        return 0..0;
+    }
+    layer.pair_row(part.panels.start, part.rows.start)..layer.pair_row(part.panels.end - 1, part.rows.end)
 }
 
 fn weight_range(layers: &[Layer], part: &Part) -> Range<usize> {

@@ -89,6 +89,8 @@ pub fn inference<T: Number>(network: &Network<T>, rows: usize, wanted: Option<us
 /// A narrow first layer has samples as lanes, which come V at a time.
 fn slice_unit<T: Number>(network: &Network<T>) -> usize {
     match network.layers[0].form {
+        // Pairs of samples do not straddle slices.
+        _ if network.pair_kernels.is_some() => 2,
         Form::Narrow => network.geometry.lanes,
         Form::Wide => 1,
     }

@@ -15,6 +15,7 @@
 //! Accumulators are indexed by plain loops: iterators and closures over them kept the compiler from holding them in
 //! registers.
 
+use super::bf16::Operand;
 use super::epilogue::{Finish, finish_rows, finish_tile};
 use super::math::Math;
 use crate::isa::{Operation, Simd};
@@ -36,6 +37,9 @@ pub enum Start<'a, T> {
     /// One number a row of the result: `[rows]`.
     Rows(&'a [T]),
 }
+
+// Operands may hold several terms of a sum in one number ([`Operand::TERMS`]): k counts such numbers then, panels of a are
+// narrower and segments shorter by that factor.
 
 /// One panel of a product: `c[r] = finish(start + sum over k of a[r, k] * b[k])`, over a block of k.
 ///
@@ -85,26 +89,27 @@ struct Raw<'a, T> {
 }
 
 /// [`Product`] as an operation for one instruction set.
-pub struct ProductOp<'p, 'a, T>(pub &'p mut Product<'a, T>);
+pub struct ProductOp<'p, 'a, T, O>(pub &'p mut Product<'a, T>, pub O);
 
-impl<T: Math, S: Simd<T>> Operation<T, S> for ProductOp<'_, '_, T> {
+impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for ProductOp<'_, '_, T, O> {
     type Output = ();
 
     #[inline(always)]
     fn run(self, s: S) {
         let p = self.0;
-        let (rows, depth, panel) = (p.a.rows, p.a.lanes, 2 * S::LANES);
-        assert_eq!(p.a.geometry.lanes, S::LANES);
-        assert!(p.width == S::LANES || p.width == panel, "a panel is one vector wide or two");
+        let (rows, depth, panel) = (p.a.rows, p.a.lanes, 2 * S::LANES / O::TERMS);
+        let segment = INPUT_SEGMENT / O::TERMS;
+        assert_eq!(p.a.geometry.lanes, S::LANES / O::TERMS);
+        assert!(p.width == S::LANES || p.width == 2 * S::LANES, "a panel is one vector wide or two");
         assert!(p.depth.start.is_multiple_of(panel) && p.depth.start < p.depth.end && p.depth.end <= depth);
         assert!(p.depth.end.is_multiple_of(panel) || p.depth.end == depth);
-        assert!(p.depth.start / INPUT_SEGMENT == (p.depth.end - 1) / INPUT_SEGMENT, "a block stays within one segment");
+        assert!(p.depth.start / segment == (p.depth.end - 1) / segment, "a block stays within one segment");
         assert!(p.b_first.is_multiple_of(panel) && p.b_first <= p.depth.start);
         let last = (p.depth.end - p.b_first - 1) / panel;
         let rest = p.depth.end - p.b_first - last * panel;
         assert!(p.b.len() >= last * p.b_stride + rest * p.width, "b holds every k of the block");
         assert_eq!(p.c.len(), rows * p.width);
-        assert!(depth <= INPUT_SEGMENT || p.totals.len() == p.c.len(), "several segments need totals");
+        assert!(depth <= segment || p.totals.len() == p.c.len(), "several segments need totals");
         match p.start {
             Start::Zero => {}
             Start::Lanes(bias) => assert!(bias.len() >= p.width),
@@ -129,7 +134,13 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for ProductOp<'_, '_, T> {
         };
         // SAFETY: the assertions above are what the tiles rely on: a is a full matrix of panels (`PanelsRef::new`), b
         // reaches its last k, and c, totals, start and the factor have the result's shape.
-        unsafe { if p.width == panel { sweep::<T, S, 2>(s, &raw, rows) } else { sweep::<T, S, 1>(s, &raw, rows) } }
+        unsafe {
+            if p.width == 2 * S::LANES {
+                sweep::<T, S, O, 2>(s, self.1, &raw, rows)
+            } else {
+                sweep::<T, S, O, 1>(s, self.1, &raw, rows)
+            }
+        }
         if p.depth.end == depth {
             finish_rows(s, p.finish, p.c, p.width, p.lanes);
         }
@@ -138,7 +149,12 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for ProductOp<'_, '_, T> {
 
 /// All rows, in the largest tiles that fit.
 #[inline(always)]
-unsafe fn sweep<T: Math, S: Simd<T>, const N: usize>(s: S, raw: &Raw<'_, T>, rows: usize) {
+unsafe fn sweep<T: Math, S: Simd<T>, O: Operand<T, S>, const N: usize>(
+    s: S,
+    operand: O,
+    raw: &Raw<'_, T>,
+    rows: usize,
+) {
     let mut row = 0;
     while row < rows {
         // Sizes above S::ROWS are never taken, and compiled away.
@@ -146,12 +162,12 @@ unsafe fn sweep<T: Math, S: Simd<T>, const N: usize>(s: S, raw: &Raw<'_, T>, row
         // SAFETY: row + the tile's rows <= rows; the rest is the caller's promise.
         row += unsafe {
             match left {
-                12.. if S::ROWS >= 12 => tile::<T, S, 12, N>(s, raw, row),
-                8.. if S::ROWS >= 8 => tile::<T, S, 8, N>(s, raw, row),
-                6.. if S::ROWS == 6 => tile::<T, S, 6, N>(s, raw, row),
-                4.. => tile::<T, S, 4, N>(s, raw, row),
-                2.. => tile::<T, S, 2, N>(s, raw, row),
-                _ => tile::<T, S, 1, N>(s, raw, row),
+                12.. if S::ROWS >= 12 => tile::<T, S, O, 12, N>(s, operand, raw, row),
+                8.. if S::ROWS >= 8 => tile::<T, S, O, 8, N>(s, operand, raw, row),
+                6.. if S::ROWS == 6 => tile::<T, S, O, 6, N>(s, operand, raw, row),
+                4.. => tile::<T, S, O, 4, N>(s, operand, raw, row),
+                2.. => tile::<T, S, O, 2, N>(s, operand, raw, row),
+                _ => tile::<T, S, O, 1, N>(s, operand, raw, row),
             }
         };
     }
@@ -159,12 +175,18 @@ unsafe fn sweep<T: Math, S: Simd<T>, const N: usize>(s: S, raw: &Raw<'_, T>, row
 
 /// R rows of N vectors; returns R.
 #[inline(always)]
-unsafe fn tile<T: Math, S: Simd<T>, const R: usize, const N: usize>(s: S, raw: &Raw<'_, T>, row: usize) -> usize {
-    let (v, panel, width) = (S::LANES, 2 * S::LANES, N * S::LANES);
+unsafe fn tile<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const N: usize>(
+    s: S,
+    operand: O,
+    raw: &Raw<'_, T>,
+    row: usize,
+) -> usize {
+    let (v, panel, width) = (S::LANES / O::TERMS, 2 * S::LANES / O::TERMS, N * S::LANES);
+    let segment = INPUT_SEGMENT / O::TERMS;
     let offset = row * width;
     // SAFETY: the caller vouches for rows `row..row + R` of c and totals, and for k in `begin..end` of a and b.
     unsafe {
-        let mut acc = begin::<T, S, R, N>(s, raw, row);
+        let mut acc = begin::<T, S, R, N>(s, raw, row, segment);
         let mut k = raw.begin;
         while k < raw.end {
             let (q, len) = (k / panel, panel.min(raw.end - k));
@@ -172,14 +194,14 @@ unsafe fn tile<T: Math, S: Simd<T>, const R: usize, const N: usize>(s: S, raw: &
             let b = raw.b.add((k - raw.b_first) / panel * raw.b_stride);
             // Strides as constants: the rows' addresses then need no registers of their own.
             if raw.a_lanes - k > v {
-                chain::<T, S, R, N, 0>(s, a.add(row * panel), panel, 1, b, width, len, &mut acc, &mut []);
+                chain::<T, S, O, R, N, 0>(s, operand, a.add(row * panel), panel, 1, b, width, len, &mut acc, &mut []);
             } else {
-                chain::<T, S, R, N, 0>(s, a.add(row * v), v, 1, b, width, len, &mut acc, &mut []);
+                chain::<T, S, O, R, N, 0>(s, operand, a.add(row * v), v, 1, b, width, len, &mut acc, &mut []);
             }
             k += len;
         }
-        let closes = raw.end.is_multiple_of(INPUT_SEGMENT) || raw.end == raw.a_lanes;
-        if closes && raw.begin >= INPUT_SEGMENT {
+        let closes = raw.end.is_multiple_of(segment) || raw.end == raw.a_lanes;
+        if closes && raw.begin >= segment {
             add_rows(s, &mut acc, raw.totals.add(offset));
         }
         if raw.end == raw.a_lanes {
@@ -199,11 +221,12 @@ unsafe fn begin<T: Math, S: Simd<T>, const R: usize, const N: usize>(
     s: S,
     raw: &Raw<'_, T>,
     row: usize,
+    segment: usize,
 ) -> [[S::V; N]; R] {
     let mut acc = [[s.splat(T::ZERO); N]; R];
     // SAFETY: the caller vouches for the rows of c and of the start value.
     unsafe {
-        if !raw.begin.is_multiple_of(INPUT_SEGMENT) {
+        if !raw.begin.is_multiple_of(segment) {
             let c = raw.c.add(row * N * S::LANES);
             for r in 0..R {
                 for n in 0..N {
@@ -260,8 +283,9 @@ unsafe fn store_rows<T: Math, S: Simd<T>, const R: usize, const N: usize>(s: S, 
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 #[allow(clippy::needless_range_loop)]
-unsafe fn chain<T: Math, S: Simd<T>, const R: usize, const N: usize, const B: usize>(
+unsafe fn chain<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const N: usize, const B: usize>(
     s: S,
+    operand: O,
     a: *const T,
     a_row: usize,
     a_k: usize,
@@ -281,12 +305,12 @@ unsafe fn chain<T: Math, S: Simd<T>, const R: usize, const N: usize, const B: us
             for r in 0..R {
                 let x = s.splat(*a.add(r * a_row + k * a_k));
                 for n in 0..N {
-                    acc[r][n] = s.mul_add(x, vectors[n], acc[r][n]);
+                    acc[r][n] = operand.mul_add(s, x, vectors[n], acc[r][n]);
                 }
             }
             for i in 0..B {
                 for n in 0..N {
-                    sums[i][n] = s.add(sums[i][n], vectors[n]);
+                    sums[i][n] = operand.add(s, vectors[n], sums[i][n]);
                 }
             }
         }
@@ -324,9 +348,9 @@ pub struct Gradient<'a, T> {
 }
 
 /// [`Gradient`] as an operation for one instruction set.
-pub struct GradientOp<'p, 'a, T>(pub &'p mut Gradient<'a, T>);
+pub struct GradientOp<'p, 'a, T, O>(pub &'p mut Gradient<'a, T>, pub O);
 
-impl<T: Math, S: Simd<T>> Operation<T, S> for GradientOp<'_, '_, T> {
+impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for GradientOp<'_, '_, T, O> {
     type Output = ();
 
     #[inline(always)]
@@ -346,13 +370,22 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for GradientOp<'_, '_, T> {
         // SAFETY: c has rows x width numbers; every pair has the same lanes, so the panels exist in each (`Pair` holds
         // full matrices, and `panel` slices are bounds-checked).
         unsafe {
-            if width == panel { gradient_rows::<T, S, 2>(s, g, rows) } else { gradient_rows::<T, S, 1>(s, g, rows) }
+            if width == panel {
+                gradient_rows::<T, S, O, 2>(s, self.1, g, rows)
+            } else {
+                gradient_rows::<T, S, O, 1>(s, self.1, g, rows)
+            }
         }
     }
 }
 
 #[inline(always)]
-unsafe fn gradient_rows<T: Math, S: Simd<T>, const N: usize>(s: S, g: &mut Gradient<'_, T>, rows: usize) {
+unsafe fn gradient_rows<T: Math, S: Simd<T>, O: Operand<T, S>, const N: usize>(
+    s: S,
+    operand: O,
+    g: &mut Gradient<'_, T>,
+    rows: usize,
+) {
     let mut row = 0;
     while row < rows {
         let left = (rows - row).min(S::GRADIENT_ROWS);
@@ -361,22 +394,23 @@ unsafe fn gradient_rows<T: Math, S: Simd<T>, const N: usize>(s: S, g: &mut Gradi
         // SAFETY: row + the tile's rows <= rows, and with the biases equal; the rest is the caller's promise.
         row += unsafe {
             match (left, bias) {
-                (8.., true) if S::GRADIENT_ROWS >= 8 => gradient_tile::<T, S, 8, N, 1>(s, g, row),
-                (8.., false) if S::GRADIENT_ROWS >= 8 => gradient_tile::<T, S, 8, N, 0>(s, g, row),
-                (4.., true) => gradient_tile::<T, S, 4, N, 1>(s, g, row),
-                (4.., false) => gradient_tile::<T, S, 4, N, 0>(s, g, row),
-                (2.., true) => gradient_tile::<T, S, 2, N, 1>(s, g, row),
-                (2.., false) => gradient_tile::<T, S, 2, N, 0>(s, g, row),
-                (_, true) => gradient_tile::<T, S, 1, N, 1>(s, g, row),
-                (_, false) => gradient_tile::<T, S, 1, N, 0>(s, g, row),
+                (8.., true) if S::GRADIENT_ROWS >= 8 => gradient_tile::<T, S, O, 8, N, 1>(s, operand, g, row),
+                (8.., false) if S::GRADIENT_ROWS >= 8 => gradient_tile::<T, S, O, 8, N, 0>(s, operand, g, row),
+                (4.., true) => gradient_tile::<T, S, O, 4, N, 1>(s, operand, g, row),
+                (4.., false) => gradient_tile::<T, S, O, 4, N, 0>(s, operand, g, row),
+                (2.., true) => gradient_tile::<T, S, O, 2, N, 1>(s, operand, g, row),
+                (2.., false) => gradient_tile::<T, S, O, 2, N, 0>(s, operand, g, row),
+                (_, true) => gradient_tile::<T, S, O, 1, N, 1>(s, operand, g, row),
+                (_, false) => gradient_tile::<T, S, O, 1, N, 0>(s, operand, g, row),
             }
         };
     }
 }
 
 #[inline(always)]
-unsafe fn gradient_tile<T: Math, S: Simd<T>, const R: usize, const N: usize, const B: usize>(
+unsafe fn gradient_tile<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const N: usize, const B: usize>(
     s: S,
+    operand: O,
     g: &mut Gradient<'_, T>,
     row: usize,
 ) -> usize {
@@ -400,9 +434,9 @@ unsafe fn gradient_tile<T: Math, S: Simd<T>, const R: usize, const N: usize, con
             let (a, b) = (pair.a.panel(g.row_panel).as_ptr().add(row), pair.b.panel(g.lane_panel).as_ptr());
             let samples = pair.a.rows;
             if pair.a.geometry.width(pair.a.lanes, g.row_panel) == panel {
-                chain::<T, S, R, N, B>(s, a, 1, panel, b, width, samples, &mut acc, &mut sums);
+                chain::<T, S, O, R, N, B>(s, operand, a, 1, panel, b, width, samples, &mut acc, &mut sums);
             } else {
-                chain::<T, S, R, N, B>(s, a, 1, v, b, width, samples, &mut acc, &mut sums);
+                chain::<T, S, O, R, N, B>(s, operand, a, 1, v, b, width, samples, &mut acc, &mut sums);
             }
         }
         fold(s, &acc, earlier, c);

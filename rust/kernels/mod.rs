@@ -4,6 +4,7 @@
 //! sees: which instruction set serves it was decided once, by [`select`]. Kernels neither allocate nor
 //! spawn, and check the shapes they are given before they touch memory.
 
+pub mod bf16;
 pub mod epilogue;
 pub mod gemm;
 pub mod loss;
@@ -13,6 +14,7 @@ pub mod update;
 #[cfg(test)]
 mod tests;
 
+pub use bf16::{Pack, PairKernels, PairMirror};
 pub use epilogue::{Finish, Function};
 pub use gemm::{BiasGradient, Gradient, INPUT_SEGMENT, Pair, Product, SAMPLE_SEGMENT, Start};
 pub use loss::{Loss, LossRows, Targets};
@@ -54,10 +56,10 @@ impl<T: Math, S: Simd<T>> Kernels<T> for On<S> {
         Geometry { lanes: S::LANES }
     }
     fn product(&self, product: &mut Product<'_, T>) {
-        self.0.vectorize(gemm::ProductOp(product));
+        self.0.vectorize(gemm::ProductOp(product, bf16::Plain));
     }
     fn gradient(&self, gradient: &mut Gradient<'_, T>) {
-        self.0.vectorize(gemm::GradientOp(gradient));
+        self.0.vectorize(gemm::GradientOp(gradient, bf16::Plain));
     }
     fn bias_gradient(&self, gradient: &mut BiasGradient<'_, T>) {
         self.0.vectorize(gemm::BiasGradientOp(gradient));
@@ -89,10 +91,23 @@ pub trait Number: Math {
     /// # Panics
     /// Where this CPU cannot run it: [`Isa::is_available`] says so beforehand.
     fn kernels(isa: Isa) -> &'static dyn Kernels<Self>;
+    /// The kernels of mixed precision, where the type has them and the CPU the instructions.
+    fn pair_kernels() -> Option<&'static dyn PairKernels<Self>>;
+}
+
+#[cfg(target_arch = "x86_64")]
+fn f32_pair_kernels() -> Option<&'static dyn PairKernels<f32>> {
+    let token = crate::isa::bf16::Avx512Bf16::new()?;
+    Some(Box::leak(Box::new(On(token))))
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn f32_pair_kernels() -> Option<&'static dyn PairKernels<f32>> {
+    None
 }
 
 macro_rules! number {
-    ($t:ident) => {
+    ($t:ident, $pair_kernels:expr) => {
         impl Number for $t {
             fn kernels(isa: Isa) -> &'static dyn Kernels<$t> {
                 // The tokens have no size, so nothing is allocated or leaked.
@@ -107,8 +122,11 @@ macro_rules! number {
                     Isa::Scalar => Box::leak(Box::new(On(Portable::<1>))),
                 }
             }
+            fn pair_kernels() -> Option<&'static dyn PairKernels<$t>> {
+                $pair_kernels
+            }
         }
     };
 }
-number!(f32);
-number!(f64);
+number!(f32, f32_pair_kernels());
+number!(f64, None);

@@ -3,16 +3,61 @@
 
 use super::forward::{Weights, panel_of};
 use super::{Slice, blocks};
-use crate::kernels::{BiasGradient, Finish, Gradient, Mirror, Number, Pair, Product, Rule, Start, Update};
-use crate::network::{BUFFERS, Form, Layer, Network, Part};
+use crate::kernels::{
+    BiasGradient, Finish, Gradient, Mirror, Number, Pair, PairKernels, PairMirror, Product, Rule, Start, Update,
+};
+use crate::network::{BUFFERS, Form, Job, Layer, Network, Part};
 use crate::panel::Reading;
 use crate::plan::MAX_SLICES;
 use arrayvec::ArrayVec;
 
 /// dZ of all layers but the last, from the last one's.
 pub fn backward<T: Number>(network: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>) {
+    if let Some(kernels) = network.pair_kernels {
+        let last = slice.deltas.len() - 1;
+        let logits = &slice.deltas[last];
+        (0..logits.panels()).for_each(|p| slice.rounded_deltas[last].pack(kernels, logits, p));
+    }
     for l in (1..network.layers.len()).rev() {
-        data(network, from, slice, l);
+        match network.pair_kernels {
+            None => data(network, from, slice, l),
+            Some(kernels) => mixed(network, kernels, from, slice, l),
+        }
+    }
+}
+
+/// dZ of layer `l - 1` (from 0) from that of layer `l`, in mixed precision.
+fn mixed<T: Number>(
+    net: &Network<T>,
+    kernels: &dyn PairKernels<T>,
+    from: Weights<'_, T>,
+    slice: &mut Slice<T>,
+    l: usize,
+) {
+    let (layer, below) = (&net.layers[l], &net.layers[l - 1]);
+    let panel = net.geometry.panel();
+    let (targets, sources) = slice.rounded_deltas.split_at_mut(l);
+    let (a, c) = (sources[0].rows.view(), &mut slice.deltas[l - 1]);
+    for depth in blocks(a.lanes) {
+        for p in 0..c.panels() {
+            let width = c.width(p);
+            kernels.product(&mut Product {
+                a,
+                b: &from.mirror[layer.mirror_block(0, p * panel)..],
+                b_first: 0,
+                b_stride: layer.mirror_stride(),
+                depth: depth.clone(),
+                start: Start::Zero,
+                finish: Finish::Times(below.activation, slice.activations[l - 1].panel(p)),
+                totals: panel_of(&mut slice.totals, a.rows, p * panel, width),
+                c: c.panel_mut(p),
+                width,
+                lanes: width.min(layer.inputs - p * panel),
+            });
+            if depth.end == a.lanes {
+                targets[l - 1].pack(kernels, c, p);
+            }
+        }
     }
 }
 
@@ -73,8 +118,8 @@ pub struct Group<'g, T> {
 pub fn job<T: Number>(net: &Network<T>, index: usize, group: &Group<'_, T>, how: Finishing<T>, scratch: &mut [T]) {
     let job = &net.jobs[index];
     let mut writing = net.arena.write(index);
-    let [weights, mirror, gradient, first, second] = writing.slices::<BUFFERS>();
-    let mut run = Run { net, how, weights, mirror, mirror_begins: job.mirror, gradient, first, second, scratch, at: 0 };
+    let [weights, mirror, gradient, first, second, rounded] = writing.slices::<BUFFERS>();
+    let mut run = Run { net, job, how, weights, mirror, rounded, gradient, first, second, scratch, at: 0 };
     // Filled in place: it is too large to be handed about.
     let mut pairs = ArrayVec::<Pair<'_, T>, MAX_SLICES>::new();
     let mut filled = None;
@@ -92,8 +137,11 @@ fn fill<'g, T: Number>(pairs: &mut ArrayVec<Pair<'g, T>, MAX_SLICES>, l: usize, 
     pairs.clear();
     for i in 0..group.used {
         let slice = group.slices.get(i);
-        let below = if l == 0 { &slice.input } else { &slice.activations[l - 1] };
-        let (units, deltas) = (below.view(), slice.deltas[l].view());
+        let (units, deltas) = match slice.rounded_units.get(l) {
+            Some(rounded) => (rounded.pairs.view(), slice.rounded_deltas[l].pairs.view()),
+            None if l == 0 => (slice.input.view(), slice.deltas[l].view()),
+            None => (slice.activations[l - 1].view(), slice.deltas[l].view()),
+        };
         let (a, b) = if layer.form == Form::Wide { (units, deltas) } else { (deltas, units) };
         pairs.push(Pair { a, b, opens: i.is_multiple_of(group.per_segment) });
     }
@@ -102,10 +150,11 @@ fn fill<'g, T: Number>(pairs: &mut ArrayVec<Pair<'g, T>, MAX_SLICES>, l: usize, 
 /// One job on its way through gradient, rule and mirror; `at` is how far in its buffers it is.
 struct Run<'r, T: Number> {
     net: &'r Network<T>,
+    job: &'r Job,
     how: Finishing<T>,
     weights: &'r mut [T],
     mirror: &'r mut [T],
-    mirror_begins: usize,
+    rounded: &'r mut [T],
     gradient: &'r mut [T],
     first: &'r mut [T],
     second: &'r mut [T],
@@ -150,9 +199,13 @@ impl<T: Number> Run<'_, T> {
         let (pairs, goes_on, at) = (task.pairs, self.how.goes_on, self.at);
         let in_memory = !self.gradient.is_empty();
         let c = if in_memory { &mut self.gradient[at..at + all] } else { &mut self.scratch[..all] };
-        net.kernels.gradient(&mut Gradient { pairs, row_panel: row / panel, lane_panel: p, goes_on, bias, c });
+        let mut gradient = Gradient { pairs, row_panel: row / panel, lane_panel: p, goes_on, bias, c };
+        match net.pair_kernels {
+            None => net.kernels.gradient(&mut gradient),
+            Some(kernels) => kernels.gradient(&mut gradient),
+        }
         self.update(numbers, all);
-        if self.how.rule.is_some() && task.layer.has_mirror {
+        if self.how.rule.is_some() {
             self.reflect(task.layer, p, row, count, width);
         }
         self.at += all;
@@ -195,16 +248,23 @@ impl<T: Number> Run<'_, T> {
         }
     }
 
-    /// Writes the updated block into the mirror.
-    fn reflect(&mut self, layer: &Layer, p: usize, row: usize, count: usize, width: usize) {
-        let (begin, mirror_width) = (layer.mirror_block(p, row) - self.mirror_begins, layer.mirror_width(row));
-        self.net.kernels.mirror(&mut Mirror {
-            weights: &self.weights[self.at..self.at + count * width],
-            rows: count,
-            width,
-            mirror: &mut self.mirror[begin..begin + width * mirror_width],
-            mirror_width,
-            geometry: self.net.geometry,
-        });
+    /// Writes the updated block into the forms that the next step's products read.
+    fn reflect(&mut self, layer: &Layer, p: usize, row: usize, rows: usize, width: usize) {
+        let weights = &self.weights[self.at..self.at + rows * width];
+        let mirror_width = layer.mirror_width(row);
+        let lanes = if self.net.pair_kernels.is_some() { width / 2 } else { width };
+        let (begin, len) = match layer.has_mirror {
+            true => (layer.mirror_block(p, row) - self.job.mirror, lanes * mirror_width),
+            false => (0, 0),
+        };
+        let mirror = &mut self.mirror[begin..begin + len];
+        if let Some(kernels) = self.net.pair_kernels {
+            let begin = layer.pair_row(p, row) - self.job.pairs;
+            let forward = &mut self.rounded[begin..begin + rows.div_ceil(2) * width];
+            kernels.reflect(&mut PairMirror { weights, rows, width, forward, mirror, mirror_width });
+        } else if layer.has_mirror {
+            let geometry = self.net.geometry;
+            self.net.kernels.mirror(&mut Mirror { weights, rows, width, mirror, mirror_width, geometry });
+        }
     }
 }

@@ -3,7 +3,7 @@
 use super::{Role, Slice, blocks};
 use crate::activation::Activation;
 use crate::kernels::{Finish, Function, Number, Product, Start, Turn};
-use crate::network::{Form, Layer, MIRROR, Network, WEIGHTS};
+use crate::network::{Form, Layer, MIRROR, Network, PAIRS, WEIGHTS};
 use crate::panel::{ArenaReading, Panels, PanelsRef};
 use std::ops::Range;
 
@@ -14,17 +14,22 @@ pub struct Weights<'a, T> {
     pub weights: &'a [T],
     /// Mirrors.
     pub mirror: &'a [T],
+    /// Pairs, in mixed precision.
+    pub pairs: &'a [T],
 }
 
 impl<'a, T: Number> Weights<'a, T> {
     /// Of an arena that is being read.
     pub fn of(reading: &'a ArenaReading<'_, T>) -> Self {
-        Weights { weights: reading.buffer(WEIGHTS), mirror: reading.buffer(MIRROR) }
+        Weights { weights: reading.buffer(WEIGHTS), mirror: reading.buffer(MIRROR), pairs: reading.buffer(PAIRS) }
     }
 }
 
 /// All layers, from the gathered input to the logits in the last of `deltas`.
 pub fn forward<T: Number>(network: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>) {
+    if let Some(kernels) = network.pair_kernels {
+        (0..slice.input.panels()).for_each(|p| slice.rounded_units[0].pack(kernels, &slice.input, p));
+    }
     for l in 0..network.layers.len() {
         layer(network, from, slice, l, true);
     }
@@ -36,6 +41,7 @@ pub fn layer<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slic
     let hidden = l + 1 < net.layers.len();
     let activation = if hidden && activates { spec.activation } else { Activation::Identity };
     match spec.form {
+        _ if net.pair_kernels.is_some() => mixed(net, spec, from, slice, l, activation),
         Form::Narrow if !spec.has_mirror => narrow(net, spec, from.weights, slice, activation),
         _ => wide(net, spec, from, slice, l, activation),
     }
@@ -73,6 +79,46 @@ fn wide<T: Number>(
                 width,
                 lanes: width.min(layer.outputs - p * panel),
             });
+        }
+    }
+}
+
+/// A layer in mixed precision; what the next one reads of its result is rounded while that is in the cache.
+fn mixed<T: Number>(
+    net: &Network<T>,
+    layer: &Layer,
+    from: Weights<'_, T>,
+    slice: &mut Slice<T>,
+    l: usize,
+    apply: Activation,
+) {
+    let Some(kernels) = net.pair_kernels else { return };
+    let (before, after) = slice.rounded_units.split_at_mut(l + 1);
+    let a = before[l].rows.view();
+    let c = slice.activations.get_mut(l).unwrap_or_else(|| slice.deltas.last_mut().expect("a network has a layer"));
+    let panel = net.geometry.panel();
+    for depth in blocks(a.lanes) {
+        for p in 0..c.panels() {
+            let width = c.width(p);
+            let bias = layer.row(p, layer.inputs);
+            kernels.product(&mut Product {
+                a,
+                b: &from.pairs[layer.pair_row(p, 0)..layer.pair_row(p, layer.inputs)],
+                b_first: 0,
+                b_stride: panel / 2 * width,
+                depth: depth.clone(),
+                start: Start::Lanes(&from.weights[bias..bias + width]),
+                finish: Finish::Apply(apply),
+                totals: panel_of(&mut slice.totals, a.rows, p * panel, width),
+                c: c.panel_mut(p),
+                width,
+                lanes: width.min(layer.outputs - p * panel),
+            });
+            if depth.end == a.lanes
+                && let Some(rounded) = after.first_mut()
+            {
+                rounded.pack(kernels, c, p);
+            }
         }
     }
 }

@@ -8,9 +8,9 @@ pub mod forward;
 
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
-use crate::kernels::{INPUT_SEGMENT, LossRows, Number, Targets, loss};
+use crate::kernels::{INPUT_SEGMENT, LossRows, Number, Pack, PairKernels, Targets, loss};
 use crate::network::{Form, Network};
-use crate::panel::{Buffer, Panels};
+use crate::panel::{Buffer, Geometry, Panels};
 
 /// The user's targets: samples x outputs, or a class a sample.
 pub enum TargetData<'a> {
@@ -18,6 +18,40 @@ pub enum TargetData<'a> {
     Dense(Matrix<'a>),
     /// Classes, each below the number of outputs.
     Classes(&'a [u32]),
+}
+
+/// A matrix rounded to pairs of bfloat16, in the two forms that products read (`kernels/bf16.rs`).
+pub struct Rounded<T> {
+    /// Pairs of neighbouring lanes: `m x ceil(lanes / 2)`, in panels of half the width.
+    pub rows: Panels<T>,
+    /// Pairs of neighbouring rows: `ceil(m / 2) x lanes`.
+    pub pairs: Panels<T>,
+}
+
+impl<T: Number> Rounded<T> {
+    fn new(rows: usize, lanes: usize, geometry: Geometry, learns: bool) -> Result<Self, Error> {
+        let what = "batch: its activations, rounded";
+        let half = Geometry { lanes: geometry.lanes / 2 };
+        let pairs = if learns { rows.div_ceil(2) } else { 0 };
+        Ok(Rounded {
+            rows: Panels::zeroed(rows, lanes.div_ceil(2), half, what)?,
+            pairs: Panels::zeroed(pairs, lanes, geometry, what)?,
+        })
+    }
+
+    fn reshape(&mut self, rows: usize) {
+        self.rows.reshape(rows, self.rows.lanes());
+        if self.pairs.rows() > 0 {
+            self.pairs.reshape(rows.div_ceil(2), self.pairs.lanes());
+        }
+    }
+
+    /// Rounds panel `p` of a matrix of f32.
+    pub fn pack(&mut self, kernels: &dyn PairKernels<T>, source: &Panels<T>, p: usize) {
+        let pairs = if self.pairs.rows() > 0 { self.pairs.panel_mut(p) } else { &mut [] };
+        let (rows, width) = (self.rows.panel_mut(p), source.width(p));
+        kernels.pack(&mut Pack { source: source.panel(p), width, rows, pairs });
+    }
 }
 
 /// What a slice is for.
@@ -49,6 +83,10 @@ pub struct Slice<T> {
     pub activations: Vec<Panels<T>>,
     /// dZ[1] ... dZ[L], `(m, n[l])`; the last holds the logits until the loss is known.
     pub deltas: Vec<Panels<T>>,
+    /// The operands of mixed precision, rounded from `input` and `activations`: A[0] ... A[L-1]
+    pub rounded_units: Vec<Rounded<T>>,
+    /// The same of `deltas`: dZ[1] ... dZ[L]
+    pub rounded_deltas: Vec<Rounded<T>>,
     /// Each row's loss, `(m,)`
     pub losses: Buffer<T>,
     rows: usize,
@@ -87,7 +125,14 @@ impl<T: Number> Slice<T> {
             UNCUT_DEPTH * geometry.panel()
         };
         let scratch = loss::scratch(geometry, outputs);
+        let mixed = network.pair_kernels.is_some();
+        let rounded = |lanes: usize| Rounded::new(capacity, lanes, geometry, learns);
+        let rounded_units = layers.iter().filter(|_| mixed).map(|layer| rounded(layer.inputs)).collect::<Result<_, _>>()?;
+        let outputs_of = |layer: &crate::network::Layer| rounded(layer.outputs);
+        let rounded_deltas = layers.iter().filter(|_| mixed && learns).map(outputs_of).collect::<Result<_, _>>()?;
         Ok(Slice {
+            rounded_units,
+            rounded_deltas,
             input: panels(capacity, network.features())?,
             narrow: if narrow { Some(panels(layers[0].outputs, capacity)?) } else { None },
             turned: Buffer::zeroed(turned_block, what)?,
@@ -131,6 +176,7 @@ impl<T: Number> Slice<T> {
         self.activations.iter_mut().for_each(reshape);
         self.deltas.iter_mut().for_each(reshape);
         self.input.reshape(rows, self.input.lanes());
+        self.rounded_units.iter_mut().chain(&mut self.rounded_deltas).for_each(|rounded| rounded.reshape(rows));
         if let Some(turned) = &mut self.narrow {
             turned.reshape(turned.rows(), rows);
         }
