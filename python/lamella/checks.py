@@ -125,6 +125,17 @@ def floating(value: DTypeLike) -> np.dtype[Any]:
     return dtype
 
 
+def precision(value: DTypeLike) -> tuple[np.dtype[Any], str]:
+    """Return the dtype of the parameters, and the name of what products compute in."""
+    if isinstance(value, str) and value == "bfloat16":
+        return np.dtype(np.float32), "bfloat16"
+    try:
+        dtype = floating(value)
+    except ValueError:
+        raise wrong("dtype", "float32, float64 or bfloat16", reprlib.repr(value)) from None
+    return dtype, dtype.name
+
+
 # --- arrays ----------------------------------------------------------------------------------
 
 

@@ -93,8 +93,10 @@ class Network:
         the output, which is also the default.
     init : {"he", "lecun", "xavier", "normal"} or float
         Scale of the initial weights; biases are zero. See `lamella.initializers`.
-    dtype : {"float32", "float64"}
-        Of parameters and computation. X may have any real dtype.
+    dtype : {"float32", "float64", "bfloat16"}
+        Of parameters and computation. X may have any real dtype. "bfloat16" is mixed precision:
+        parameters, optimizer state and sums are float32, and products round their operands to
+        bfloat16; it needs a CPU with AVX-512 BF16.
     seed : int
         Of the initial weights and of the shuffle.
     l2 : float
@@ -106,6 +108,9 @@ class Network:
     n_features, n_outputs : int
     output, loss : str
     dtype : dtype
+        Of the parameters: float32 in mixed precision too.
+    precision : str
+        "float32", "float64" or "bfloat16".
     seed : int
     l2 : float
 
@@ -133,7 +138,7 @@ class Network:
         self.n_outputs = self.layers[-1].units
         self.output = str(self.layers[-1].activation)
         self.loss = _loss(loss, self.output)
-        self.dtype = checks.floating(dtype)
+        self.dtype, self.precision = checks.precision(dtype)
         self.seed = checks.seed(seed)
         self.l2 = checks.number("l2", l2)
         dims = (self.n_features, *(layer.units for layer in self.layers))
@@ -323,12 +328,12 @@ class Network:
             shape = f"{units} x {inputs}"
             print(row.format(n, layer.activation or "", shape, f"{units * (inputs + 1):,}"))
         print(row.format("total", "", "", f"{self.n_parameters:,}"))
-        print(f"loss {self.loss}, {self.dtype}")
+        print(f"loss {self.loss}, {self.precision}")
 
     def __repr__(self) -> str:
         """Return the layers, the loss and the dtype."""
         layers = ", ".join(f"{layer.units} {layer.activation}" for layer in self.layers)
-        return f"Network({self.n_features} -> {layers}; {self.loss}, {self.dtype})"
+        return f"Network({self.n_features} -> {layers}; {self.loss}, {self.precision})"
 
     def __getstate__(self) -> dict[str, Any]:
         """Return settings and parameters, without the optimizer's state."""
@@ -367,7 +372,7 @@ class Network:
         """Build the core's network, all parameters zero."""
         layers = [(d.units, str(d.activation), checks.LEAKY_SLOPE) for d in self.layers]
         loss = checks.CORE_LOSSES[self.output]
-        return _core.Network(self.n_features, layers, loss, self.dtype.name)
+        return _core.Network(self.n_features, layers, loss, self.precision)
 
     def _rows(self, X: ArrayLike) -> Array:
         """Check samples (m, n_features)."""

@@ -372,6 +372,7 @@ def fit(
     output: str = "sigmoid",
     shuffle: bool = True,
     seed: int = 0,
+    operands: str | None = None,
     report: Callable[[int, float], object] | None = None,
     report_every: int = 1,
 ) -> tuple[Parameters, Array]:
@@ -402,6 +403,8 @@ def fit(
     shuffle : bool
         Whether batches follow `epoch_order`.
     seed : int
+    operands : {None, "bfloat16"}
+        What products round their operands to; their sums keep the parameters' dtype.
     report : callable, optional
         Called with the epoch, from 0, and its loss, every `report_every` epochs.
 
@@ -426,6 +429,9 @@ def fit(
     size = checks.batch_size(batch_size, m) or m
     shuffled = checks.flag("shuffle", shuffle) and size < m
     seed = checks.seed(seed)
+    if operands is not None:
+        checks.choice("operands", operands, ("bfloat16",))
+    rounded = bfloat16 if operands else _as_it_is
 
     trained = dictionary([W.copy() for W in net.weights], [b.copy() for b in net.biases])
     state = {name: (np.zeros_like(array), np.zeros_like(array)) for name, array in trained.items()}
@@ -439,7 +445,7 @@ def fit(
             step += 1
             X_batch, Y_batch = (X, Y) if size == m else (X.T[batch].T, Y.T[batch].T)
             loss, grads = _loss_and_gradients(
-                trained, X_batch, Y_batch, activations, l2, scale, step
+                trained, X_batch, Y_batch, activations, l2, scale, step, rounded
             )
             losses[epoch] += loss * len(batch) / m
             for name, array in trained.items():
@@ -447,6 +453,14 @@ def fit(
         if report is not None and epoch % report_every == 0:
             report(epoch, float(losses[epoch]))
     return trained, losses
+
+
+def bfloat16(A: Array) -> Array:
+    """Round to the nearest bfloat16 numbers, in A's dtype; subnormal ones become 0."""
+    bits = np.where(np.abs(A) < np.finfo(np.float32).tiny, 0, A).astype(np.float32).view(np.uint32)
+    nearest = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
+    rounded: Array = (nearest & np.uint32(0xFFFF0000)).view(np.float32).astype(A.dtype)
+    return rounded
 
 
 def epoch_order(m: int, seed: int, epoch: int) -> Array:
@@ -473,12 +487,13 @@ def _loss_and_gradients(
     l2: float,
     scale: float,
     step: int,
+    rounded: Rounding,
 ) -> tuple[float, Parameters]:
     """Return a batch's loss, with the l2 term, and its gradients."""
     W, b = lists(parameters)
     m = X.shape[1]
     with np.errstate(over="ignore", invalid="ignore"):  # the loss tells
-        AL, caches = _forward(X, W, b, activations)
+        AL, caches = _forward(X, W, b, activations, rounded)
         loss = (
             float(np.sum(_losses(caches[-1][3], Y, activations[-1]), dtype=np.float64)) * scale / m
         )
@@ -487,7 +502,7 @@ def _loss_and_gradients(
     if not np.isfinite(loss):
         raise DivergenceError(_divergence(step, caches))
     inputs, Zs = [c[0] for c in caches], [c[3] for c in caches]
-    grads = _backward((AL - Y) * (scale / m), inputs, W, Zs, activations)
+    grads = _backward((AL - Y) * (scale / m), inputs, W, Zs, activations, rounded)
     for layer, w in enumerate(W if l2 else [], start=1):
         grads[f"dW{layer}"] += l2 * w
     return loss, grads
@@ -530,14 +545,26 @@ def _update(rule: Optimizer, step: int, W: Array, dW: Array, m: Array, v: Array)
 
 # --- forward and backward --------------------------------------------------------------------
 
+Rounding = Callable[[Array], Array]
+"""What products do to their operands first."""
+
+
+def _as_it_is(A: Array) -> Array:
+    """Return A."""
+    return A
+
 
 def _forward(
-    X: Array, weights: Sequence[Array], biases: Sequence[Array], activations: Sequence[str]
+    X: Array,
+    weights: Sequence[Array],
+    biases: Sequence[Array],
+    activations: Sequence[str],
+    rounded: Rounding = _as_it_is,
 ) -> tuple[Array, list[Cache]]:
     """Walk up the layers."""
     A, caches = X, []
     for W, b, activation in zip(weights, biases, activations, strict=True):
-        Z = W @ A + b
+        Z = rounded(W) @ rounded(A) + b
         caches.append((A, W, b, Z))
         A = ACTIVATIONS[activation](Z)
     return A, caches
@@ -549,13 +576,17 @@ def _backward(
     weights: Sequence[Array],
     Zs: Sequence[Array],
     activations: Sequence[str],
+    rounded: Rounding = _as_it_is,
 ) -> Parameters:
     """Walk down the layers, from dZ (n[L], m)."""
     pairs = []
     for layer in reversed(range(len(weights))):
-        pairs.append((dZ @ inputs[layer].T, np.sum(dZ, axis=1, keepdims=True)))
+        dZ = rounded(dZ)
+        pairs.append((dZ @ rounded(inputs[layer]).T, np.sum(dZ, axis=1, keepdims=True)))
         if layer > 0:
-            dZ = (weights[layer].T @ dZ) * DERIVATIVES[activations[layer - 1]](Zs[layer - 1])
+            dZ = (rounded(weights[layer]).T @ dZ) * DERIVATIVES[activations[layer - 1]](
+                Zs[layer - 1]
+            )
     dW, db = zip(*reversed(pairs), strict=True)
     return {f"d{name}": array for name, array in dictionary(dW, db).items()}
 

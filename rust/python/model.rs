@@ -73,7 +73,8 @@ impl Network {
         let inner = match dtype {
             "float32" => Core::new(n_features, &specs, loss, isa).map(|net| Any::F32(Model::new(net))),
             "float64" => Core::new(n_features, &specs, loss, isa).map(|net| Any::F64(Model::new(net))),
-            _ => Err(Error::expected("dtype", "\"float32\" or \"float64\"", format!("{dtype:?}"))),
+            "bfloat16" => Core::mixed(n_features, &specs, loss, isa).map(|net| Any::F32(Model::new(net))),
+            _ => Err(Error::expected("dtype", "\"float32\", \"float64\" or \"bfloat16\"", format!("{dtype:?}"))),
         };
         Ok(Network { inner: inner.map_err(exception)? })
     }

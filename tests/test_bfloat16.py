@@ -1,0 +1,138 @@
+"""Mixed precision: close to float32, the same bits for any threads, refused in words elsewhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import Array, difference
+
+import lamella
+from lamella import _core, reference
+from lamella.datasets import load_digits
+
+HAS_BF16 = "avx512bf16" in _core.info()["features"] and _core.info()["isa"] == "avx512"
+NEEDS_BF16 = pytest.mark.skipif(not HAS_BF16, reason="AVX-512 BF16: not on this CPU")
+
+
+def digits() -> tuple[Array, Array, Array, Array]:
+    """Return training and test data: the fixed fifth that the demo holds out."""
+    X, y = load_digits()
+    order = np.random.default_rng(0).permutation(len(X))
+    X, y = X[order] / np.float32(16), y[order]
+    return X[360:], y[360:], X[:360], y[:360]
+
+
+@NEEDS_BF16
+@pytest.mark.parametrize("dims", [[6, 19, 4], [33, 65, 17, 3], [5, 40, 2]])
+@pytest.mark.parametrize("hidden", ["relu", "tanh"])
+def test_training_follows_the_reference(dims: list[int], hidden: str) -> None:
+    rng = np.random.default_rng(1)
+    X, y = rng.standard_normal((70, dims[0])).astype("f"), rng.integers(0, dims[-1], 70)
+    net = lamella.Network(dims, hidden=hidden, output="softmax", dtype="bfloat16", seed=3)
+    names = net.parameters
+    columns = {k: v.reshape(-1, 1) if k[0] == "b" else v for k, v in names.items()}
+    history = net.fit(X, y, epochs=3, batch_size=31, optimizer="momentum")
+    theirs, losses = reference.fit(
+        columns,
+        X.T,
+        y,
+        epochs=3,
+        batch_size=31,
+        optimizer="momentum",
+        hidden=hidden,
+        output="softmax",
+        seed=3,
+        operands="bfloat16",
+    )
+    # Sums a float32 rounding apart may round to neighbouring bfloat16 numbers, 2^-8 apart.
+    assert difference(history.loss, losses) <= 1e-3
+    for name, value in net.parameters.items():
+        assert difference(value.reshape(theirs[name].shape), theirs[name]) <= 4e-3, name
+
+
+@NEEDS_BF16
+def test_one_gradient_equals_the_reference() -> None:
+    rng = np.random.default_rng(2)
+    X, y = rng.standard_normal((37, 21)).astype("f"), rng.integers(0, 5, 37)
+    net = lamella.Network([21, 5], output="softmax", dtype="bfloat16")
+    start = net.parameters
+    loss, gradients = net.loss_and_gradients(X, y)
+    columns = {k: v.reshape(-1, 1) if k[0] == "b" else v for k, v in start.items()}
+    after, losses = reference.fit(
+        columns,
+        X.T,
+        y,
+        epochs=1,
+        optimizer="sgd",
+        learning_rate=1.0,
+        output="softmax",
+        operands="bfloat16",
+    )
+    assert loss == pytest.approx(losses[0], rel=1e-6)
+    # One layer: dZ is rounded once, and nothing else comes after it.
+    for name in start:
+        step = columns[name] - after[name]
+        assert difference(gradients[f"d{name}"].reshape(step.shape), step) <= 1e-3, name
+
+
+@NEEDS_BF16
+def test_digits_are_learnt_as_well_as_in_float32() -> None:
+    X, y, X_test, y_test = digits()
+    scores = {}
+    for dtype in ("float32", "bfloat16"):
+        accuracies = []
+        for seed in range(3):
+            net = lamella.Network([64, 128, 64, 10], output="softmax", dtype=dtype, seed=seed)
+            net.fit(X, y, epochs=60)
+            accuracies.append(net.evaluate(X_test, y_test)["accuracy"])
+        scores[dtype] = np.mean(accuracies)
+    assert scores["bfloat16"] >= scores["float32"] - 0.003
+    assert scores["bfloat16"] >= 0.97
+
+
+@NEEDS_BF16
+@pytest.mark.parametrize(
+    ("dims", "batch"), [([54, 128, 64, 7], 200), ([3, 1], 1), ([100, 33, 5], 77)]
+)
+def test_the_bits_do_not_depend_on_the_threads(dims: list[int], batch: int) -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((3 * batch + 5, dims[0])), rng.integers(0, 2, 3 * batch + 5)
+    output = "softmax" if dims[-1] > 1 else "sigmoid"
+    trained = []
+    for threads in (1, 2, 3):
+        net = lamella.Network(dims, output=output, dtype="bfloat16")
+        net.fit(X, y, epochs=4, batch_size=batch, threads=threads)
+        trained.append(net.parameters)
+    for name in trained[0]:
+        assert (trained[0][name] == trained[1][name]).all()
+        assert (trained[0][name] == trained[2][name]).all()
+
+
+@NEEDS_BF16
+def test_parameters_are_float32_and_exact() -> None:
+    net = lamella.Network([7, 5, 3], dtype="bfloat16")
+    assert net.dtype == np.float32
+    assert net.precision == "bfloat16"
+    assert "bfloat16" in repr(net)
+    given = {k: np.full_like(v, 1 / 3) for k, v in net.parameters.items()}
+    net.parameters = given
+    for name, value in net.parameters.items():
+        assert (value == given[name]).all()
+
+
+def test_other_kernels_refuse_it_in_words() -> None:
+    script = "import lamella; lamella.Network([3, 2], dtype='bfloat16')"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"LAMELLA_ISA": "portable"},
+    )
+    assert (
+        "ValueError: dtype bfloat16: expected the instructions of AVX-512 with BF16" in done.stderr
+    )
