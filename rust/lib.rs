@@ -36,8 +36,8 @@
 //!
 //! Threads stop helping where the first phase's reading takes as long as the arithmetic: `T = 3 m B / (e F)`. With F =
 //! 117 GFLOP/s and B = 20 GB/s (measured on two cores of a Zen 4 that share no cache) that is 16 threads for a batch of 128 in
-//! f32 and 130 for 1,024; in bfloat16, which halves e and doubles F, the same. Where W itself exceeds the last cache, B is the
-//! memory's bandwidth over T, and threads stop helping at `T^2 = 3 m B / (e F)`: 12 for a batch of 1,024 at 30 GB/s a core.
+//! f32 and 130 for 1,024; in bfloat16, which halves e and doubles F, the same. Where W exceeds the last cache, T threads share the
+//! memory's bandwidth B instead, and stop helping at `T^2 = 3 m B / (e F)`: 44 for a batch of 1,024 at 300 GB/s.
 //! Slices of fewer than about 24 samples lose a tile's efficiency besides, so a small batch is better served by fewer threads
 //! with a network each.
 //!

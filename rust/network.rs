@@ -18,7 +18,8 @@ use crate::activation::Activation;
 use crate::error::Error;
 use crate::isa::Isa;
 use crate::kernels::{Kernels, Loss, Number, PairKernels, PairMirror};
-use crate::panel::{Arena, Buffer, Geometry};
+use crate::memory;
+use crate::panel::{Arena, Geometry};
 use std::ops::Range;
 
 /// The arena's buffer of weights and biases.
@@ -33,8 +34,12 @@ pub const FIRST: usize = 3;
 pub const SECOND: usize = 4;
 /// The arena's buffer of the weights' pairs of bfloat16 for forward; empty but in mixed precision.
 pub const PAIRS: usize = 5;
+/// The arena's buffer of the optimizer's third state; empty until an optimizer needs it.
+pub const THIRD: usize = 6;
+/// The buffers of the optimizer's state.
+const STATES: [usize; 3] = [FIRST, SECOND, THIRD];
 /// How many buffers the arena has.
-pub const BUFFERS: usize = 6;
+pub const BUFFERS: usize = 7;
 
 /// A part holds about so many weights: few enough that threads end together, and that a chunk of inputs has activations
 /// which stay in the second cache while all panels of outputs pass over them.
@@ -244,6 +249,8 @@ pub struct Network<T: Number> {
 pub struct Progress {
     /// Updates made.
     pub steps: u64,
+    /// Updates made by the optimizer that the state belongs to.
+    pub state_steps: u64,
     /// Epochs finished.
     pub epochs: u64,
     /// `beta1^steps` of the moments now held.
@@ -255,7 +262,9 @@ pub struct Progress {
 }
 
 impl Progress {
-    const START: Progress = Progress { steps: 0, epochs: 0, beta1_power: 1.0, beta2_power: 1.0, optimizer: None };
+    /// Nothing done.
+    pub const START: Progress =
+        Progress { steps: 0, state_steps: 0, epochs: 0, beta1_power: 1.0, beta2_power: 1.0, optimizer: None };
 }
 
 impl<T: Number> Network<T> {
@@ -274,7 +283,8 @@ impl<T: Number> Network<T> {
     /// As for [`new`](Self::new), and [`Error::Value`] where this CPU lacks the instructions.
     pub fn mixed(features: usize, specs: &[LayerSpec], loss: Loss, isa: Isa) -> Result<Self, Error> {
         let missing = || {
-            let got = if isa == Isa::Avx512 { "a CPU without AVX512_BF16".into() } else { format!("{} kernels", isa.name()) };
+            let got =
+                if isa == Isa::Avx512 { "a CPU without AVX512_BF16".into() } else { format!("{} kernels", isa.name()) };
             Error::expected("dtype bfloat16", "the instructions of AVX-512 with BF16 (avx512_bf16)", got)
         };
         let pairs = T::pair_kernels().filter(|_| isa == Isa::Avx512).ok_or_else(missing)?;
@@ -293,7 +303,10 @@ impl<T: Number> Network<T> {
         let layers = place(features, specs, kernels.geometry(), pair_kernels.is_some());
         // Before the table of parts, which a network too large for the memory would make too large as well.
         let last = &layers[layers.len() - 1];
-        drop(Buffer::<T>::zeroed(last.weights.saturating_add(last.numbers()), "network: its weights")?);
+        let bytes = last.weights.saturating_add(last.numbers()).saturating_mul(size_of::<T>());
+        if !memory::suffices(bytes) {
+            return Err(Error::Memory { what: "network: its weights", bytes });
+        }
         let parts: Vec<Part> = layers.iter().enumerate().flat_map(|(l, layer)| cut(l, layer)).collect();
         let weights = |part: &Part| part.weights(&layers[part.layer]);
         let jobs = group(&layers, &parts);
@@ -332,8 +345,7 @@ impl<T: Number> Network<T> {
     /// Forgets optimizer state and counters.
     pub fn reset(&mut self) {
         self.progress = Progress::START;
-        self.arena.buffer(FIRST).fill(T::ZERO);
-        self.arena.buffer(SECOND).fill(T::ZERO);
+        STATES.into_iter().for_each(|index| self.arena.buffer(index).fill(T::ZERO));
     }
 
     /// Makes state for `optimizer`, all zero where it is another one than before.
@@ -342,7 +354,7 @@ impl<T: Number> Network<T> {
     /// [`Error::Memory`] where it does not fit.
     pub fn prepare_state(&mut self, optimizer: &'static str, states: usize) -> Result<(), Error> {
         if self.progress.optimizer != Some(optimizer) {
-            for index in [FIRST, SECOND].into_iter().take(states) {
+            for index in STATES.into_iter().take(states) {
                 self.arena.materialise(index, WEIGHTS, "network: optimizer state")?;
             }
             let (steps, epochs) = (self.progress.steps, self.progress.epochs);
@@ -355,10 +367,13 @@ impl<T: Number> Network<T> {
     pub fn set_layer(&mut self, l: usize, weights: impl Fn(usize, usize) -> T, bias: impl Fn(usize) -> T) {
         let layer = self.layers[l];
         let buffer = self.arena.buffer(WEIGHTS);
+        // A training that diverged may have left padding that is no number.
+        buffer[layer.weights..layer.weights + layer.numbers()].fill(T::ZERO);
         for j in 0..layer.outputs {
             (0..layer.inputs).for_each(|i| buffer[layer.weight(j, i)] = weights(j, i));
             buffer[layer.bias(j)] = bias(j);
         }
+        self.arena.buffer(MIRROR)[layer.mirror..layer.mirror + layer.mirror_numbers()].fill(T::ZERO);
         if self.pair_kernels.is_some() {
             self.renew_pairs(&layer);
         } else if layer.has_mirror {
@@ -512,7 +527,7 @@ fn ranges(layers: &[Layer], parts: &[Part], jobs: &[Job]) -> Vec<Vec<Range<usize
         pair_range(layers, first).start..pair_range(layers, last).end
     });
     let none = vec![0..0; jobs.len()];
-    vec![weights.collect(), mirror.collect(), none.clone(), none.clone(), none, pairs.collect()]
+    vec![weights.collect(), mirror.collect(), none.clone(), none.clone(), none.clone(), pairs.collect(), none]
 }
 
 /// Empty but in mixed precision.

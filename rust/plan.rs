@@ -86,7 +86,7 @@ pub fn inference<T: Number>(network: &Network<T>, rows: usize, wanted: Option<us
     Plan { threads, group_rows: rows, slice_rows }
 }
 
-/// A narrow first layer has samples as lanes, which come V at a time.
+/// Rows that a slice's size is a multiple of: V where a narrow first layer has samples as lanes, 2 in mixed precision.
 fn slice_unit<T: Number>(network: &Network<T>) -> usize {
     match network.layers[0].form {
         // Pairs of samples do not straddle slices.

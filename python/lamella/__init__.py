@@ -23,18 +23,23 @@ from .functional import (
     update_parameters_deep,
 )
 from .network import Dense, History, Network
-from .optimizers import SGD, Adam
+from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
 
 __all__ = [
     "SGD",
+    "Adagrad",
     "Adam",
+    "AdamW",
     "Dense",
     "DivergenceError",
     "History",
     "L_layer_model",
     "L_model_backward",
     "L_model_forward",
+    "Lion",
+    "NAdam",
     "Network",
+    "RMSprop",
     "compute_cost",
     "gradient_check",
     "initialize_parameters_deep",

@@ -66,7 +66,8 @@ class Network:
         epochs: int,
         batch_size: int | None,
         optimizer: tuple[str, Mapping[str, float]],
-        l2: float,
+        penalty: tuple[float, float, bool],
+        clip_value: float | None,
         loss_scale: float,
         shuffle: bool,
         seed: int,
@@ -76,8 +77,20 @@ class Network:
     ) -> NDArray[np.float64]: ...
     def outputs(self, X: NDArray[Any], *, logits: bool, threads: int | None) -> NDArray[Any]: ...
     def evaluate(
-        self, X: NDArray[Any], Y: NDArray[Any], *, loss_scale: float, l2: float, threads: int | None
+        self,
+        X: NDArray[Any],
+        Y: NDArray[Any],
+        *,
+        loss_scale: float,
+        penalty: tuple[float, float, bool],
+        threads: int | None,
     ) -> tuple[float, NDArray[Any]]: ...
     def loss_and_gradients(
-        self, X: NDArray[Any], Y: NDArray[Any], *, loss_scale: float, l2: float, threads: int | None
+        self,
+        X: NDArray[Any],
+        Y: NDArray[Any],
+        *,
+        loss_scale: float,
+        penalty: tuple[float, float, bool],
+        threads: int | None,
     ) -> tuple[float, list[NDArray[Any]]]: ...

@@ -125,6 +125,11 @@ def floating(value: DTypeLike) -> np.dtype[Any]:
     return dtype
 
 
+def clip(name: str, value: float | None) -> float | None:
+    """Return a limit above 0, or None for none."""
+    return None if value is None else number(name, value, positive=True)
+
+
 def precision(value: DTypeLike) -> tuple[np.dtype[Any], str]:
     """Return the dtype of the parameters, and the name of what products compute in."""
     if isinstance(value, str) and value == "bfloat16":

@@ -276,7 +276,8 @@ def L_layer_model(
         epochs=checks.integer("num_iterations", num_iterations),
         batch_size=checks.batch_size(batch_size, m),
         optimizer=optimizers.for_course(optimizer, learning_rate, COURSE_RATE).spec(),
-        l2=checks.number("l2", l2),
+        penalty=(0.0, checks.number("l2", l2), False),
+        clip_value=None,
         loss_scale=1.0,
         shuffle=checks.flag("shuffle", shuffle),
         seed=checks.seed(seed),
@@ -373,7 +374,7 @@ def gradient_check(
 
     def cost(trial: Parameters) -> float:
         net.set_parameters(list(trial.values()))
-        return net.evaluate(rows, targets, loss_scale=1.0, l2=0.0, threads=1)[0]
+        return net.evaluate(rows, targets, loss_scale=1.0, penalty=(0.0, 0.0, False), threads=1)[0]
 
     AL, caches = L_model_forward(task.X, task.start, hidden=hidden, output=output)
     grads = L_model_backward(AL, Y, caches, hidden=hidden, output=output)

@@ -75,7 +75,8 @@ class Network:
 
     The loss is a mean over samples and over outputs, as PyTorch's defaults: sigmoid and binary
     cross-entropy, softmax and cross-entropy, identity and mean squared error, each computed
-    from logits. `l2` adds `l2/2 * sum(W^2)` over weights, not biases.
+    from logits. `l1` and `l2` add `l1 * sum(|W|) + l2/2 * sum(W^2)` over weights, and over biases
+    with `decay_biases`.
 
     Copies and pickles keep settings and parameters, bit by bit; they do not keep the
     optimizer's state, so their training starts anew from there, at step and epoch 0.
@@ -99,7 +100,10 @@ class Network:
         bfloat16; it needs a CPU with AVX-512 BF16.
     seed : int
         Of the initial weights and of the shuffle.
-    l2 : float
+    l1, l2 : float
+        Penalties, at least 0.
+    decay_biases : bool
+        Whether penalties and an optimizer's weight decay reach biases too.
 
     Attributes
     ----------
@@ -112,7 +116,8 @@ class Network:
     precision : str
         "float32", "float64" or "bfloat16".
     seed : int
-    l2 : float
+    l1, l2 : float
+    decay_biases : bool
 
     Raises
     ------
@@ -132,7 +137,9 @@ class Network:
         init: Init = "he",
         dtype: DTypeLike = "float32",
         seed: int = 0,
+        l1: float = 0.0,
         l2: float = 0.0,
+        decay_biases: bool = False,
     ) -> None:
         self.n_features, self.layers = _layers(layers, hidden, output, initializers.checked(init))
         self.n_outputs = self.layers[-1].units
@@ -140,7 +147,8 @@ class Network:
         self.loss = _loss(loss, self.output)
         self.dtype, self.precision = checks.precision(dtype)
         self.seed = checks.seed(seed)
-        self.l2 = checks.number("l2", l2)
+        self.l1, self.l2 = checks.number("l1", l1), checks.number("l2", l2)
+        self.decay_biases = checks.flag("decay_biases", decay_biases)
         dims = (self.n_features, *(layer.units for layer in self.layers))
         inits = [layer.init for layer in self.layers if layer.init is not None]
         start = initializers.draw(dims, inits, self.seed, self.dtype)
@@ -158,6 +166,7 @@ class Network:
         batch_size: int | None = 32,
         optimizer: str | Optimizer = "adam",
         learning_rate: float | None = None,
+        clip_value: float | None = None,
         shuffle: bool = True,
         threads: int | None = None,
         progress: Progress = None,
@@ -177,10 +186,15 @@ class Network:
         batch_size : int, optional
             None is the full batch, in the order of X. The short last batch is kept, and is a
             mean over its own rows.
-        optimizer : str, SGD or Adam
-            "sgd", "momentum", "nesterov", "adam". State of another kind of optimizer is not used.
+        optimizer : str or Optimizer
+            A name ("sgd", "momentum", "nesterov", "adam", "amsgrad", "adamw", "nadam", "rmsprop",
+            "adagrad", "lion") or an object such as `lamella.AdamW(weight_decay=0.05)`. State of
+            another kind of optimizer is not used.
         learning_rate : float, optional
             In place of the optimizer's own.
+        clip_value : float, optional
+            The gradient of each weight and bias, penalties included, is held between minus and
+            plus this number.
         shuffle : bool
             Whether batches are drawn anew in every epoch, by `seed` and the epoch's number.
         threads : int, optional
@@ -211,6 +225,7 @@ class Network:
             "epochs": epochs,
             "batch_size": checks.batch_size(batch_size, len(X)),
             "optimizer": optimizers.resolve(optimizer, learning_rate).spec(),
+            "clip_value": checks.clip("clip_value", clip_value),
             "shuffle": checks.flag("shuffle", shuffle),
             "seed": self.seed,
             "threads": checks.threads(threads),
@@ -224,7 +239,7 @@ class Network:
     ) -> tuple[float, dict[str, Array]]:
         """Return the loss of all samples as one batch, and its gradients `dW1, db1, ...`.
 
-        Both include the l2 term. The gradients are shaped as `parameters`.
+        Both include the penalties. The gradients are shaped as `parameters`.
         """
         X, y = self._data(X, y)
         loss, arrays = self._net.loss_and_gradients(
@@ -261,7 +276,7 @@ class Network:
     def evaluate(
         self, X: ArrayLike, y: ArrayLike, *, threads: int | None = None
     ) -> dict[str, float]:
-        """Return the loss, with its l2 term, and how good the answers are.
+        """Return the loss, with its penalties, and how good the answers are.
 
         Returns
         -------
@@ -363,10 +378,13 @@ class Network:
         return [f"{kind}{n}" for n in range(1, len(self.layers) + 1) for kind in "Wb"]
 
     @property
-    def _objective(self) -> dict[str, float]:
+    def _objective(self) -> dict[str, Any]:
         """What turns the core's sums over outputs into this model's loss."""
         scale = {"sigmoid": 1 / self.n_outputs, "softmax": 1.0, "identity": 2 / self.n_outputs}
-        return {"loss_scale": scale[self.output], "l2": self.l2}
+        return {
+            "loss_scale": scale[self.output],
+            "penalty": (self.l1, self.l2, self.decay_biases),
+        }
 
     def _core_network(self) -> _core.Network:
         """Build the core's network, all parameters zero."""

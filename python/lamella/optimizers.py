@@ -2,7 +2,7 @@
 
 Owns defaults and validation. Promises that an optimizer is immutable, compares by value, and
 can be pickled. Leaves the update rules to the core (`rust/kernels/update.rs`) and, in NumPy, to
-`reference.py`; both follow PyTorch's `torch.optim.SGD` and `torch.optim.Adam`.
+`reference.py`; both follow PyTorch's classes of the same names, and optax's Lion.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Spec = tuple[str, dict[str, float]]
 """What the core takes: a rule's name and its settings."""
 
 
-def _store(optimizer: SGD | Adam, **checked: float | bool) -> None:
+def _store(optimizer: Optimizer, **checked: float | bool) -> None:
     """Store checked settings in a frozen object."""
     for name, value in checked.items():
         object.__setattr__(optimizer, name, value)
@@ -79,16 +79,20 @@ class Adam:
         In [0, 1).
     epsilon : float, default 1e-8
         Above 0.
+    amsgrad : bool, default False
+        Whether the greatest v so far is divided by.
 
     References
     ----------
-    Kingma, Ba (2015), "Adam: a method for stochastic optimization", algorithm 1.
+    Kingma, Ba (2015), "Adam: a method for stochastic optimization", algorithm 1; Reddi, Kale,
+    Kumar (2018), "On the convergence of Adam and beyond".
     """
 
     learning_rate: float = 1e-3
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    amsgrad: bool = False
 
     def __post_init__(self) -> None:
         """Check the settings and store them as plain floats."""
@@ -98,6 +102,7 @@ class Adam:
             beta1=checks.number("beta1", self.beta1, below=1.0),
             beta2=checks.number("beta2", self.beta2, below=1.0),
             epsilon=checks.number("epsilon", self.epsilon, positive=True),
+            amsgrad=checks.flag("amsgrad", self.amsgrad),
         )
 
     def spec(self) -> Spec:
@@ -105,22 +110,227 @@ class Adam:
         return "adam", _settings(self)
 
 
-Optimizer = SGD | Adam
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay: first `W -= learning_rate * weight_decay * W`.
+
+    Parameters
+    ----------
+    learning_rate, beta1, beta2, epsilon, amsgrad
+        As for `Adam`.
+    weight_decay : float, default 1e-2
+        At least 0. Of weights; of biases too in a network with `decay_biases`.
+
+    References
+    ----------
+    Loshchilov, Hutter (2019), "Decoupled weight decay regularization".
+    """
+
+    weight_decay: float = 1e-2
+
+    def __post_init__(self) -> None:
+        """Check the settings and store them as plain floats."""
+        super().__post_init__()
+        _store(self, weight_decay=checks.number("weight_decay", self.weight_decay))
+
+
+@dataclass(frozen=True)
+class NAdam:
+    """Adam with Nesterov's look-ahead and a momentum that grows to beta1.
+
+    With `mu_t = beta1 * (1 - 0.96**(t * momentum_decay) / 2)`, M their product up to t, and m
+    and v as in `Adam`: `W -= learning_rate * d / (sqrt(v / (1 - beta2**t)) + epsilon)`, where
+    `d = (1 - mu_t) / (1 - M) * dW + mu_{t+1} / (1 - M mu_{t+1}) * m`.
+
+    Parameters
+    ----------
+    learning_rate : float, default 2e-3
+        At least 0.
+    beta1, beta2 : float, default 0.9 and 0.999
+        In [0, 1).
+    epsilon : float, default 1e-8
+        Above 0.
+    momentum_decay : float, default 4e-3
+        At least 0.
+
+    References
+    ----------
+    Dozat (2016), "Incorporating Nesterov momentum into Adam".
+    """
+
+    learning_rate: float = 2e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    momentum_decay: float = 4e-3
+
+    def __post_init__(self) -> None:
+        """Check the settings and store them as plain floats."""
+        _store(
+            self,
+            learning_rate=checks.number("learning_rate", self.learning_rate),
+            beta1=checks.number("beta1", self.beta1, below=1.0),
+            beta2=checks.number("beta2", self.beta2, below=1.0),
+            epsilon=checks.number("epsilon", self.epsilon, positive=True),
+            momentum_decay=checks.number("momentum_decay", self.momentum_decay),
+        )
+
+    def spec(self) -> Spec:
+        """Return the rule's name and settings, as the core takes them."""
+        return "nadam", _settings(self)
+
+
+@dataclass(frozen=True)
+class RMSprop:
+    """RMSprop: steps scaled by a running mean of the gradient's square.
+
+    `v = alpha * v + (1 - alpha) * dW**2`, `u = momentum * u + dW / (sqrt(v) + epsilon)`,
+    `W -= learning_rate * u`; with `centered`, v less the square of the running mean of dW.
+
+    Parameters
+    ----------
+    learning_rate : float, default 1e-2
+        At least 0.
+    alpha : float, default 0.99
+        In [0, 1).
+    epsilon : float, default 1e-8
+        Above 0.
+    momentum : float, default 0
+        In [0, 1).
+    centered : bool, default False
+
+    References
+    ----------
+    Tieleman, Hinton (2012), lecture 6.5 of "Neural networks for machine learning"; centred: Graves
+    (2013), "Generating sequences with recurrent neural networks".
+    """
+
+    learning_rate: float = 1e-2
+    alpha: float = 0.99
+    epsilon: float = 1e-8
+    momentum: float = 0.0
+    centered: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the settings and store them as plain floats."""
+        _store(
+            self,
+            learning_rate=checks.number("learning_rate", self.learning_rate),
+            alpha=checks.number("alpha", self.alpha, below=1.0),
+            epsilon=checks.number("epsilon", self.epsilon, positive=True),
+            momentum=checks.number("momentum", self.momentum, below=1.0),
+            centered=checks.flag("centered", self.centered),
+        )
+
+    def spec(self) -> Spec:
+        """Return the rule's name and settings, as the core takes them."""
+        return "rmsprop", _settings(self)
+
+
+@dataclass(frozen=True)
+class Adagrad:
+    """Adagrad: steps scaled by the sum of the gradient's squares.
+
+    `v += dW**2`, and at step t
+    `W -= learning_rate / (1 + (t - 1) * learning_rate_decay) * dW / (sqrt(v) + epsilon)`.
+
+    Parameters
+    ----------
+    learning_rate : float, default 1e-2
+        At least 0.
+    epsilon : float, default 1e-10
+        Above 0.
+    learning_rate_decay : float, default 0
+        At least 0.
+
+    References
+    ----------
+    Duchi, Hazan, Singer (2011), "Adaptive subgradient methods for online learning and stochastic
+    optimization".
+    """
+
+    learning_rate: float = 1e-2
+    epsilon: float = 1e-10
+    learning_rate_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the settings and store them as plain floats."""
+        decay = checks.number("learning_rate_decay", self.learning_rate_decay)
+        _store(
+            self,
+            learning_rate=checks.number("learning_rate", self.learning_rate),
+            epsilon=checks.number("epsilon", self.epsilon, positive=True),
+            learning_rate_decay=decay,
+        )
+
+    def spec(self) -> Spec:
+        """Return the rule's name and settings, as the core takes them."""
+        return "adagrad", _settings(self)
+
+
+@dataclass(frozen=True)
+class Lion:
+    """Lion: steps of one size, in the direction of the sign of a moment.
+
+    `W -= learning_rate * (sign(beta1 * m + (1 - beta1) * dW) + weight_decay * W)`, then
+    `m = beta2 * m + (1 - beta2) * dW`.
+
+    Parameters
+    ----------
+    learning_rate : float, default 1e-4
+        At least 0.
+    beta1, beta2 : float, default 0.9 and 0.99
+        In [0, 1).
+    weight_decay : float, default 0
+        At least 0. Of weights; of biases too in a network with `decay_biases`.
+
+    References
+    ----------
+    Chen et al. (2023), "Symbolic discovery of optimization algorithms".
+    """
+
+    learning_rate: float = 1e-4
+    beta1: float = 0.9
+    beta2: float = 0.99
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the settings and store them as plain floats."""
+        _store(
+            self,
+            learning_rate=checks.number("learning_rate", self.learning_rate),
+            beta1=checks.number("beta1", self.beta1, below=1.0),
+            beta2=checks.number("beta2", self.beta2, below=1.0),
+            weight_decay=checks.number("weight_decay", self.weight_decay),
+        )
+
+    def spec(self) -> Spec:
+        """Return the rule's name and settings, as the core takes them."""
+        return "lion", _settings(self)
+
+
+Optimizer = SGD | Adam | AdamW | NAdam | RMSprop | Adagrad | Lion
 
 BY_NAME: dict[str, Optimizer] = {
     "sgd": SGD(),
     "momentum": SGD(momentum=0.9),
     "nesterov": SGD(momentum=0.9, nesterov=True),
     "adam": Adam(),
+    "amsgrad": Adam(amsgrad=True),
+    "adamw": AdamW(),
+    "nadam": NAdam(),
+    "rmsprop": RMSprop(),
+    "adagrad": Adagrad(),
+    "lion": Lion(),
 }
 
 
 def resolve(optimizer: str | Optimizer, learning_rate: float | None = None) -> Optimizer:
     """Return the optimizer of this name, or `optimizer` itself, with this rate if one is given."""
-    if not isinstance(optimizer, SGD | Adam):
+    if not isinstance(optimizer, Optimizer):
         if not isinstance(optimizer, str):
             raise TypeError(
-                f"optimizer: expected a name, SGD or Adam, got {type(optimizer).__name__}"
+                f"optimizer: expected a name or an optimizer, got {type(optimizer).__name__}"
             )
         optimizer = BY_NAME[checks.choice("optimizer", optimizer, tuple(BY_NAME))]
     return optimizer if learning_rate is None else replace(optimizer, learning_rate=learning_rate)

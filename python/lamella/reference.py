@@ -18,7 +18,7 @@ holds for each output with its own cost: sigmoid, softmax, identity.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, overload
+from typing import Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -28,7 +28,7 @@ from ._core import DivergenceError
 from .checks import LEAKY_SLOPE, Array
 from .course import COSTS_EVERY, COURSE_RATE, Cache, Details, Parameters, dictionary, lists
 from .initializers import Init
-from .optimizers import SGD, Optimizer
+from .optimizers import SGD, Adagrad, Adam, Lion, NAdam, Optimizer, RMSprop
 
 __all__ = [
     "L_layer_model",
@@ -366,7 +366,10 @@ def fit(
     batch_size: int | None = None,
     optimizer: str | Optimizer = "sgd",
     learning_rate: float | None = None,
+    l1: float = 0.0,
     l2: float = 0.0,
+    decay_biases: bool = False,
+    clip_value: float | None = None,
     loss_scale: float = 1.0,
     hidden: str | Sequence[str] = "relu",
     output: str = "sigmoid",
@@ -378,7 +381,8 @@ def fit(
 ) -> tuple[Parameters, Array]:
     """Train as the core does: the twin of `lamella.Network.fit`, features x samples.
 
-    A batch's loss is `loss_scale / rows * sum(losses) + l2/2 * sum(W**2)`, from logits: with
+    A batch's loss is `loss_scale / rows * sum(losses) + l1 * sum(|W|) + l2/2 * sum(W**2)`, from
+    logits: with
     `loss_scale=1` that of `L_layer_model`, which sums over outputs. `Network` takes means over n
     outputs: 1/n for sigmoid, 1 for softmax, 2/n for identity.
 
@@ -393,10 +397,14 @@ def fit(
     batch_size : int, optional
         None, or m and more, is the full batch, in the order of X. The short last batch is
         kept.
-    optimizer : str, SGD or Adam
+    optimizer : str or Optimizer
     learning_rate : float, optional
         In place of the optimizer's own.
-    l2, loss_scale : float
+    l1, l2, loss_scale : float
+    decay_biases : bool
+        Whether penalties and the optimizer's weight decay reach biases too.
+    clip_value : float, optional
+        What bounds each gradient, penalties included.
     hidden : str or sequence of str
         One activation for all hidden layers, or one for each.
     output : {"sigmoid", "softmax", "identity"}
@@ -425,7 +433,9 @@ def fit(
     activations = _activations(hidden, output, net.dims)
     Y = checks.target_matrix(Y, (net.dims[-1], m), output, net.dtype)
     rule = optimizers.resolve(optimizer, learning_rate)
-    l2, scale = checks.number("l2", l2), checks.number("loss_scale", loss_scale)
+    scale = checks.number("loss_scale", loss_scale)
+    penalty = Penalty(checks.number("l1", l1), checks.number("l2", l2), decay_biases)
+    clip_value = checks.clip("clip_value", clip_value)
     size = checks.batch_size(batch_size, m) or m
     shuffled = checks.flag("shuffle", shuffle) and size < m
     seed = checks.seed(seed)
@@ -434,7 +444,9 @@ def fit(
     rounded = bfloat16 if operands else _as_it_is
 
     trained = dictionary([W.copy() for W in net.weights], [b.copy() for b in net.biases])
-    state = {name: (np.zeros_like(array), np.zeros_like(array)) for name, array in trained.items()}
+    state = {
+        name: State(*(np.zeros_like(array) for _ in range(3))) for name, array in trained.items()
+    }
     losses = np.zeros(checks.integer("epochs", epochs))
     report_every = checks.integer("report_every", report_every, low=1)
     step = 0
@@ -445,11 +457,16 @@ def fit(
             step += 1
             X_batch, Y_batch = (X, Y) if size == m else (X.T[batch].T, Y.T[batch].T)
             loss, grads = _loss_and_gradients(
-                trained, X_batch, Y_batch, activations, l2, scale, step, rounded
+                trained, X_batch, Y_batch, activations, penalty, scale, step, rounded
             )
             losses[epoch] += loss * len(batch) / m
             for name, array in trained.items():
-                _update(rule, step, array, grads[f"d{name}"], *state[name])
+                gradient = grads[f"d{name}"]
+                if clip_value is not None:
+                    gradient = np.clip(gradient, -clip_value, clip_value)
+                decay = getattr(rule, "weight_decay", 0.0) if penalty.covers(name) else 0.0
+                array *= 1 - rule.learning_rate * decay
+                _update(rule, step, array, gradient, state[name])
         if report is not None and epoch % report_every == 0:
             report(epoch, float(losses[epoch]))
     return trained, losses
@@ -479,12 +496,32 @@ def epoch_order(m: int, seed: int, epoch: int) -> Array:
     return np.array(order)
 
 
+class State(NamedTuple):
+    """What an optimizer remembers of one array."""
+
+    m: Array
+    v: Array
+    extra: Array
+
+
+class Penalty(NamedTuple):
+    """`l1 * sum(|W|) + l2/2 * sum(W**2)`, over weights and, if asked for, biases."""
+
+    l1: float
+    l2: float
+    biases: bool
+
+    def covers(self, name: str) -> bool:
+        """Return whether the parameter of this name is penalised."""
+        return self.biases or name.startswith("W")
+
+
 def _loss_and_gradients(
     parameters: Parameters,
     X: Array,
     Y: Array,
     activations: list[str],
-    l2: float,
+    penalty: Penalty,
     scale: float,
     step: int,
     rounded: Rounding,
@@ -497,14 +534,17 @@ def _loss_and_gradients(
         loss = (
             float(np.sum(_losses(caches[-1][3], Y, activations[-1]), dtype=np.float64)) * scale / m
         )
-        if l2:
-            loss += l2 / 2 * sum(float(np.sum(w**2, dtype=np.float64)) for w in W)
+        for name, w in parameters.items():
+            if penalty.covers(name):
+                loss += penalty.l1 * float(np.sum(np.abs(w), dtype=np.float64))
+                loss += penalty.l2 / 2 * float(np.sum(w**2, dtype=np.float64))
     if not np.isfinite(loss):
         raise DivergenceError(_divergence(step, caches))
     inputs, Zs = [c[0] for c in caches], [c[3] for c in caches]
     grads = _backward((AL - Y) * (scale / m), inputs, W, Zs, activations, rounded)
-    for layer, w in enumerate(W if l2 else [], start=1):
-        grads[f"dW{layer}"] += l2 * w
+    for name, w in parameters.items():
+        if penalty.covers(name):
+            grads[f"d{name}"] += penalty.l2 * w + penalty.l1 * np.sign(w)
     return loss, grads
 
 
@@ -530,17 +570,41 @@ def _losses(Z: Array, Y: Array, output: str) -> Array:
     return losses
 
 
-def _update(rule: Optimizer, step: int, W: Array, dW: Array, m: Array, v: Array) -> None:
-    """Make one step on one array, in place, with its state m and v: PyTorch's rules."""
+def _update(rule: Optimizer, step: int, W: Array, dW: Array, state: State) -> None:
+    """Make one step on one array, in place, with its state: PyTorch's rules, and optax's Lion."""
+    rate, (m, v, extra) = rule.learning_rate, state
     if isinstance(rule, SGD):
         m[...] = rule.momentum * m + dW
-        W -= rule.learning_rate * (dW + rule.momentum * m if rule.nesterov else m)
-        return
-    m[...] = rule.beta1 * m + (1 - rule.beta1) * dW
-    v[...] = rule.beta2 * v + (1 - rule.beta2) * dW**2
-    m_hat = m / (1 - rule.beta1**step)
-    v_hat = v / (1 - rule.beta2**step)
-    W -= rule.learning_rate * m_hat / (np.sqrt(v_hat) + rule.epsilon)
+        W -= rate * (dW + rule.momentum * m if rule.nesterov else m)
+    elif isinstance(rule, RMSprop):
+        v[...] = rule.alpha * v + (1 - rule.alpha) * dW**2
+        m[...] = rule.alpha * m + (1 - rule.alpha) * dW if rule.centered else 0
+        extra[...] = rule.momentum * extra + dW / (np.sqrt(v - m**2) + rule.epsilon)
+        W -= rate * extra
+    elif isinstance(rule, Adagrad):
+        v += dW**2
+        W -= rate / (1 + (step - 1) * rule.learning_rate_decay) * dW / (np.sqrt(v) + rule.epsilon)
+    elif isinstance(rule, Lion):
+        W -= rate * np.sign(rule.beta1 * m + (1 - rule.beta1) * dW)
+        m[...] = rule.beta2 * m + (1 - rule.beta2) * dW
+    else:
+        m[...] = rule.beta1 * m + (1 - rule.beta1) * dW
+        v[...] = rule.beta2 * v + (1 - rule.beta2) * dW**2
+        extra[...] = np.maximum(extra, v)
+        v_hat = (extra if isinstance(rule, Adam) and rule.amsgrad else v) / (1 - rule.beta2**step)
+        if isinstance(rule, Adam):
+            direction = m / (1 - rule.beta1**step)
+        else:
+            direction = _look_ahead(rule, step, dW, m)
+        W -= rate * direction / (np.sqrt(v_hat) + rule.epsilon)
+
+
+def _look_ahead(rule: NAdam, step: int, dW: Array, m: Array) -> Array:
+    """Return NAdam's direction, before it is scaled."""
+    mu = rule.beta1 * (1 - 0.5 * 0.96 ** (np.arange(1, step + 2) * rule.momentum_decay))
+    so_far, next_one = np.prod(mu[:-1]), mu[-1]
+    ahead: Array = (1 - mu[-2]) / (1 - so_far) * dW + next_one / (1 - so_far * next_one) * m
+    return ahead
 
 
 # --- forward and backward --------------------------------------------------------------------

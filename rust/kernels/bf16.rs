@@ -13,9 +13,9 @@
 //!
 //! Rows and pairs of f32 panels that have no partner are paired with zero.
 
+use super::On;
 use super::gemm::{Gradient, GradientOp, Product, ProductOp};
 use super::math::Math;
-use super::On;
 use crate::isa::bf16::PairSimd;
 use crate::isa::{Operation, Simd};
 
@@ -95,6 +95,8 @@ pub struct Pack<'a, T> {
     pub source: &'a [T],
     /// Lanes with padding.
     pub width: usize,
+    /// Lanes without padding: what stands beyond, perhaps not a number, would enter the sums of a pair that it belongs to.
+    pub lanes: usize,
     /// The rows form, `[rows][width / 2]`.
     pub rows: &'a mut [T],
     /// The pairs form, `[ceil(rows / 2)][width]`; empty where it is not wanted.
@@ -113,8 +115,15 @@ impl<S: PairSimd> Operation<f32, S> for PackOp<'_, '_, f32> {
         let (v, rows) = (S::LANES, p.source.len() / p.width);
         assert!((p.width == v || p.width == 2 * v) && p.source.len() == rows * p.width);
         assert_eq!(p.rows.len(), rows * p.width / 2);
+        assert!(p.lanes <= p.width && p.width <= 32);
+        let mut padded = [0.0; 32];
         for (row, into) in p.source.chunks_exact(p.width).zip(p.rows.chunks_exact_mut(p.width / 2)) {
-            neighbours(s, row, into);
+            if p.lanes == p.width {
+                neighbours(s, row, into);
+            } else {
+                padded[..p.lanes].copy_from_slice(&row[..p.lanes]);
+                neighbours(s, &padded[..p.width], into);
+            }
         }
         if !p.pairs.is_empty() {
             row_pairs(s, p.source, p.width, p.pairs);

@@ -39,7 +39,8 @@ fn packed(kernels: &dyn PairKernels<f32>, source: &Panels<f32>) -> [Panels<f32>;
     pairs.data_mut().fill(JUNK);
     for p in 0..source.panels() {
         let (width, rows, pairs) = (source.width(p), rows.panel_mut(p), pairs.panel_mut(p));
-        kernels.pack(&mut Pack { source: source.panel(p), width, rows, pairs });
+        let lanes = width.min(source.lanes() - p * geometry.panel());
+        kernels.pack(&mut Pack { source: source.panel(p), width, lanes, rows, pairs });
     }
     [rows, pairs]
 }
@@ -49,7 +50,11 @@ fn both_forms_hold_the_nearest_numbers() {
     each(|kernels, geometry| {
         for (m, n) in [(1, 1), (2, 2), (5, 7), (4, 16), (7, 33), (3, 49)] {
             let source = matrix(m, n, 1, geometry);
-            let [rows, pairs] = packed(kernels, &source);
+            let mut stained = matrix(m, n, 1, geometry);
+            stained.data_mut().fill(f32::NAN);
+            (0..m).for_each(|r| (0..n).for_each(|c| stained.set(r, c, number(r, c, 1))));
+            let [_, pairs] = packed(kernels, &source);
+            let [rows, _] = packed(kernels, &stained);
             let at = |r: usize, c: usize| if r < m && c < n { number(r, c, 1) } else { 0.0 };
             for (r, c) in (0..m).flat_map(|r| (0..n.div_ceil(2)).map(move |c| (r, c))) {
                 assert_eq!(rows.get(r, c).to_bits(), pair(at(r, 2 * c), at(r, 2 * c + 1)).to_bits(), "{m}x{n}");
@@ -198,7 +203,8 @@ fn gradients_equal_the_oracle() {
                 let pairs: Vec<Pair<'_, f32>> =
                     (0..slices.len()).map(|i| Pair { a: a[i].view(), b: b[i].view(), opens: i == 0 }).collect();
                 let panel = geometry.panel();
-                for (p, q) in (0..geometry.panels(lanes)).flat_map(|p| (0..geometry.panels(units)).map(move |q| (p, q))) {
+                for (p, q) in (0..geometry.panels(lanes)).flat_map(|p| (0..geometry.panels(units)).map(move |q| (p, q)))
+                {
                     let (rows, width) = (panel.min(units - q * panel), geometry.width(lanes, p));
                     let mut c = vec![JUNK; (rows + 1) * width];
                     kernels.gradient(&mut Gradient {

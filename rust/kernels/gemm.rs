@@ -1,4 +1,4 @@
-//! The one tile body, and the two products made of it.
+//! The one tile body, and the three products made of it.
 //!
 //! `acc[r][v] += broadcast(a[r, k]) * b[k][v]` for R rows and N vectors, with strides as parameters:
 //!
@@ -108,6 +108,7 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for ProductOp<'_, '_
         let last = (p.depth.end - p.b_first - 1) / panel;
         let rest = p.depth.end - p.b_first - last * panel;
         assert!(p.b.len() >= last * p.b_stride + rest * p.width, "b holds every k of the block");
+        assert!(last == 0 || p.b_stride >= panel * p.width, "panels of b do not overlap");
         assert_eq!(p.c.len(), rows * p.width);
         assert!(depth <= segment || p.totals.len() == p.c.len(), "several segments need totals");
         match p.start {

@@ -1,7 +1,7 @@
 //! The kernels, behind one table a number type.
 //!
 //! Bodies are written once, generic over [`Simd`](crate::isa::Simd); [`Kernels`] is what the rest of the crate
-//! sees: which instruction set serves it was decided once, by [`select`]. Kernels neither allocate nor
+//! sees: which instruction set serves it was decided once, by [`Number::kernels`]. Kernels neither allocate nor
 //! spawn, and check the shapes they are given before they touch memory.
 
 pub mod bf16;
@@ -18,7 +18,7 @@ pub use bf16::{Pack, PairKernels, PairMirror};
 pub use epilogue::{Finish, Function};
 pub use gemm::{BiasGradient, Gradient, INPUT_SEGMENT, Pair, Product, SAMPLE_SEGMENT, Start};
 pub use loss::{Loss, LossRows, Targets};
-pub use update::{Mirror, Rule, Turn, Update};
+pub use update::{Mirror, Rule, Shrink, Turn, Update};
 
 use crate::isa::{Isa, Portable, Simd};
 use crate::panel::{Geometry, Panels};

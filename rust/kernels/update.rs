@@ -6,7 +6,7 @@
 
 use super::math::Math;
 use crate::isa::{Operation, Simd, prefetch};
-use crate::panel::{Geometry, PanelsRef};
+use crate::panel::PanelsRef;
 use std::ops::Range;
 
 /// An optimizer's rule with this step's constants; `g` is the gradient, `w` the weight.
@@ -42,6 +42,64 @@ pub enum Rule<T> {
         beta2_rest: T,
         /// Keeps the quotient finite.
         epsilon: T,
+        /// Whether v is replaced by the greatest v so far (AMSGrad: Reddi, Kale and Kumar 2018).
+        greatest: bool,
+    },
+    /// Adam with Nesterov's look-ahead (Dozat 2016, with its momentum schedule):
+    /// `w -= (gradient_step g + moment_step m) / (sqrt(v) scale + epsilon)`, m and v as in Adam.
+    Nadam {
+        /// `rate (1 - mu_t) / (1 - product of mu)`
+        gradient_step: T,
+        /// `rate mu_(t+1) / (1 - product of mu up to t + 1)`
+        moment_step: T,
+        /// As in Adam.
+        scale: T,
+        /// `1 - beta1`
+        beta1_rest: T,
+        /// `beta2`
+        beta2: T,
+        /// `1 - beta2`
+        beta2_rest: T,
+        /// Keeps the quotient finite.
+        epsilon: T,
+    },
+    /// `v = alpha v + (1 - alpha) g^2; u = momentum u + g / (sqrt(v) + epsilon); w -= rate u` (Tieleman and Hinton 2012), where
+    /// the centred form takes the square of the running mean of g off v.
+    RmsProp {
+        /// The learning rate.
+        rate: T,
+        /// What is kept of v.
+        alpha: T,
+        /// `1 - alpha`
+        alpha_rest: T,
+        /// Keeps the quotient finite.
+        epsilon: T,
+        /// What is kept of u.
+        momentum: T,
+        /// Whether that is not zero.
+        velocity: bool,
+        /// Whether v is centred.
+        centered: bool,
+    },
+    /// `v += g^2; w -= rate g / (sqrt(v) + epsilon)` (Duchi, Hazan and Singer 2011).
+    Adagrad {
+        /// The learning rate.
+        rate: T,
+        /// Keeps the quotient finite.
+        epsilon: T,
+    },
+    /// `w -= rate sign(beta1 m + (1 - beta1) g); m = beta2 m + (1 - beta2) g` (Chen et al. 2023).
+    Lion {
+        /// The learning rate.
+        rate: T,
+        /// `beta1`
+        beta1: T,
+        /// `1 - beta1`
+        beta1_rest: T,
+        /// `beta2`
+        beta2: T,
+        /// `1 - beta2`
+        beta2_rest: T,
     },
 }
 
@@ -50,8 +108,10 @@ impl<T> Rule<T> {
     pub fn states(&self) -> usize {
         match self {
             Rule::Descent { .. } => 0,
-            Rule::Momentum { .. } => 1,
-            Rule::Adam { .. } => 2,
+            Rule::Momentum { .. } | Rule::Adagrad { .. } | Rule::Lion { .. } => 1,
+            Rule::Adam { greatest: false, .. } | Rule::Nadam { .. } => 2,
+            Rule::Adam { greatest: true, .. } | Rule::RmsProp { centered: true, .. } => 3,
+            Rule::RmsProp { velocity, .. } => 1 + usize::from(*velocity),
         }
     }
 }
@@ -60,8 +120,8 @@ impl<T> Rule<T> {
 pub struct Update<'a, T> {
     /// What to do.
     pub rule: Rule<T>,
-    /// `l2 w` is added to the gradient (0 for biases).
-    pub l2: T,
+    /// What is done to the gradient first, and to the weight besides.
+    pub shrink: Shrink<T>,
     /// The weights.
     pub weights: &'a mut [T],
     /// Their gradient.
@@ -70,6 +130,26 @@ pub struct Update<'a, T> {
     pub first: &'a mut [T],
     /// The second state: second moment.
     pub second: &'a mut [T],
+    /// The third state: greatest second moment, or velocity.
+    pub third: &'a mut [T],
+}
+
+/// Penalties, decay and clipping by value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shrink<T> {
+    /// `l1 sign(w)` is added to the gradient.
+    pub l1: T,
+    /// `l2 w` is added to the gradient.
+    pub l2: T,
+    /// The gradient is then held between minus and plus this; infinity for no limit.
+    pub clip: T,
+    /// The weight is multiplied by this before the rule: one minus rate times decoupled decay.
+    pub keep: T,
+}
+
+impl<T: Math> Shrink<T> {
+    /// Nothing is done.
+    pub const NONE: Self = Shrink { l1: T::ZERO, l2: T::ZERO, clip: T::INFINITY, keep: T::ONE };
 }
 
 /// [`Update`] as an operation for one instruction set.
@@ -85,6 +165,7 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for UpdateOp<'_, '_, T> {
         assert!(len.is_multiple_of(S::LANES) && u.gradient.len() == len);
         assert!(u.rule.states() < 1 || u.first.len() == len);
         assert!(u.rule.states() < 2 || u.second.len() == len);
+        assert!(u.rule.states() < 3 || u.third.len() == len);
         match u.rule {
             Rule::Descent { rate } => {
                 let rate = s.splat(-rate);
@@ -92,7 +173,7 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for UpdateOp<'_, '_, T> {
                     s,
                     u,
                     #[inline(always)]
-                    |_, w, g, _, _| s.mul_add(rate, g, w),
+                    |w, g, _| s.mul_add(rate, g, w),
                 );
             }
             Rule::Momentum { rate, momentum, nesterov } => {
@@ -101,34 +182,107 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for UpdateOp<'_, '_, T> {
                     s,
                     u,
                     #[inline(always)]
-                    |at, w, g, first, _| {
-                        // SAFETY: `each` passes offsets of whole vectors.
-                        let velocity = flush(s, s.mul_add(momentum, unsafe { s.load(first.add(at)) }, g));
-                        // SAFETY: as above.
-                        unsafe { s.store(first.add(at), velocity) };
+                    |w, g, [first, _, _]| {
+                        let velocity = flush(s, s.mul_add(momentum, first.get(s), g));
+                        first.set(s, velocity);
                         let direction = if nesterov { s.mul_add(momentum, velocity, g) } else { velocity };
                         s.mul_add(rate, direction, w)
                     },
                 );
             }
-            Rule::Adam { step, scale, beta1_rest, beta2, beta2_rest, epsilon } => {
+            Rule::Adam { step, scale, beta1_rest, beta2, beta2_rest, epsilon, greatest } => {
                 let (step, scale, epsilon) = (s.splat(-step), s.splat(scale), s.splat(epsilon));
-                let (beta1_rest, beta2, beta2_rest) = (s.splat(beta1_rest), s.splat(beta2), s.splat(beta2_rest));
+                let betas = Betas { beta1_rest, beta2, beta2_rest };
+                if greatest {
+                    each(
+                        s,
+                        u,
+                        #[inline(always)]
+                        |w, g, [first, second, third]| {
+                            let (m, v) = moments(s, betas, g, first, second);
+                            let most = third.get(s);
+                            let most = s.select_lt(most, v, v, most);
+                            third.set(s, most);
+                            s.mul_add(step, s.div(m, s.mul_add(s.sqrt(most), scale, epsilon)), w)
+                        },
+                    );
+                } else {
+                    each(
+                        s,
+                        u,
+                        #[inline(always)]
+                        |w, g, [first, second, _]| {
+                            let (m, v) = moments(s, betas, g, first, second);
+                            s.mul_add(step, s.div(m, s.mul_add(s.sqrt(v), scale, epsilon)), w)
+                        },
+                    );
+                }
+            }
+            Rule::Nadam { gradient_step, moment_step, scale, beta1_rest, beta2, beta2_rest, epsilon } => {
+                let (scale, epsilon) = (s.splat(scale), s.splat(epsilon));
+                let (of_gradient, of_moment) = (s.splat(-gradient_step), s.splat(-moment_step));
+                let betas = Betas { beta1_rest, beta2, beta2_rest };
                 each(
                     s,
                     u,
                     #[inline(always)]
-                    |at, w, g, first, second| {
-                        // SAFETY: `each` passes offsets of whole vectors.
-                        let (m, v) = unsafe { (s.load(first.add(at)), s.load(second.add(at))) };
-                        let m = flush(s, s.mul_add(beta1_rest, s.sub(g, m), m));
-                        let v = flush(s, s.mul_add(s.mul(beta2_rest, g), g, s.mul(beta2, v)));
-                        // SAFETY: as above.
-                        unsafe {
-                            s.store(first.add(at), m);
-                            s.store(second.add(at), v);
+                    |w, g, [first, second, _]| {
+                        let (m, v) = moments(s, betas, g, first, second);
+                        let direction = s.mul_add(of_gradient, g, s.mul(of_moment, m));
+                        s.add(w, s.div(direction, s.mul_add(s.sqrt(v), scale, epsilon)))
+                    },
+                );
+            }
+            Rule::RmsProp { rate, alpha, alpha_rest, epsilon, momentum, velocity, centered } => {
+                let (rate, epsilon, momentum) = (s.splat(-rate), s.splat(epsilon), s.splat(momentum));
+                let (alpha, rest, zero) = (s.splat(alpha), s.splat(alpha_rest), s.splat(T::ZERO));
+                each(
+                    s,
+                    u,
+                    #[inline(always)]
+                    |w, g, [first, second, third]| {
+                        let v = flush(s, s.mul_add(s.mul(rest, g), g, s.mul(alpha, first.get(s))));
+                        first.set(s, v);
+                        let mut variance = v;
+                        if centered {
+                            let mean = third.get(s);
+                            let mean = flush(s, s.mul_add(rest, s.sub(g, mean), mean));
+                            third.set(s, mean);
+                            variance = s.mul_add(s.sub(zero, mean), mean, v);
                         }
-                        s.mul_add(step, s.div(m, s.mul_add(s.sqrt(v), scale, epsilon)), w)
+                        let mut direction = s.div(g, s.add(s.sqrt(variance), epsilon));
+                        if velocity {
+                            direction = flush(s, s.mul_add(momentum, second.get(s), direction));
+                            second.set(s, direction);
+                        }
+                        s.mul_add(rate, direction, w)
+                    },
+                );
+            }
+            Rule::Adagrad { rate, epsilon } => {
+                let (rate, epsilon) = (s.splat(-rate), s.splat(epsilon));
+                each(
+                    s,
+                    u,
+                    #[inline(always)]
+                    |w, g, [first, _, _]| {
+                        let sum = s.mul_add(g, g, first.get(s));
+                        first.set(s, sum);
+                        s.mul_add(rate, s.div(g, s.add(s.sqrt(sum), epsilon)), w)
+                    },
+                );
+            }
+            Rule::Lion { rate, beta1, beta1_rest, beta2, beta2_rest } => {
+                let (rate, beta1, beta1_rest) = (s.splat(-rate), s.splat(beta1), s.splat(beta1_rest));
+                let (beta2, beta2_rest) = (s.splat(beta2), s.splat(beta2_rest));
+                each(
+                    s,
+                    u,
+                    #[inline(always)]
+                    |w, g, [first, _, _]| {
+                        let m = first.get(s);
+                        first.set(s, flush(s, s.mul_add(beta2, m, s.mul(beta2_rest, g))));
+                        s.mul_add(rate, sign(s, s.mul_add(beta1, m, s.mul(beta1_rest, g))), w)
                     },
                 );
             }
@@ -136,20 +290,76 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for UpdateOp<'_, '_, T> {
     }
 }
 
-/// The loop that all rules share: loads weight and gradient, adds the l2 term, stores the new weight.
+/// Where a vector of state stands.
+#[derive(Clone, Copy)]
+struct Slot<T>(*mut T);
+
+impl<T: Math> Slot<T> {
+    #[inline(always)]
+    fn get<S: Simd<T>>(self, s: S) -> S::V {
+        // SAFETY: `each` makes slots of whole vectors, and rules touch those of the states they have.
+        unsafe { s.load(self.0) }
+    }
+    #[inline(always)]
+    fn set<S: Simd<T>>(self, s: S, v: S::V) {
+        // SAFETY: as for `get`.
+        unsafe { s.store(self.0, v) }
+    }
+}
+
+/// The constants of Adam's moments.
+#[derive(Clone, Copy)]
+struct Betas<T> {
+    beta1_rest: T,
+    beta2: T,
+    beta2_rest: T,
+}
+
+/// Adam's moments, brought up to date: `m += (1 - beta1) (g - m)`, `v = beta2 v + (1 - beta2) g^2`.
 #[inline(always)]
-fn each<T: Math, S: Simd<T>>(s: S, u: &mut Update<'_, T>, rule: impl Fn(usize, S::V, S::V, *mut T, *mut T) -> S::V) {
-    let (first, second) = (u.first.as_mut_ptr(), u.second.as_mut_ptr());
-    let (decays, l2) = (u.l2 != T::ZERO, s.splat(u.l2));
+fn moments<T: Math, S: Simd<T>>(s: S, b: Betas<T>, g: S::V, first: Slot<T>, second: Slot<T>) -> (S::V, S::V) {
+    let m = first.get(s);
+    let m = flush(s, s.mul_add(s.splat(b.beta1_rest), s.sub(g, m), m));
+    let v = s.mul_add(s.mul(s.splat(b.beta2_rest), g), g, s.mul(s.splat(b.beta2), second.get(s)));
+    let v = flush(s, v);
+    first.set(s, m);
+    second.set(s, v);
+    (m, v)
+}
+
+/// -1, 0 or 1; NaN gives 0.
+#[inline(always)]
+fn sign<T: Math, S: Simd<T>>(s: S, x: S::V) -> S::V {
+    let zero = s.splat(T::ZERO);
+    s.select_lt(zero, x, s.splat(T::ONE), s.select_lt(x, zero, s.splat(-T::ONE), zero))
+}
+
+/// The loop that all rules share: loads weight and gradient, shrinks them, stores the new weight.
+#[inline(always)]
+fn each<T: Math, S: Simd<T>>(s: S, u: &mut Update<'_, T>, rule: impl Fn(S::V, S::V, [Slot<T>; 3]) -> S::V) {
+    let state = [u.first.as_mut_ptr(), u.second.as_mut_ptr(), u.third.as_mut_ptr()];
+    let (shrinks, shrink) = (u.shrink != Shrink::NONE, u.shrink);
     for at in (0..u.weights.len()).step_by(S::LANES) {
-        // SAFETY: `run` checked that the length is a multiple of LANES and the same for both slices.
+        // SAFETY: `run` checked that the length is a multiple of LANES and the same for both slices and for the states that
+        // the rule has; the others' slots are never read or written.
         unsafe {
+            let slots = state.map(|state| Slot(state.wrapping_add(at)));
             let w = s.load(u.weights.as_ptr().add(at));
             let g = s.load(u.gradient.as_ptr().add(at));
-            let g = if decays { s.mul_add(l2, w, g) } else { g };
-            s.store(u.weights.as_mut_ptr().add(at), rule(at, w, g, first, second));
+            let (w, g) = if shrinks { shrunk(s, shrink, w, g) } else { (w, g) };
+            s.store(u.weights.as_mut_ptr().add(at), rule(w, g, slots));
         }
     }
+}
+
+/// Weight and gradient after penalties, clipping and decay.
+#[inline(always)]
+fn shrunk<T: Math, S: Simd<T>>(s: S, shrink: Shrink<T>, w: S::V, g: S::V) -> (S::V, S::V) {
+    let g = s.mul_add(s.splat(shrink.l2), w, g);
+    let g = s.mul_add(s.splat(shrink.l1), sign(s, w), g);
+    let (most, least) = (s.splat(shrink.clip), s.splat(-shrink.clip));
+    let g = s.select_lt(most, g, most, s.select_lt(g, least, least, g));
+    (s.mul(w, s.splat(shrink.keep)), g)
 }
 
 /// Subnormal numbers become zero.
@@ -170,8 +380,6 @@ pub struct Mirror<'a, T> {
     pub mirror: &'a mut [T],
     /// Lanes of the mirror's panel with padding.
     pub mirror_width: usize,
-    /// The panels' width.
-    pub geometry: Geometry,
 }
 
 /// [`Mirror`] as an operation for one instruction set.

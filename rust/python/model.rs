@@ -9,8 +9,8 @@ use crate::isa::Isa;
 use crate::kernels::{Loss, Number};
 use crate::network::{GRADIENT, LayerSpec, Network as Core, WEIGHTS};
 use crate::step::TargetData;
-use crate::train::infer::{self, Wanted, infer};
-use crate::train::optimizer::Optimizer;
+use crate::train::infer::{self, Penalty, Wanted, infer};
+use crate::train::optimizer::{Kind, Moments, Optimizer};
 use crate::train::trainer::{self, Options, Workspace};
 use numpy::IntoPyArray;
 use numpy::prelude::*;
@@ -90,7 +90,9 @@ impl Network {
     }
 
     /// Trains; returns each epoch's loss.
-    #[pyo3(signature = (X, Y, *, epochs, batch_size, optimizer, l2, loss_scale, shuffle, seed, threads, report, report_every))]
+    #[pyo3(signature = (
+        X, Y, *, epochs, batch_size, optimizer, penalty, clip_value, loss_scale, shuffle, seed, threads, report, report_every
+    ))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn fit<'py>(
         &mut self,
@@ -100,7 +102,8 @@ impl Network {
         epochs: usize,
         batch_size: Option<usize>,
         optimizer: (String, Bound<'py, PyDict>),
-        l2: f64,
+        penalty: (f64, f64, bool),
+        clip_value: Option<f64>,
         loss_scale: f64,
         shuffle: bool,
         seed: u64,
@@ -111,7 +114,18 @@ impl Network {
         let batch_size = check_batch(batch_size).map_err(exception)?;
         let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
         let report_every = if report.is_some() { report_every } else { 0 };
-        let options = Options { epochs, batch_size, optimizer, l2, loss_scale, shuffle, seed, threads, report_every };
+        let options = Options {
+            epochs,
+            batch_size,
+            optimizer,
+            penalty: as_penalty(penalty),
+            clip_value: clip_value.unwrap_or(f64::INFINITY),
+            loss_scale,
+            shuffle,
+            seed,
+            threads,
+            report_every,
+        };
         check_options(&options).map_err(exception)?;
         let mut host = Interpreter::new(report);
         with_core!(&mut self.inner, net, workspace => {
@@ -144,7 +158,7 @@ impl Network {
     }
 
     /// The mean loss and what the last layer returns, (m, n_outputs).
-    #[pyo3(signature = (X, Y, *, loss_scale, l2, threads))]
+    #[pyo3(signature = (X, Y, *, loss_scale, penalty, threads))]
     #[allow(non_snake_case)]
     fn evaluate<'py>(
         &self,
@@ -152,7 +166,7 @@ impl Network {
         X: &Bound<'py, PyAny>,
         Y: &Bound<'py, PyAny>,
         loss_scale: f64,
-        l2: f64,
+        penalty: (f64, f64, bool),
         threads: Option<usize>,
     ) -> PyResult<(f64, Bound<'py, PyAny>)> {
         check_threads(threads).map_err(exception)?;
@@ -162,12 +176,12 @@ impl Network {
             let (losses, outputs) = outputs(py, net, &x, Some((&y, loss_scale)), Wanted::Outputs, threads)?;
             let mut sum = infer::StridedSum::new();
             losses.iter().for_each(|&loss| sum.add(loss));
-            Ok((sum.total() / losses.len() as f64 + infer::penalty(net, l2), outputs))
+            Ok((sum.total() / losses.len() as f64 + infer::penalty(net, as_penalty(penalty)), outputs))
         })
     }
 
     /// The loss of all rows as one batch, and its gradient, shaped as the parameters.
-    #[pyo3(signature = (X, Y, *, loss_scale, l2, threads))]
+    #[pyo3(signature = (X, Y, *, loss_scale, penalty, threads))]
     #[allow(non_snake_case)]
     fn loss_and_gradients<'py>(
         &mut self,
@@ -175,15 +189,15 @@ impl Network {
         X: &Bound<'py, PyAny>,
         Y: &Bound<'py, PyAny>,
         loss_scale: f64,
-        l2: f64,
+        penalty: (f64, f64, bool),
         threads: Option<usize>,
     ) -> PyResult<(f64, Vec<Bound<'py, PyAny>>)> {
-        let optimizer = Optimizer::Sgd { learning_rate: 0.0, momentum: 0.0, nesterov: false };
         let options = Options {
             epochs: 1,
             batch_size: usize::MAX,
-            optimizer,
-            l2,
+            optimizer: Optimizer::descent(0.0),
+            penalty: as_penalty(penalty),
+            clip_value: f64::INFINITY,
             loss_scale,
             shuffle: false,
             seed: 0,
@@ -199,10 +213,9 @@ impl Network {
                 check_data(net, &x, &y)?;
                 trainer::loss_and_gradient(net, workspace, &x, &y, &options, &mut host)
             });
-            let loss = host.settle(loss)?;
             let gradients = get_layers(py, net, GRADIENT);
             net.arena.release(GRADIENT);
-            Ok((loss, gradients))
+            Ok((host.settle(loss)?, gradients))
         })
     }
 
@@ -247,20 +260,32 @@ fn parse_optimizer(name: &str, parameters: &Bound<'_, PyDict>) -> PyResult<Optim
         let missing = || exception(Error::expected(format!("optimizer {name}"), format!("a {key}"), "none"));
         parameters.get_item(key)?.ok_or_else(missing)?.extract()
     };
-    match name {
-        "sgd" => Ok(Optimizer::Sgd {
-            learning_rate: get("learning_rate")?,
-            momentum: get("momentum")?,
-            nesterov: get("nesterov")? != 0.0,
-        }),
-        "adam" => Ok(Optimizer::Adam {
-            learning_rate: get("learning_rate")?,
-            beta1: get("beta1")?,
-            beta2: get("beta2")?,
+    let moments = || -> PyResult<Moments> {
+        Ok(Moments { beta1: get("beta1")?, beta2: get("beta2")?, epsilon: get("epsilon")? })
+    };
+    let kind = match name {
+        "sgd" => Kind::Sgd { momentum: get("momentum")?, nesterov: get("nesterov")? != 0.0 },
+        "adam" => Kind::Adam { moments: moments()?, amsgrad: get("amsgrad")? != 0.0 },
+        "nadam" => Kind::Nadam { moments: moments()?, momentum_decay: get("momentum_decay")? },
+        "rmsprop" => Kind::RmsProp {
+            alpha: get("alpha")?,
             epsilon: get("epsilon")?,
-        }),
-        _ => Err(exception(Error::expected("optimizer", "\"sgd\" or \"adam\"", format!("{name:?}")))),
-    }
+            momentum: get("momentum")?,
+            centered: get("centered")? != 0.0,
+        },
+        "adagrad" => Kind::Adagrad { epsilon: get("epsilon")?, rate_decay: get("learning_rate_decay")? },
+        "lion" => Kind::Lion { beta1: get("beta1")?, beta2: get("beta2")? },
+        _ => {
+            let names = "one of sgd, adam, nadam, rmsprop, adagrad, lion";
+            return Err(exception(Error::expected("optimizer", names, format!("{name:?}"))));
+        }
+    };
+    let weight_decay = if parameters.contains("weight_decay")? { get("weight_decay")? } else { 0.0 };
+    Ok(Optimizer { learning_rate: get("learning_rate")?, weight_decay, kind })
+}
+
+fn as_penalty((l1, l2, biases): (f64, f64, bool)) -> Penalty {
+    Penalty { l1, l2, biases }
 }
 
 fn check_threads(threads: Option<usize>) -> Result<(), Error> {
@@ -279,10 +304,14 @@ fn check_batch(batch_size: Option<usize>) -> Result<usize, Error> {
 
 fn check_options(options: &Options) -> Result<(), Error> {
     check_threads(options.threads)?;
-    for (name, x) in [("l2", options.l2), ("loss_scale", options.loss_scale)] {
+    let Penalty { l1, l2, .. } = options.penalty;
+    for (name, x) in [("l1", l1), ("l2", l2), ("loss_scale", options.loss_scale)] {
         if !(x >= 0.0 && x.is_finite()) {
             return Err(Error::expected(name, "a finite number of at least 0", x));
         }
+    }
+    if !(options.clip_value > 0.0) {
+        return Err(Error::expected("clip_value", "a number above 0, or None", options.clip_value));
     }
     options.optimizer.check()
 }

@@ -1,10 +1,10 @@
 //! Backward: `dZ[l-1] = (dZ[l] W[l]) f'(A[l-1])` for one slice; then, over all slices, `dW[l] = dZ[l]^T A[l-1]` and the
-//! optimizer's rule, part by part.
+//! optimizer's rule, job by job.
 
 use super::forward::{Weights, panel_of};
 use super::{Slice, blocks};
 use crate::kernels::{
-    BiasGradient, Finish, Gradient, Mirror, Number, Pair, PairKernels, PairMirror, Product, Rule, Start, Update,
+    BiasGradient, Finish, Gradient, Mirror, Number, Pair, PairKernels, PairMirror, Product, Rule, Shrink, Start, Update,
 };
 use crate::network::{BUFFERS, Form, Job, Layer, Network, Part};
 use crate::panel::Reading;
@@ -100,11 +100,13 @@ pub struct Finishing<T> {
     pub goes_on: bool,
     /// The rule that makes new weights of it, once all groups are in; without one it stays in the arena.
     pub rule: Option<Rule<T>>,
-    /// `l2 w` is added to the weights' gradient.
-    pub l2: T,
+    /// What is done to the weights' gradient first, and to the weights besides.
+    pub shrink: Shrink<T>,
+    /// The same for the biases.
+    pub shrink_biases: Shrink<T>,
 }
 
-/// The slices of a group, as the weight gradient reads them: slice and whether it opens a segment.
+/// The slices of a group, as the weight gradient reads them.
 pub struct Group<'g, T> {
     /// All slices.
     pub slices: &'g Reading<'g, Slice<T>>,
@@ -118,8 +120,8 @@ pub struct Group<'g, T> {
 pub fn job<T: Number>(net: &Network<T>, index: usize, group: &Group<'_, T>, how: Finishing<T>, scratch: &mut [T]) {
     let job = &net.jobs[index];
     let mut writing = net.arena.write(index);
-    let [weights, mirror, gradient, first, second, rounded] = writing.slices::<BUFFERS>();
-    let mut run = Run { net, job, how, weights, mirror, rounded, gradient, first, second, scratch, at: 0 };
+    let [weights, mirror, gradient, first, second, rounded, third] = writing.slices::<BUFFERS>();
+    let mut run = Run { net, job, how, weights, mirror, rounded, gradient, first, second, third, scratch, at: 0 };
     // Filled in place: it is too large to be handed about.
     let mut pairs = ArrayVec::<Pair<'_, T>, MAX_SLICES>::new();
     let mut filled = None;
@@ -158,6 +160,7 @@ struct Run<'r, T: Number> {
     gradient: &'r mut [T],
     first: &'r mut [T],
     second: &'r mut [T],
+    third: &'r mut [T],
     scratch: &'r mut [T],
     at: usize,
 }
@@ -225,25 +228,26 @@ impl<T: Number> Run<'_, T> {
         }
     }
 
-    /// Applies the rule to the `all` numbers at `at`, of which the first `decaying` feel l2.
-    fn update(&mut self, decaying: usize, all: usize) {
+    /// Applies the rule to the `all` numbers at `at`, of which the first `weights` are weights and the others biases.
+    fn update(&mut self, weights: usize, all: usize) {
         let Some(rule) = self.how.rule else { return };
-        let split = if self.how.l2 == T::ZERO { all } else { decaying };
-        for (range, l2) in [(0..split, self.how.l2), (split..all, T::ZERO)] {
+        let (shrink, of_biases) = (self.how.shrink, self.how.shrink_biases);
+        let split = if shrink == of_biases { all } else { weights };
+        for (range, shrink) in [(0..split, shrink), (split..all, of_biases)] {
             if range.is_empty() {
                 continue;
             }
             let here = self.at + range.start..self.at + range.end;
             let gradient = if self.gradient.is_empty() { &self.scratch[range] } else { &self.gradient[here.clone()] };
-            let state = |buffer: bool| if buffer { here.clone() } else { 0..0 };
-            let (has_first, has_second) = (rule.states() > 0, rule.states() > 1);
+            let state = |needs: usize| if rule.states() >= needs { here.clone() } else { 0..0 };
             self.net.kernels.update(&mut Update {
                 rule,
-                l2,
+                shrink,
                 weights: &mut self.weights[here.clone()],
                 gradient,
-                first: &mut self.first[state(has_first)],
-                second: &mut self.second[state(has_second)],
+                first: &mut self.first[state(1)],
+                second: &mut self.second[state(2)],
+                third: &mut self.third[state(3)],
             });
         }
     }
@@ -263,8 +267,7 @@ impl<T: Number> Run<'_, T> {
             let forward = &mut self.rounded[begin..begin + rows.div_ceil(2) * width];
             kernels.reflect(&mut PairMirror { weights, rows, width, forward, mirror, mirror_width });
         } else if layer.has_mirror {
-            let geometry = self.net.geometry;
-            self.net.kernels.mirror(&mut Mirror { weights, rows, width, mirror, mirror_width, geometry });
+            self.net.kernels.mirror(&mut Mirror { weights, rows, width, mirror, mirror_width });
         }
     }
 }

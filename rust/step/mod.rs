@@ -50,7 +50,8 @@ impl<T: Number> Rounded<T> {
     pub fn pack(&mut self, kernels: &dyn PairKernels<T>, source: &Panels<T>, p: usize) {
         let pairs = if self.pairs.rows() > 0 { self.pairs.panel_mut(p) } else { &mut [] };
         let (rows, width) = (self.rows.panel_mut(p), source.width(p));
-        kernels.pack(&mut Pack { source: source.panel(p), width, rows, pairs });
+        let lanes = width.min(source.lanes() - p * source.geometry().panel());
+        kernels.pack(&mut Pack { source: source.panel(p), width, lanes, rows, pairs });
     }
 }
 
@@ -127,7 +128,8 @@ impl<T: Number> Slice<T> {
         let scratch = loss::scratch(geometry, outputs);
         let mixed = network.pair_kernels.is_some();
         let rounded = |lanes: usize| Rounded::new(capacity, lanes, geometry, learns);
-        let rounded_units = layers.iter().filter(|_| mixed).map(|layer| rounded(layer.inputs)).collect::<Result<_, _>>()?;
+        let rounded_units =
+            layers.iter().filter(|_| mixed).map(|layer| rounded(layer.inputs)).collect::<Result<_, _>>()?;
         let outputs_of = |layer: &crate::network::Layer| rounded(layer.outputs);
         let rounded_deltas = layers.iter().filter(|_| mixed && learns).map(outputs_of).collect::<Result<_, _>>()?;
         Ok(Slice {
@@ -229,9 +231,14 @@ impl<T: Number> Slice<T> {
         self.activations.get(l).unwrap_or(&self.deltas[self.deltas.len() - 1])
     }
 
-    /// Whether every number that layer `l` left is finite.
+    /// Whether every number that layer `l` left is finite; padding does not count.
     pub fn is_finite(&self, l: usize) -> bool {
-        self.result(l).view().data().iter().all(|x| x.is_finite())
+        let result = self.result(l);
+        (0..result.panels()).all(|p| {
+            let width = result.width(p);
+            let lanes = width.min(result.lanes() - p * result.geometry().panel());
+            result.panel(p).chunks_exact(width).all(|row| row[..lanes].iter().all(|x| x.is_finite()))
+        })
     }
 }
 

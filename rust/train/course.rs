@@ -6,7 +6,7 @@
 use super::infer::unpack;
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
-use crate::kernels::{Number, SAMPLE_SEGMENT};
+use crate::kernels::{Number, SAMPLE_SEGMENT, Shrink};
 use crate::network::{GRADIENT, Network, WEIGHTS};
 use crate::panel::{Buffer, Panels, Parts};
 use crate::step::backward::{self, Finishing, Group};
@@ -70,7 +70,7 @@ pub fn gradient<T: Number>(network: &mut Network<T>, caches: &Caches<'_>) -> Res
         deltas(network, caches, &mut slices.write(0), first, count);
         let reading = slices.read();
         let group = Group { slices: &reading, used: 1, per_segment: usize::MAX };
-        let how = Finishing { goes_on: first > 0, rule: None, l2: T::ZERO };
+        let how = Finishing { goes_on: first > 0, rule: None, shrink: Shrink::NONE, shrink_biases: Shrink::NONE };
         (0..network.jobs.len()).for_each(|job| backward::job(network, job, &group, how, &mut scratch));
     }
     Ok(())

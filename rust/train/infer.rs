@@ -51,14 +51,18 @@ pub fn infer<T: Number>(
     let work = 2.0 * (network.n_parameters() * plan.slice_rows) as f64;
     let fail = |error: Error| {
         stop.store(true, Ordering::Relaxed);
-        *lock(&outcome) = Err(error);
+        let mut outcome = lock(&outcome);
+        if outcome.is_ok() {
+            *outcome = Err(error);
+        }
     };
     threads::run(plan.threads.min(slots.len()), |team, worker| {
         let mut slice = match Slice::new(network, plan.slice_rows, Role::Answers) {
             Ok(slice) => slice,
             Err(error) => return fail(error),
         };
-        let (mut poller, mut pass) = (Poller::new(), Pass { network, x, y, wanted, spare: None });
+        let (mut poller, mut pass) =
+            (Poller::new(), Pass { network, x, y, wanted, capacity: plan.slice_rows, spare: None });
         let share = |w: usize| w * slots.len() / team.size();
         while let Some(i) = claims.next(worker, team.size(), share) {
             let mut slot = lock(&slots[i]);
@@ -86,6 +90,8 @@ struct Pass<'p, 'x, 'y, T: Number> {
     x: &'p Matrix<'x>,
     y: Option<(&'p TargetData<'y>, T)>,
     wanted: Wanted,
+    /// Rows of the longest slice.
+    capacity: usize,
     /// The logits, while the loss needs them and the outputs too.
     spare: Option<Panels<T>>,
 }
@@ -123,7 +129,7 @@ impl<T: Number> Pass<'_, '_, '_, T> {
         let spare = match &mut self.spare {
             Some(spare) => spare,
             None => {
-                let fresh = Panels::zeroed(logits.rows(), logits.lanes(), logits.geometry(), "batch: its logits")?;
+                let fresh = Panels::zeroed(self.capacity, logits.lanes(), logits.geometry(), "batch: its logits")?;
                 self.spare.insert(fresh)
             }
         };
@@ -149,19 +155,40 @@ pub fn unpack<T: Number>(panels: &Panels<T>, rows: &mut [T]) {
     }
 }
 
-/// `l2 / 2` times the sum of the squared weights: 32 strided partials over the logical index, then a tree.
-pub fn penalty<T: Number>(network: &Network<T>, l2: f64) -> f64 {
-    if l2 == 0.0 {
+/// What is added to the loss: `l1 sum |w| + l2 / 2 sum w^2`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Penalty {
+    /// See above.
+    pub l1: f64,
+    /// See above.
+    pub l2: f64,
+    /// Whether over biases too; decoupled decay follows.
+    pub biases: bool,
+}
+
+/// The penalty on a network's weights, summed in 32 strided partials over the logical index, then a tree.
+pub fn penalty<T: Number>(network: &Network<T>, penalty: Penalty) -> f64 {
+    let Penalty { l1, l2, biases } = penalty;
+    if l1 == 0.0 && l2 == 0.0 {
         return 0.0;
     }
     let reading = network.arena.read();
     let weights = reading.buffer(WEIGHTS);
-    let mut sum = StridedSum::new();
+    let (mut sizes, mut squares) = (StridedSum::new(), StridedSum::new());
+    let mut add = |at: usize| {
+        let w = weights[at].to_f64();
+        sizes.add(w.abs());
+        squares.add(w * w);
+    };
     for layer in &network.layers {
-        let pairs = (0..layer.outputs).flat_map(|j| (0..layer.inputs).map(move |i| (j, i)));
-        pairs.map(|(j, i)| weights[layer.weight(j, i)].to_f64()).for_each(|w| sum.add(w * w));
+        for j in 0..layer.outputs {
+            (0..layer.inputs).for_each(|i| add(layer.weight(j, i)));
+        }
+        if biases {
+            (0..layer.outputs).for_each(|j| add(layer.bias(j)));
+        }
     }
-    0.5 * l2 * sum.total()
+    l1 * sizes.total() + 0.5 * l2 * squares.total()
 }
 
 /// A sum over a logical index in 32 strided partials and a tree: the same bits whoever computes the terms.

@@ -5,13 +5,13 @@
 //! A batch of several groups adds its gradients up in memory and updates with the last. Nothing is
 //! allocated after the first step.
 
-use super::infer::{StridedSum, penalty};
+use super::infer::{Penalty, StridedSum, penalty};
 use super::optimizer::Optimizer;
 use super::{Host, Poller, lock};
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
-use crate::kernels::{Number, Rule, SAMPLE_SEGMENT};
-use crate::network::{GRADIENT, Network, Progress, WEIGHTS};
+use crate::kernels::{Number, Rule, SAMPLE_SEGMENT, Shrink};
+use crate::network::{Form, GRADIENT, Network, Progress, WEIGHTS};
 use crate::panel::{Buffer, Parts};
 use crate::plan::{self, Plan};
 use crate::rng;
@@ -31,8 +31,10 @@ pub struct Options {
     pub batch_size: usize,
     /// The rule.
     pub optimizer: Optimizer,
-    /// `l2 / 2 sum(W^2)` is added to the loss.
-    pub l2: f64,
+    /// Penalties on the weights.
+    pub penalty: Penalty,
+    /// The gradient of each weight and bias is held between minus and plus this; infinity for no limit.
+    pub clip_value: f64,
     /// What a sample's loss is multiplied by.
     pub loss_scale: f64,
     /// Whether batches are drawn anew in each epoch; a full batch keeps its order.
@@ -80,10 +82,42 @@ pub fn loss_and_gradient<T: Number>(
 ) -> Result<f64, Error> {
     let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
     let (losses, _) = Run::new(network, workspace, x, y, &options, false)?.execute(workspace, host);
-    losses.map(|losses| losses[0])
+    let loss = losses?[0];
+    add_penalty(network, options.penalty);
+    Ok(loss)
+}
+
+/// Adds the penalty's gradient to the one in the arena, on the network's weights as the rules do it.
+fn add_penalty<T: Number>(network: &mut Network<T>, Penalty { l1, l2, biases }: Penalty) {
+    if l1 == 0.0 && l2 == 0.0 {
+        return;
+    }
+    let (l1, l2) = (T::from_f64(l1), T::from_f64(l2));
+    let weights = network.arena.buffer(WEIGHTS).to_vec();
+    let layers = network.layers.clone();
+    let gradient = network.arena.buffer(GRADIENT);
+    let sign = |w: T| {
+        if w > T::ZERO {
+            T::ONE
+        } else if w < T::ZERO {
+            -T::ONE
+        } else {
+            T::ZERO
+        }
+    };
+    let mut add = |at: usize| gradient[at] = l1.mul_add(sign(weights[at]), l2.mul_add(weights[at], gradient[at]));
+    for layer in &layers {
+        for j in 0..layer.outputs {
+            (0..layer.inputs).for_each(|i| add(layer.weight(j, i)));
+            if biases {
+                add(layer.bias(j));
+            }
+        }
+    }
 }
 
 /// A training's buffers, kept from call to call of one network, so that a call on few rows costs little more than its steps.
+/// Their memory is the largest batch's, and is given back with the network.
 pub struct Workspace<T>(Option<Buffers<T>>);
 
 impl<T> Workspace<T> {
@@ -201,7 +235,8 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let rows = plan.slice_rows.min(batch);
         let whole = batch == x.rows() && batch <= plan.group_rows;
         let both_forms = 2 * batch.saturating_mul(network.features()).saturating_mul(size_of::<T>());
-        let stays = whole && steps > 1.0 && both_forms <= BOTH_FORMS;
+        let turns = network.layers[0].form == Form::Narrow;
+        let stays = turns && whole && steps > 1.0 && both_forms <= BOTH_FORMS;
         let role = if stays { Role::LearnsTheSameRows } else { Role::Learns };
         let buffers = Buffers::of(network, workspace, slices, rows, role, plan.threads)?;
         let shuffles = options.shuffle && batch < x.rows();
@@ -313,13 +348,23 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
                 self.fail(error);
             }
         }
+        // Also where others took all slices.
+        if worker == 0
+            && let Err(error) = poller.poll(self.slice_work, host)
+        {
+            self.fail(error);
+        }
     }
 
     /// The second phase: gradient and update, job by job.
     fn weights(&self, team: &Team, worker: usize, state: State<T>, scratch: &mut [T]) {
         let last = state.group + state.group_rows == state.rows;
-        let how =
-            Finishing { goes_on: state.group > 0, rule: state.rule.filter(|_| last), l2: T::from_f64(self.options.l2) };
+        let how = Finishing {
+            goes_on: state.group > 0,
+            rule: state.rule.filter(|_| last),
+            shrink: self.shrink(true),
+            shrink_biases: self.shrink(self.options.penalty.biases),
+        };
         let slices = self.buffers.slices.read();
         let group = Group {
             slices: &slices,
@@ -329,6 +374,17 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let share = |w: usize| self.network.share(w, team.size());
         while let Some(claim) = self.job_claims.next(worker, team.size(), share) {
             backward::job(self.network, self.network.order[claim], &group, how, scratch);
+        }
+    }
+
+    /// What is done to weights, or to biases, besides the rule.
+    fn shrink(&self, penalised: bool) -> Shrink<T> {
+        let Options { penalty, clip_value, optimizer, .. } = *self.options;
+        let clip = T::from_f64(clip_value);
+        if penalised {
+            Shrink { l1: T::from_f64(penalty.l1), l2: T::from_f64(penalty.l2), clip, keep: optimizer.keep() }
+        } else {
+            Shrink { clip, ..Shrink::NONE }
         }
     }
 
@@ -355,7 +411,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         if state.group + state.group_rows < state.rows {
             return;
         }
-        let mean = books.batch_loss.total() / state.rows as f64 + penalty(self.network, self.options.l2);
+        let mean = books.batch_loss.total() / state.rows as f64 + penalty(self.network, self.options.penalty);
         books.batch_loss = StridedSum::new();
         if !mean.is_finite() {
             let bad =
