@@ -220,6 +220,8 @@ pub struct Network<T: Number> {
     pub geometry: Geometry,
     /// Who computes.
     pub kernels: &'static dyn Kernels<T>,
+    /// What they run on.
+    pub isa: Isa,
 }
 
 /// How far training has come.
@@ -264,7 +266,7 @@ impl<T: Number> Network<T> {
             before.push(before[before.len() - 1] + parts[jobs[job].parts.clone()].iter().map(weights).sum::<usize>());
         }
         let (progress, geometry) = (Progress::START, kernels.geometry());
-        Ok(Network { layers, loss, parts, jobs, order, before, arena, progress, geometry, kernels })
+        Ok(Network { layers, loss, parts, jobs, order, before, arena, progress, geometry, kernels, isa })
     }
 
     /// Features of a sample.

@@ -71,14 +71,15 @@ pub fn softmax<'py>(py: Python<'py>, Z: &Bound<'py, PyAny>) -> PyResult<Bound<'p
 }
 
 fn softmax_rows<'py, T: Number + numpy::Element>(py: Python<'py>, z: &Matrix<'_>) -> PyResult<Bound<'py, PyAny>> {
-    let kernels = T::kernels(Isa::choose().map_err(exception)?);
+    let isa = Isa::choose().map_err(exception)?;
+    let kernels = T::kernels(isa);
     let (rows, lanes) = (z.rows(), z.columns());
     let mut numbers = zeros(rows.saturating_mul(lanes)).map_err(exception)?;
     if rows > 0 && lanes > 0 {
         let _environment = crate::isa::DefaultEnvironment::new();
         let mut panels = Panels::zeroed(rows, lanes, kernels.geometry(), "softmax").map_err(exception)?;
         let mut scratch = zeros(loss::scratch(kernels.geometry(), lanes)).map_err(exception)?;
-        z.gather(crate::data::Selection::From(0), &mut panels);
+        z.gather(isa, crate::data::Selection::From(0), &mut panels);
         kernels.softmax(&mut panels, &mut scratch);
         infer::unpack(&panels, &mut numbers);
     }
