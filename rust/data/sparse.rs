@@ -127,15 +127,21 @@ impl Sparse<'_> {
         self.starts.at(row)..self.starts.at(row + 1)
     }
 
-    /// Where the first entry stands that is not a finite number within T, rows first.
-    pub fn first_unfit<T: Float>(&self, isa: Isa) -> Option<Unfit> {
+    /// Where the first entry stands that is not a finite number within T, rows first; at most so many threads look.
+    ///
+    /// # Errors
+    /// [`Error::Panic`]
+    pub fn first_unfit<T: Float>(&self, isa: Isa, threads: usize) -> Result<Option<Unfit>, Error> {
         let used = self.starts.at(self.rows());
-        let (entry, value): (usize, f64) = with_view!(&self.values, view => {
+        let (entry, value) = with_view!(&self.values, view => {
             let values = &view.to_slice().expect("one contiguous row")[..used];
-            dense::place_of_unfit::<_, T>(isa, values).map(|entry| (entry, values[entry].convert()))
-        })?;
+            match dense::place_of_unfit::<_, T>(values, isa, threads)? {
+                Some(entry) => (entry, values[entry].convert()),
+                None => return Ok(None),
+            }
+        });
         let row = (0..self.rows()).find(|&row| self.entries(row).contains(&entry)).unwrap_or(0);
-        Some(Unfit { row, column: self.indices.at(entry), value })
+        Ok(Some(Unfit { row, column: self.indices.at(entry), value }))
     }
 
     /// Writes the selected rows, as many as `target` has, and zeros everywhere else.

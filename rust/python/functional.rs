@@ -118,7 +118,7 @@ fn forward_as<'py, T: Number + numpy::Element>(
     let arrays: Vec<_> = weights.iter().zip(biases).flat_map(|(w, b)| [w.clone(), b.clone()]).collect();
     set_parameters(&mut net, &arrays)?;
     let traced = unlocked(py, || {
-        check_columns(&net, x)?;
+        check_columns(&net, x, None)?;
         course::trace(&net, x)
     });
     let layers = traced.map_err(exception)?.into_iter().zip(&net.layers);

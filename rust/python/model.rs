@@ -117,7 +117,7 @@ impl Network {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let fitted = unlocked(py, || {
-                check_data(net, &x, &y)?;
+                check_data(net, &x, &y, threads)?;
                 if epochs == 0 { Ok(Vec::new()) } else { trainer::fit(net, workspace, &x, &y, &options, &mut host) }
             });
             Ok(host.settle(fitted)?.into_pyarray(py).into_any())
@@ -195,7 +195,7 @@ impl Network {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let loss = unlocked(py, || {
-                check_data(net, &x, &y)?;
+                check_data(net, &x, &y, threads)?;
                 trainer::loss_and_gradient(net, workspace, &x, &y, &options, &mut host)
             });
             let loss = host.settle(loss)?;
@@ -286,7 +286,7 @@ fn check_options(options: &Options) -> Result<(), Error> {
     options.optimizer.check()
 }
 
-pub(super) fn check_columns<T: Number>(net: &Core<T>, x: &Matrix<'_>) -> Result<(), Error> {
+pub(super) fn check_columns<T: Number>(net: &Core<T>, x: &Matrix<'_>, threads: Option<usize>) -> Result<(), Error> {
     if x.rows() == 0 {
         return Err(Error::expected("X", "at least one sample", 0));
     }
@@ -296,11 +296,12 @@ pub(super) fn check_columns<T: Number>(net: &Core<T>, x: &Matrix<'_>) -> Result<
     if x.columns() != net.features() {
         return Err(Error::expected("X", format!("{} features", net.features()), x.columns()));
     }
-    check_fits(net, "X", x)
+    check_fits(net, "X", x, threads)
 }
 
-fn check_fits<T: Number>(net: &Core<T>, name: &str, x: &Matrix<'_>) -> Result<(), Error> {
-    let Some(bad) = x.first_unfit::<T>(net.isa) else { return Ok(()) };
+fn check_fits<T: Number>(net: &Core<T>, name: &str, x: &Matrix<'_>, threads: Option<usize>) -> Result<(), Error> {
+    let threads = threads.unwrap_or_else(crate::threads::limit);
+    let Some(bad) = x.first_unfit::<T>(net.isa, threads)? else { return Ok(()) };
     let within = if x.narrows::<T>() { format!(" within {}", T::NAME) } else { String::new() };
     // As Python writes it.
     let value = if bad.value.is_nan() { "nan".into() } else { format!("{:?}", bad.value) };
@@ -308,8 +309,13 @@ fn check_fits<T: Number>(net: &Core<T>, name: &str, x: &Matrix<'_>) -> Result<()
     Err(Error::expected(name, format!("finite numbers{within}"), got))
 }
 
-fn check_data<T: Number>(net: &Core<T>, x: &Matrix<'_>, y: &TargetData<'_>) -> Result<(), Error> {
-    check_columns(net, x)?;
+fn check_data<T: Number>(
+    net: &Core<T>,
+    x: &Matrix<'_>,
+    y: &TargetData<'_>,
+    threads: Option<usize>,
+) -> Result<(), Error> {
+    check_columns(net, x, threads)?;
     let (rows, columns) = match y {
         TargetData::Classes(classes) => (classes.len(), net.outputs()),
         TargetData::Dense(y) => (y.rows(), y.columns()),
@@ -319,7 +325,7 @@ fn check_data<T: Number>(net: &Core<T>, x: &Matrix<'_>, y: &TargetData<'_>) -> R
         return Err(Error::expected("Y", expected, format!("{rows} of {columns}")));
     }
     if let TargetData::Dense(y) = y {
-        check_fits(net, "Y", y)?;
+        check_fits(net, "Y", y, threads)?;
     }
     Ok(())
 }
@@ -404,8 +410,8 @@ fn outputs<'py, T: Number + numpy::Element>(
     let (rows, n) = (x.rows(), net.outputs());
     let result = unlocked(py, || {
         match y {
-            Some((y, _)) => check_data(net, x, y)?,
-            None => check_columns(net, x)?,
+            Some((y, _)) => check_data(net, x, y, threads)?,
+            None => check_columns(net, x, threads)?,
         }
         let mut numbers = zeros(rows.saturating_mul(n))?;
         let y = y.map(|(y, scale)| (y, T::from_f64(scale)));
