@@ -1,8 +1,8 @@
 """The compiled core: plain arrays in and out. The modules beside it are the public interface.
 
 Samples x features unless a function says otherwise. Arrays may have any strides; X any real
-numeric dtype, or be compressed sparse rows. Errors: ValueError, TypeError, MemoryError; DivergenceError where training left the
-finite numbers; RuntimeError for a defect in the core.
+numeric dtype, or be compressed sparse rows. Errors: ValueError, TypeError, MemoryError;
+DivergenceError where training left the finite numbers; RuntimeError for a defect in the core.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -80,10 +80,24 @@ class Network:
         report: Callable[[int, float], object] | None,
         report_every: int,
     ) -> NDArray[np.float64]: ...
-    def outputs(self, X: NDArray[Any] | _CSR, *, logits: bool, threads: int | None) -> NDArray[Any]: ...
+    def outputs(
+        self, X: NDArray[Any] | _CSR, *, logits: bool, threads: int | None
+    ) -> NDArray[Any]: ...
     def evaluate(
-        self, X: NDArray[Any] | _CSR, Y: NDArray[Any], *, loss_scale: float, l2: float, threads: int | None
+        self,
+        X: NDArray[Any] | _CSR,
+        Y: NDArray[Any],
+        *,
+        loss_scale: float,
+        l2: float,
+        threads: int | None,
     ) -> tuple[float, NDArray[Any]]: ...
     def loss_and_gradients(
-        self, X: NDArray[Any] | _CSR, Y: NDArray[Any], *, loss_scale: float, l2: float, threads: int | None
+        self,
+        X: NDArray[Any] | _CSR,
+        Y: NDArray[Any],
+        *,
+        loss_scale: float,
+        l2: float,
+        threads: int | None,
     ) -> tuple[float, list[NDArray[Any]]]: ...

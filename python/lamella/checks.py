@@ -218,6 +218,38 @@ def shaped(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
     return array
 
 
+# --- sparse matrices -------------------------------------------------------------------------
+
+
+class CSR(Protocol):
+    """Compressed sparse rows, as SciPy has them: `csr_array` or `csr_matrix`."""
+
+    shape: tuple[int, int]
+    data: Array
+    indices: Array
+    indptr: Array
+
+
+def sparse(name: str, value: object) -> Any:
+    """Return SciPy's sparse `value` by rows, or None for anything else.
+
+    SciPy is not imported: whoever has a sparse matrix did that. Copied where the format or the
+    dtype has to change.
+    """
+    scipy = sys.modules.get("scipy.sparse")
+    if scipy is None or not scipy.issparse(value):
+        return None
+    matrix: Any = value
+    if matrix.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: expected a matrix of real numbers, got dtype {matrix.dtype}")
+    if matrix.ndim == 2 and matrix.format != "csr":
+        if hasattr(matrix, "check_format"):  # conversions trust the indices
+            matrix.check_format(full_check=True)
+        matrix = matrix.tocsr()
+    wanted = _plain(matrix.dtype, half=True)
+    return matrix if matrix.dtype == wanted else matrix.astype(wanted)
+
+
 # --- layers and parameters, features x samples -----------------------------------------------
 
 
@@ -356,9 +388,7 @@ def samples(name: str, value: ArrayLike, features: int, dtype: np.dtype[Any]) ->
     return samples_as_they_are(name, value, features, dtype).astype(dtype, copy=False)
 
 
-def samples_as_they_are(
-    name: str, value: ArrayLike, features: int, dtype: np.dtype[Any]
-) -> Array:
+def samples_as_they_are(name: str, value: ArrayLike, features: int, dtype: np.dtype[Any]) -> Array:
     """Return finite `X (features, m)`, m >= 1, in a dtype of its own that fits `dtype`."""
     X: Array = _inputs(name, value, features, features_first=True)
     finite(name, X, dtype)
@@ -370,41 +400,11 @@ def rows(name: str, value: ArrayLike | CSR, features: int) -> Array | CSR:
 
     Leaves it to the core to refuse NaN and infinity, in one pass, and wrong sparse indices.
     """
-    return _inputs(name, value, features, features_first=False)
+    X: Array | CSR = _inputs(name, value, features, features_first=False)
+    return X
 
 
-class CSR(Protocol):
-    """Compressed sparse rows, as SciPy has them: `csr_array` or `csr_matrix`."""
-
-    shape: tuple[int, int]
-    data: Array
-    indices: Array
-    indptr: Array
-
-
-def sparse(name: str, value: object) -> Any:
-    """Return SciPy's sparse `value` by rows, or None for anything else.
-
-    SciPy is not imported: whoever has a sparse matrix did that. Copied where the format or the
-    dtype has to change.
-    """
-    scipy = sys.modules.get("scipy.sparse")
-    if scipy is None or not scipy.issparse(value):
-        return None
-    matrix: Any = value
-    if matrix.dtype.kind not in "biuf":
-        raise TypeError(f"{name}: expected a matrix of real numbers, got dtype {matrix.dtype}")
-    if matrix.ndim == 2 and matrix.format != "csr":
-        if hasattr(matrix, "check_format"):  # conversions trust the indices
-            matrix.check_format(full_check=True)
-        matrix = matrix.tocsr()
-    wanted = _plain(matrix.dtype, half=True)
-    return matrix if matrix.dtype == wanted else matrix.astype(wanted)
-
-
-def _inputs(
-    name: str, value: ArrayLike | CSR, features: int, *, features_first: bool
-) -> Any:
+def _inputs(name: str, value: ArrayLike | CSR, features: int, *, features_first: bool) -> Any:
     """Check the shape of samples in either orientation; sparse ones are by rows."""
     X = None if features_first else sparse(name, value)
     if X is None:

@@ -273,6 +273,10 @@ fn gather_columns<E: Element, T: Float>(view: &ArrayView2<'_, E>, selection: Sel
         for (into, first) in blocks.zip((0..rows).step_by(ROWS_AT_ONCE)) {
             let block = first..rows.min(first + ROWS_AT_ONCE);
             for (lane, c) in columns.clone().enumerate() {
+                if let (Selection::From(begin), true) = (selection, c + AHEAD < lanes) {
+                    let next = view.column(c + AHEAD).to_slice().unwrap_or_default();
+                    prefetch(next.get(begin + block.start..begin + block.end).unwrap_or_default());
+                }
                 let slots = into[lane..].iter_mut().step_by(width);
                 gather_column(view.column(c), selection, block.clone(), slots);
             }
