@@ -77,11 +77,12 @@ impl Dense<'_> {
     pub fn narrows<T: Float>(&self) -> bool {
         matches!(self, Dense::F64(_)) && T::IS_SINGLE
     }
-    /// Where the first number stands that is not a finite one within T, rows first; at most so many threads look.
+    /// Where the first number stands that is not a finite one within T, rows first; at most so many threads look, or
+    /// as many as help.
     ///
     /// # Errors
     /// [`Error::Panic`]
-    pub fn first_unfit<T: Float>(&self, isa: Isa, threads: usize) -> Result<Option<Unfit>, Error> {
+    pub fn first_unfit<T: Float>(&self, isa: Isa, threads: Option<usize>) -> Result<Option<Unfit>, Error> {
         with_view!(self, view => first_unfit::<_, T>(view, isa, threads))
     }
     /// Writes the selected rows, as many as `target` has, and zeros into its padding.
@@ -117,7 +118,7 @@ fn gather_plain<E: Element, T: Float>(
 fn first_unfit<E: Element, T: Float>(
     view: &ArrayView2<'_, E>,
     isa: Isa,
-    threads: usize,
+    threads: Option<usize>,
 ) -> Result<Option<Unfit>, Error> {
     if !E::MAY_NOT_FIT {
         return Ok(None);
@@ -151,12 +152,14 @@ const SHARE: usize = 8 << 20;
 pub(super) fn place_of_unfit<E: Element, T: Float>(
     numbers: &[E],
     isa: Isa,
-    threads: usize,
+    threads: Option<usize>,
 ) -> Result<Option<usize>, Error> {
     if !E::MAY_NOT_FIT {
         return Ok(None);
     }
-    let threads = threads.min(size_of_val(numbers) / SHARE);
+    // Short ones do not even ask how many threads there may be: the system takes longer to answer than they take.
+    let shares = size_of_val(numbers) / SHARE;
+    let threads = if shares < 2 { 1 } else { threads.unwrap_or_else(threads::limit).min(shares) };
     if threads < 2 {
         return Ok(search::<E, T>(numbers, isa));
     }

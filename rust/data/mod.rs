@@ -85,11 +85,12 @@ impl Matrix<'_> {
             Matrix::Sparse(sparse) => sparse.narrows::<T>(),
         }
     }
-    /// Where the first number stands that is not a finite one within T, rows first; at most so many threads look.
+    /// Where the first number stands that is not a finite one within T, rows first; at most so many threads look, or
+    /// as many as help.
     ///
     /// # Errors
     /// [`Error::Panic`]
-    pub fn first_unfit<T: Float>(&self, isa: Isa, threads: usize) -> Result<Option<Unfit>, Error> {
+    pub fn first_unfit<T: Float>(&self, isa: Isa, threads: Option<usize>) -> Result<Option<Unfit>, Error> {
         match self {
             Matrix::Dense(dense) => dense.first_unfit::<T>(isa, threads),
             Matrix::Sparse(sparse) => sparse.first_unfit::<T>(isa, threads),
@@ -175,7 +176,7 @@ mod tests {
     fn the_first_number_that_does_not_fit_is_named() {
         let isa = Isa::choose().unwrap();
         let find = |view: ArrayView2<'_, f64>| {
-            let found = Matrix::Dense(Dense::F64(view)).first_unfit::<f32>(isa, 1).unwrap();
+            let found = Matrix::Dense(Dense::F64(view)).first_unfit::<f32>(isa, Some(1)).unwrap();
             found.map(|bad| (bad.row, bad.column, bad.value))
         };
         let mut x = Array2::<f64>::zeros((4000, 3));
@@ -186,7 +187,8 @@ mod tests {
         assert_eq!(find(x.view()), Some((2, 1, -1e300)));
         assert_eq!(find(x.t()), Some((0, 3999, f64::INFINITY)));
         assert_eq!(find(x.slice(ndarray::s![..2, ..2])), None);
-        let double = Matrix::Dense(Dense::F64(x.slice(ndarray::s![..3999, ..]))).first_unfit::<f64>(isa, 1).unwrap();
+        let double =
+            Matrix::Dense(Dense::F64(x.slice(ndarray::s![..3999, ..]))).first_unfit::<f64>(isa, Some(1)).unwrap();
         assert_eq!(double, None, "f64 holds what f32 does not");
     }
 
@@ -195,7 +197,7 @@ mod tests {
         let isa = Isa::choose().unwrap();
         let mut x = Array2::<f32>::zeros((9_000, 1_000));
         let find = |x: &Array2<f32>| {
-            let found = Matrix::Dense(Dense::F32(x.view())).first_unfit::<f32>(isa, 3).unwrap();
+            let found = Matrix::Dense(Dense::F32(x.view())).first_unfit::<f32>(isa, Some(3)).unwrap();
             found.map(|bad| (bad.row, bad.column))
         };
         assert_eq!(find(&x), None);
@@ -221,7 +223,7 @@ mod tests {
         assert_eq!(matrix.check("X", 4), Ok(false));
         let matrix = Matrix::Sparse(matrix);
         assert_eq!((matrix.rows(), matrix.columns()), (4, 3));
-        assert_eq!(matrix.first_unfit::<f32>(Isa::Scalar, 1).unwrap(), None, "what no row has is not looked at");
+        assert_eq!(matrix.first_unfit::<f32>(Isa::Scalar, Some(1)).unwrap(), None, "what no row has is not looked at");
         let wanted = ndarray::arr2(&[[0.0, 0.0, 7.0], [1.0, 0.0, 2.0], [0.0; 3], [0.0, 3.0, 0.0]]);
         check(&matrix, &wanted, Selection::From(1), 3);
         check(&matrix, &wanted, Selection::Rows(&[3, 0, 0, 1, 2]), 5);
@@ -241,7 +243,7 @@ mod tests {
         assert_eq!(wrong(&STARTS, &[2, 2, 2, 1], 4), Ok(true), "one place twice");
         let mut values = VALUES;
         values[1] = f32::INFINITY;
-        let bad = sparse(&STARTS, &INDICES, &values).first_unfit::<f32>(Isa::Scalar, 1).unwrap();
+        let bad = sparse(&STARTS, &INDICES, &values).first_unfit::<f32>(Isa::Scalar, Some(1)).unwrap();
         assert_eq!(bad, Some(Unfit { row: 1, column: 2, value: f64::INFINITY }));
     }
 

@@ -127,11 +127,12 @@ impl Sparse<'_> {
         self.starts.at(row)..self.starts.at(row + 1)
     }
 
-    /// Where the first entry stands that is not a finite number within T, rows first; at most so many threads look.
+    /// Where the first entry stands that is not a finite number within T, rows first; at most so many threads look, or
+    /// as many as help.
     ///
     /// # Errors
     /// [`Error::Panic`]
-    pub fn first_unfit<T: Float>(&self, isa: Isa, threads: usize) -> Result<Option<Unfit>, Error> {
+    pub fn first_unfit<T: Float>(&self, isa: Isa, threads: Option<usize>) -> Result<Option<Unfit>, Error> {
         let used = self.starts.at(self.rows());
         let (entry, value) = with_view!(&self.values, view => {
             let values = &view.to_slice().expect("one contiguous row")[..used];

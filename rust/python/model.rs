@@ -300,7 +300,6 @@ pub(super) fn check_columns<T: Number>(net: &Core<T>, x: &Matrix<'_>, threads: O
 }
 
 fn check_fits<T: Number>(net: &Core<T>, name: &str, x: &Matrix<'_>, threads: Option<usize>) -> Result<(), Error> {
-    let threads = threads.unwrap_or_else(crate::threads::limit);
     let Some(bad) = x.first_unfit::<T>(net.isa, threads)? else { return Ok(()) };
     let within = if x.narrows::<T>() { format!(" within {}", T::NAME) } else { String::new() };
     // As Python writes it.
