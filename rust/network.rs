@@ -242,6 +242,8 @@ pub struct Network<T: Number> {
     pub kernels: &'static dyn Kernels<T>,
     /// Who computes the products, in mixed precision.
     pub pair_kernels: Option<&'static dyn PairKernels<T>>,
+    /// What they run on.
+    pub isa: Isa,
 }
 
 /// How far training has come.
@@ -274,7 +276,7 @@ impl<T: Number> Network<T> {
     /// [`Error::Value`] for no layers, a layer without units, softmax in a hidden layer, or a loss that does not fit the
     /// output; [`Error::Memory`] where the weights do not fit.
     pub fn new(features: usize, specs: &[LayerSpec], loss: Loss, isa: Isa) -> Result<Self, Error> {
-        Network::with(features, specs, loss, T::kernels(isa), None)
+        Network::with(features, specs, loss, isa, None)
     }
 
     /// A network of zeros whose products have bfloat16 operands.
@@ -288,18 +290,19 @@ impl<T: Number> Network<T> {
             Error::expected("dtype bfloat16", "the instructions of AVX-512 with BF16 (avx512_bf16)", got)
         };
         let pairs = T::pair_kernels().filter(|_| isa == Isa::Avx512).ok_or_else(missing)?;
-        Network::with(features, specs, loss, T::kernels(isa), Some(pairs))
+        Network::with(features, specs, loss, isa, Some(pairs))
     }
 
-    /// A network of zeros, computed by these kernels.
+    /// A network of zeros, with or without kernels of mixed precision.
     fn with(
         features: usize,
         specs: &[LayerSpec],
         loss: Loss,
-        kernels: &'static dyn Kernels<T>,
+        isa: Isa,
         pair_kernels: Option<&'static dyn PairKernels<T>>,
     ) -> Result<Self, Error> {
         check(features, specs, loss)?;
+        let kernels = T::kernels(isa);
         let layers = place(features, specs, kernels.geometry(), pair_kernels.is_some());
         // Before the table of parts, which a network too large for the memory would make too large as well.
         let last = &layers[layers.len() - 1];
@@ -317,7 +320,7 @@ impl<T: Number> Network<T> {
             before.push(before[before.len() - 1] + parts[jobs[job].parts.clone()].iter().map(weights).sum::<usize>());
         }
         let (progress, geometry) = (Progress::START, kernels.geometry());
-        Ok(Network { layers, loss, parts, jobs, order, before, arena, progress, geometry, kernels, pair_kernels })
+        Ok(Network { layers, loss, parts, jobs, order, before, arena, progress, geometry, isa, kernels, pair_kernels })
     }
 
     /// Features of a sample.

@@ -1,12 +1,12 @@
 """The compiled core: plain arrays in and out. The modules beside it are the public interface.
 
 Samples x features unless a function says otherwise. Arrays may have any strides; X any real
-numeric dtype. Errors: ValueError, TypeError, MemoryError; DivergenceError where training left the
-finite numbers; RuntimeError for a defect in the core.
+numeric dtype, or be compressed sparse rows. Errors: ValueError, TypeError, MemoryError;
+DivergenceError where training left the finite numbers; RuntimeError for a defect in the core.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,12 @@ def backward(
     hidden: str,
 ) -> list[NDArray[Any]]: ...
 
+class _CSR(Protocol):
+    shape: tuple[int, int]
+    data: NDArray[Any]
+    indices: NDArray[Any]
+    indptr: NDArray[Any]
+
 @final
 class Network:
     def __new__(
@@ -60,7 +66,7 @@ class Network:
     def reset(self) -> None: ...
     def fit(
         self,
-        X: NDArray[Any],
+        X: NDArray[Any] | _CSR,
         Y: NDArray[Any],
         *,
         epochs: int,
@@ -75,10 +81,12 @@ class Network:
         report: Callable[[int, float], object] | None,
         report_every: int,
     ) -> NDArray[np.float64]: ...
-    def outputs(self, X: NDArray[Any], *, logits: bool, threads: int | None) -> NDArray[Any]: ...
+    def outputs(
+        self, X: NDArray[Any] | _CSR, *, logits: bool, threads: int | None
+    ) -> NDArray[Any]: ...
     def evaluate(
         self,
-        X: NDArray[Any],
+        X: NDArray[Any] | _CSR,
         Y: NDArray[Any],
         *,
         loss_scale: float,
@@ -87,7 +95,7 @@ class Network:
     ) -> tuple[float, NDArray[Any]]: ...
     def loss_and_gradients(
         self,
-        X: NDArray[Any],
+        X: NDArray[Any] | _CSR,
         Y: NDArray[Any],
         *,
         loss_scale: float,

@@ -14,10 +14,11 @@ from __future__ import annotations
 import math
 import operator
 import reprlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -144,8 +145,11 @@ def precision(value: DTypeLike) -> tuple[np.dtype[Any], str]:
 # --- arrays ----------------------------------------------------------------------------------
 
 
-def real(name: str, value: ArrayLike) -> Array:
+def real(name: str, value: ArrayLike, *, half: bool = False) -> Array:
     """Return `value` as an array of bool, int or float, at most 64 bits wide, native order.
+
+    A large array is copied only where this changes its dtype; float16 becomes float32 unless
+    `half`.
 
     Raises
     ------
@@ -163,9 +167,16 @@ def real(name: str, value: ArrayLike) -> Array:
     if array.dtype.kind not in "biuf":
         received = f"dtype {array.dtype}" if array.ndim else type(value).__name__
         raise TypeError(f"{name}: expected an array of real numbers, got {received}")
-    if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
-        return array.astype(np.float32 if array.dtype.itemsize == 2 else np.float64)
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    wanted = _plain(array.dtype, half)
+    return array if array.dtype == wanted else array.astype(wanted)
+
+
+def _plain(dtype: np.dtype[Any], half: bool) -> np.dtype[Any]:
+    """Return the dtype, in native order and at most 64 bits wide, that numbers of `dtype` get."""
+    if dtype.kind == "f" and dtype.itemsize not in (4, 8):
+        narrow = np.float16 if half else np.float32
+        return np.dtype(narrow if dtype.itemsize == 2 else np.float64)
+    return dtype.newbyteorder("=")
 
 
 def float_array(name: str, value: ArrayLike) -> Array:
@@ -221,6 +232,38 @@ def shaped(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
     if array.shape != shape:
         raise wrong(name, f"shape {shape}", array.shape)
     return array
+
+
+# --- sparse matrices -------------------------------------------------------------------------
+
+
+class CSR(Protocol):
+    """Compressed sparse rows, as SciPy has them: `csr_array` or `csr_matrix`."""
+
+    shape: tuple[int, int]
+    data: Array
+    indices: Array
+    indptr: Array
+
+
+def sparse(name: str, value: object) -> Any:
+    """Return SciPy's sparse `value` by rows, or None for anything else.
+
+    SciPy is not imported: whoever has a sparse matrix did that. Copied where the format or the
+    dtype has to change.
+    """
+    scipy = sys.modules.get("scipy.sparse")
+    if scipy is None or not scipy.issparse(value):
+        return None
+    matrix: Any = value
+    if matrix.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: expected a matrix of real numbers, got dtype {matrix.dtype}")
+    if matrix.ndim == 2 and matrix.format != "csr":
+        if hasattr(matrix, "check_format"):  # conversions trust the indices
+            matrix.check_format(full_check=True)
+        matrix = matrix.tocsr()
+    wanted = _plain(matrix.dtype, half=True)
+    return matrix if matrix.dtype == wanted else matrix.astype(wanted)
 
 
 # --- layers and parameters, features x samples -----------------------------------------------
@@ -358,25 +401,34 @@ def _sizes(arrays: dict[str, Array], L: int) -> list[int]:
 
 def samples(name: str, value: ArrayLike, features: int, dtype: np.dtype[Any]) -> Array:
     """Return finite `X (features, m)`, m >= 1, in `dtype`."""
-    X = _inputs(name, value, features, features_first=True)
-    finite(name, X, dtype)
-    return X.astype(dtype, copy=False)
+    return samples_as_they_are(name, value, features, dtype).astype(dtype, copy=False)
 
 
-def rows(name: str, value: ArrayLike, features: int, dtype: np.dtype[Any]) -> Array:
-    """Return finite `X (m, features)`, m >= 1, in a dtype of its own that fits `dtype`."""
-    X = _inputs(name, value, features, features_first=False)
+def samples_as_they_are(name: str, value: ArrayLike, features: int, dtype: np.dtype[Any]) -> Array:
+    """Return finite `X (features, m)`, m >= 1, in a dtype of its own that fits `dtype`."""
+    X: Array = _inputs(name, value, features, features_first=True)
     finite(name, X, dtype)
     return X
 
 
-def _inputs(name: str, value: ArrayLike, features: int, *, features_first: bool) -> Array:
-    """Check the shape of samples in either orientation."""
-    X = real(name, value)
+def rows(name: str, value: ArrayLike | CSR, features: int) -> Array | CSR:
+    """Return `X (m, features)`, m >= 1, in a dtype of its own: an array, or sparse rows.
+
+    Leaves it to the core to refuse NaN and infinity, in one pass, and wrong sparse indices.
+    """
+    X: Array | CSR = _inputs(name, value, features, features_first=False)
+    return X
+
+
+def _inputs(name: str, value: ArrayLike | CSR, features: int, *, features_first: bool) -> Any:
+    """Check the shape of samples in either orientation; sparse ones are by rows."""
+    X = None if features_first else sparse(name, value)
+    if X is None:
+        X = real(name, value, half=True)  # type: ignore[arg-type]
     if X.ndim != 2 or X.shape[0 if features_first else 1] != features:
         raise wrong(name, f"shape ({features}, m)" if features_first else f"shape (m, {features})",
                     X.shape)  # fmt: skip
-    if X.size == 0:
+    if 0 in X.shape:
         raise wrong(name, "at least one sample", f"shape {X.shape}")
     return X
 

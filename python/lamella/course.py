@@ -32,7 +32,7 @@ COSTS_EVERY = 100
 class CourseTask(NamedTuple):
     """The checked data and the start of an L-layer model."""
 
-    X: Array  # (n[0], m)
+    X: Array  # (n[0], m), in a dtype of its own
     Y: Array  # (n[L], m), or class indices (m,)
     start: Parameters
     dims: tuple[int, ...]
@@ -55,7 +55,7 @@ def course_task(
     wanted = checks.floating(dtype)
     seed = checks.seed(seed)
     given = None if parameters is None else checks.layers(parameters, dims)
-    X = checks.samples("X", X, dims[0], given.dtype if given else wanted)
+    X = checks.samples_as_they_are("X", X, dims[0], given.dtype if given else wanted)
     Y = checks.labels("Y", Y, dims[-1], X.shape[1], output, features_first=True)
     return CourseTask(X, Y, initializers.start(dims, init, seed, wanted, given), dims)
 

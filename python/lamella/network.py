@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from . import _core, checks, initializers, optimizers
-from .checks import Array
+from .checks import CSR, Array
 from .initializers import Init
 from .optimizers import Optimizer
 
@@ -159,7 +159,7 @@ class Network:
 
     def fit(
         self,
-        X: ArrayLike,
+        X: ArrayLike | CSR,
         y: ArrayLike,
         *,
         epochs: int = 1,
@@ -175,9 +175,11 @@ class Network:
 
         Parameters
         ----------
-        X : array_like (m, n_features)
-            Any real dtype, any strides; not changed, and copied only if it is float16, wider
-            than 64 bits or not in native byte order.
+        X : array_like or SciPy sparse (m, n_features)
+            Any real dtype, any strides, memory-mapped too; not changed, and copied only if it is
+            wider than 64 bits, unaligned or not in native byte order. Sparse rows (CSR) are read
+            as they are, with the bits of `X.toarray()`; other sparse formats are converted by
+            `tocsr()`, and entries of one place are summed, in a copy.
         y : array_like
             sigmoid: 0 and 1, `(m, n_outputs)`, or `(m,)` for one output; softmax: class indices
             `(m,)` or one-hot `(m, n_outputs)`; identity: real numbers, `(m, n_outputs)`, or
@@ -219,11 +221,11 @@ class Network:
         KeyboardInterrupt
             After Ctrl-C; the model stays usable, with whole steps.
         """
-        X, y = self._data(X, y)
+        rows, labels = self._data(X, y)
         epochs = checks.integer("epochs", epochs)
         settings: dict[str, Any] = {
             "epochs": epochs,
-            "batch_size": checks.batch_size(batch_size, len(X)),
+            "batch_size": checks.batch_size(batch_size, rows.shape[0]),
             "optimizer": optimizers.resolve(optimizer, learning_rate).spec(),
             "clip_value": checks.clip("clip_value", clip_value),
             "shuffle": checks.flag("shuffle", shuffle),
@@ -232,24 +234,24 @@ class Network:
             **self._objective,
         }
         with _reporting(progress, epochs) as report:
-            return History(self._net.fit(X, y, **settings, report=report, report_every=1))
+            return History(self._net.fit(rows, labels, **settings, report=report, report_every=1))
 
     def loss_and_gradients(
-        self, X: ArrayLike, y: ArrayLike, *, threads: int | None = None
+        self, X: ArrayLike | CSR, y: ArrayLike, *, threads: int | None = None
     ) -> tuple[float, dict[str, Array]]:
         """Return the loss of all samples as one batch, and its gradients `dW1, db1, ...`.
 
         Both include the penalties. The gradients are shaped as `parameters`.
         """
-        X, y = self._data(X, y)
+        rows, labels = self._data(X, y)
         loss, arrays = self._net.loss_and_gradients(
-            X, y, **self._objective, threads=checks.threads(threads)
+            rows, labels, **self._objective, threads=checks.threads(threads)
         )
         return loss, dict(zip((f"d{name}" for name in self._names), arrays, strict=True))
 
     # --- answers ---
 
-    def predict(self, X: ArrayLike, *, threads: int | None = None) -> Array:
+    def predict(self, X: ArrayLike | CSR, *, threads: int | None = None) -> Array:
         """Return the answer for each sample of X (m, n_features).
 
         softmax: class indices `(m,)`; one sigmoid unit: 0 or 1 `(m,)`, 1 where the probability
@@ -263,18 +265,18 @@ class Network:
         answers = outputs if self.output == "identity" else (outputs > 0.5).astype(np.int64)
         return answers[:, 0] if self.n_outputs == 1 else answers
 
-    def predict_proba(self, X: ArrayLike, *, threads: int | None = None) -> Array:
+    def predict_proba(self, X: ArrayLike | CSR, *, threads: int | None = None) -> Array:
         """Return probabilities `(m, n_outputs)`; a `ValueError` for identity outputs."""
         if self.output == "identity":
             raise checks.wrong("output", "sigmoid or softmax for probabilities", self.output)
         return self._net.outputs(self._rows(X), logits=False, threads=checks.threads(threads))
 
-    def decision_function(self, X: ArrayLike, *, threads: int | None = None) -> Array:
+    def decision_function(self, X: ArrayLike | CSR, *, threads: int | None = None) -> Array:
         """Return the logits `(m, n_outputs)`: what the output activation is applied to."""
         return self._net.outputs(self._rows(X), logits=True, threads=checks.threads(threads))
 
     def evaluate(
-        self, X: ArrayLike, y: ArrayLike, *, threads: int | None = None
+        self, X: ArrayLike | CSR, y: ArrayLike, *, threads: int | None = None
     ) -> dict[str, float]:
         """Return the loss, with its penalties, and how good the answers are.
 
@@ -285,12 +287,14 @@ class Network:
             identity, "r2" (the coefficient of determination, its mean over outputs; an output
             whose target is constant counts 1 if met exactly, else 0).
         """
-        X, y = self._data(X, y)
-        loss, outputs = self._net.evaluate(X, y, **self._objective, threads=checks.threads(threads))
+        rows, labels = self._data(X, y)
+        loss, outputs = self._net.evaluate(
+            rows, labels, **self._objective, threads=checks.threads(threads)
+        )
         if self.output == "identity":
-            return {"loss": loss, "r2": _r2(outputs, y)}
-        labels = np.argmax(outputs, axis=1) if self.output == "softmax" else outputs > 0.5
-        return {"loss": loss, "accuracy": float(np.mean(labels == y))}
+            return {"loss": loss, "r2": _r2(outputs, labels)}
+        answers = np.argmax(outputs, axis=1) if self.output == "softmax" else outputs > 0.5
+        return {"loss": loss, "accuracy": float(np.mean(answers == labels))}
 
     # --- parameters ---
 
@@ -392,17 +396,18 @@ class Network:
         loss = checks.CORE_LOSSES[self.output]
         return _core.Network(self.n_features, layers, loss, self.precision)
 
-    def _rows(self, X: ArrayLike) -> Array:
+    def _rows(self, X: ArrayLike | CSR) -> Array | CSR:
         """Check samples (m, n_features)."""
-        return checks.rows("X", X, self.n_features, self.dtype)
+        return checks.rows("X", X, self.n_features)
 
-    def _data(self, X: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
+    def _data(self, X: ArrayLike | CSR, y: ArrayLike) -> tuple[Array | CSR, Array]:
         """Check samples and their labels."""
-        X = self._rows(X)
-        labels = checks.labels("y", y, self.n_outputs, len(X), self.output, features_first=False)
+        rows = self._rows(X)
+        m = rows.shape[0]
+        labels = checks.labels("y", y, self.n_outputs, m, self.output, features_first=False)
         if self.output != "softmax":
             checks.finite("y", labels, self.dtype)
-        return X, labels
+        return rows, labels
 
 
 def _layers(

@@ -88,6 +88,27 @@ pub trait Simd<T: Float>: Copy + Send + Sync + 'static {
     unsafe fn transpose(self, source: *const T, source_stride: usize, target: *mut T, target_stride: usize);
 }
 
+/// Work in plain Rust that compilers vectorise, to be compiled for each instruction set: see [`Isa::run`].
+///
+/// `run` and everything it calls must be `#[inline(always)]`, as for an [`Operation`].
+pub trait Compilable {
+    /// What the work returns.
+    type Output;
+    /// Does the work.
+    fn run(self) -> Self::Output;
+}
+
+/// A [`Compilable`] as an operation that has no use for the token.
+struct Compiled<C>(C);
+
+impl<C: Compilable, S> Operation<f32, S> for Compiled<C> {
+    type Output = C::Output;
+    #[inline(always)]
+    fn run(self, _simd: S) -> C::Output {
+        self.0.run()
+    }
+}
+
 /// Asks for the cache lines of `data`, which will be read soon.
 #[inline(always)]
 pub fn prefetch<T>(data: &[T]) {
@@ -128,8 +149,12 @@ pub trait Float:
     const MIN_POSITIVE: Self;
     /// "float32" or "float64", as NumPy says it.
     const NAME: &'static str;
+    /// Whether this is f32.
+    const IS_SINGLE: bool;
     /// The nearest number.
     fn from_f64(x: f64) -> Self;
+    /// The same number, exactly.
+    fn from_f32(x: f32) -> Self;
     /// The same number, exactly.
     fn to_f64(self) -> f64;
     /// Neither infinite nor NaN.
@@ -155,6 +180,11 @@ macro_rules! float {
             const ONE: Self = 1.0;
             const MIN_POSITIVE: Self = $t::MIN_POSITIVE;
             const NAME: &'static str = $name;
+            const IS_SINGLE: bool = size_of::<$t>() == 4;
+            #[inline(always)]
+            fn from_f32(x: f32) -> Self {
+                x as $t
+            }
             #[inline(always)]
             fn from_f64(x: f64) -> Self {
                 x as $t
@@ -235,6 +265,22 @@ impl Isa {
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx512 | Isa::Avx2 => false,
             Isa::Portable | Isa::Scalar => true,
+        }
+    }
+
+    /// Does the work compiled for this instruction set.
+    ///
+    /// # Panics
+    /// Where this CPU cannot run it.
+    pub fn run<C: Compilable>(self, work: C) -> C::Output {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Simd::<f32>::vectorize(Avx512::new().expect("the CPU has AVX-512"), Compiled(work)),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Simd::<f32>::vectorize(Avx2::new().expect("the CPU has AVX2"), Compiled(work)),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx512 | Isa::Avx2 => panic!("an instruction set of x86-64"),
+            Isa::Portable | Isa::Scalar => work.run(),
         }
     }
 

@@ -1,16 +1,16 @@
-//! NumPy arrays in: any dtype and strides to checked views; and results out.
+//! NumPy arrays and SciPy's sparse rows in: any dtype and strides to checked views; and results out.
 //!
 //! A [`Held`] keeps the array alive and counted as read for as long as its views are used, also while the interpreter
 //! lock is released. (Python code that writes into the array meanwhile races with the reader, as with NumPy's own
 //! functions.)
 
-use crate::data::Matrix;
+use crate::data::{Dense, Indices, Matrix, Sparse};
 use crate::error::Error;
 use crate::kernels::Number;
 use half::f16;
 use numpy::ndarray::{Array2, ArrayView2};
 use numpy::prelude::*;
-use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray2, PyUntypedArray};
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArray};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
@@ -65,41 +65,150 @@ impl<'py> Held<'py> {
         Err(PyTypeError::new_err(format!("{name}: expected a real numeric dtype in native byte order, got {got}")))
     }
 
+    fn dense(&self) -> Dense<'_> {
+        match self {
+            Held::F32(array) => Dense::F32(array.as_array()),
+            Held::F64(array) => Dense::F64(array.as_array()),
+            Held::F16(array) => Dense::F16(array.as_array()),
+            Held::U8(array) => Dense::U8(array.as_array()),
+            Held::U16(array) => Dense::U16(array.as_array()),
+            Held::U32(array) => Dense::U32(array.as_array()),
+            Held::U64(array) => Dense::U64(array.as_array()),
+            Held::I8(array) => Dense::I8(array.as_array()),
+            Held::I16(array) => Dense::I16(array.as_array()),
+            Held::I32(array) => Dense::I32(array.as_array()),
+            Held::I64(array) => Dense::I64(array.as_array()),
+            Held::Bool(array) => Dense::Bool(array.as_array()),
+        }
+    }
+
     /// The numbers, as they lie.
     pub fn matrix(&self) -> Matrix<'_> {
-        match self {
-            Held::F32(array) => Matrix::F32(array.as_array()),
-            Held::F64(array) => Matrix::F64(array.as_array()),
-            Held::F16(array) => Matrix::F16(array.as_array()),
-            Held::U8(array) => Matrix::U8(array.as_array()),
-            Held::U16(array) => Matrix::U16(array.as_array()),
-            Held::U32(array) => Matrix::U32(array.as_array()),
-            Held::U64(array) => Matrix::U64(array.as_array()),
-            Held::I8(array) => Matrix::I8(array.as_array()),
-            Held::I16(array) => Matrix::I16(array.as_array()),
-            Held::I32(array) => Matrix::I32(array.as_array()),
-            Held::I64(array) => Matrix::I64(array.as_array()),
-            Held::Bool(array) => Matrix::Bool(array.as_array()),
-        }
+        Matrix::Dense(self.dense())
     }
 
     /// The transpose: the same numbers with swapped strides.
     pub fn transposed(&self) -> Matrix<'_> {
-        match self.matrix() {
-            Matrix::F32(view) => Matrix::F32(view.reversed_axes()),
-            Matrix::F64(view) => Matrix::F64(view.reversed_axes()),
-            Matrix::F16(view) => Matrix::F16(view.reversed_axes()),
-            Matrix::U8(view) => Matrix::U8(view.reversed_axes()),
-            Matrix::U16(view) => Matrix::U16(view.reversed_axes()),
-            Matrix::U32(view) => Matrix::U32(view.reversed_axes()),
-            Matrix::U64(view) => Matrix::U64(view.reversed_axes()),
-            Matrix::I8(view) => Matrix::I8(view.reversed_axes()),
-            Matrix::I16(view) => Matrix::I16(view.reversed_axes()),
-            Matrix::I32(view) => Matrix::I32(view.reversed_axes()),
-            Matrix::I64(view) => Matrix::I64(view.reversed_axes()),
-            Matrix::Bool(view) => Matrix::Bool(view.reversed_axes()),
+        Matrix::Dense(match self.dense() {
+            Dense::F32(view) => Dense::F32(view.reversed_axes()),
+            Dense::F64(view) => Dense::F64(view.reversed_axes()),
+            Dense::F16(view) => Dense::F16(view.reversed_axes()),
+            Dense::U8(view) => Dense::U8(view.reversed_axes()),
+            Dense::U16(view) => Dense::U16(view.reversed_axes()),
+            Dense::U32(view) => Dense::U32(view.reversed_axes()),
+            Dense::U64(view) => Dense::U64(view.reversed_axes()),
+            Dense::I8(view) => Dense::I8(view.reversed_axes()),
+            Dense::I16(view) => Dense::I16(view.reversed_axes()),
+            Dense::I32(view) => Dense::I32(view.reversed_axes()),
+            Dense::I64(view) => Dense::I64(view.reversed_axes()),
+            Dense::Bool(view) => Dense::Bool(view.reversed_axes()),
+        })
+    }
+}
+
+/// The samples of a call: a NumPy array, or SciPy's compressed sparse rows.
+pub enum Samples<'py> {
+    /// An array.
+    Dense(Held<'py>),
+    /// A sparse matrix.
+    Sparse(HeldSparse<'py>),
+}
+
+impl<'py> Samples<'py> {
+    /// Takes hold of `object`, which an error calls `name`: what is no array and has an `indptr` is sparse. All
+    /// indices are checked.
+    ///
+    /// # Errors
+    /// As [`Held::new`], and ValueError for sparse rows whose indices are not sound.
+    pub fn new(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        if object.is_instance_of::<PyUntypedArray>() || !object.hasattr("indptr")? {
+            return Ok(Samples::Dense(Held::new(name, object)?));
+        }
+        let held = HeldSparse::new(name, object)?;
+        let (view, rows) = (held.view(), held.rows);
+        let duplicates = super::unlocked(object.py(), || view.check(name, rows)).map_err(super::exception)?;
+        if !duplicates {
+            return Ok(Samples::Sparse(held));
+        }
+        // Entries of one place are summed as SciPy does it, in a copy. (Its loops may run: the indices are sound.)
+        let copy = object.call_method0("copy")?;
+        copy.call_method0("sum_duplicates")?;
+        Ok(Samples::Sparse(HeldSparse::new(name, &copy)?))
+    }
+
+    /// The numbers, as they lie.
+    pub fn matrix(&self) -> Matrix<'_> {
+        match self {
+            Samples::Dense(held) => held.matrix(),
+            Samples::Sparse(held) => Matrix::Sparse(held.view()),
         }
     }
+}
+
+/// The three arrays of a sparse matrix.
+pub struct HeldSparse<'py> {
+    rows: usize,
+    columns: usize,
+    starts: HeldIndices<'py>,
+    indices: HeldIndices<'py>,
+    values: Held<'py>,
+}
+
+impl<'py> HeldSparse<'py> {
+    fn new(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let (rows, columns) = object.getattr("shape")?.extract()?;
+        let values = contiguous(&format!("{name}.data"), &object.getattr("data")?)?.call_method1("reshape", (1, -1))?;
+        let indices = |kind: &str| HeldIndices::new(&format!("{name}.{kind}"), &object.getattr(kind)?);
+        Ok(HeldSparse {
+            rows,
+            columns,
+            starts: indices("indptr")?,
+            indices: indices("indices")?,
+            values: Held::new(&format!("{name}.data"), &values)?,
+        })
+    }
+
+    fn view(&self) -> Sparse<'_> {
+        Sparse {
+            columns: self.columns,
+            starts: self.starts.view(),
+            indices: self.indices.view(),
+            values: self.values.dense(),
+        }
+    }
+}
+
+/// Places in an array, in one of SciPy's two types.
+enum HeldIndices<'py> {
+    I32(PyReadonlyArray1<'py, i32>),
+    I64(PyReadonlyArray1<'py, i64>),
+}
+
+impl<'py> HeldIndices<'py> {
+    fn new(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let array = contiguous(name, object)?;
+        if let Ok(array) = array.extract() {
+            return Ok(HeldIndices::I32(array));
+        }
+        if let Ok(array) = array.extract() {
+            return Ok(HeldIndices::I64(array));
+        }
+        let got = untyped(name, &array)?.dtype().str()?;
+        Err(PyTypeError::new_err(format!("{name}: expected a vector of int32 or int64, got {got}")))
+    }
+
+    fn view(&self) -> Indices<'_> {
+        match self {
+            HeldIndices::I32(array) => Indices::I32(array.as_slice().expect("contiguous")),
+            HeldIndices::I64(array) => Indices::I64(array.as_slice().expect("contiguous")),
+        }
+    }
+}
+
+/// `object`, or where its numbers do not lie one after the other, aligned, a copy in which they do.
+fn contiguous<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let array = untyped(name, object)?;
+    if array.is_c_contiguous() && array.is_aligned() { Ok(object.clone()) } else { object.call_method0("copy") }
 }
 
 /// `object` as an array of whatever dtype.

@@ -71,14 +71,15 @@ pub fn softmax<'py>(py: Python<'py>, Z: &Bound<'py, PyAny>) -> PyResult<Bound<'p
 }
 
 fn softmax_rows<'py, T: Number + numpy::Element>(py: Python<'py>, z: &Matrix<'_>) -> PyResult<Bound<'py, PyAny>> {
-    let kernels = T::kernels(Isa::choose().map_err(exception)?);
+    let isa = Isa::choose().map_err(exception)?;
+    let kernels = T::kernels(isa);
     let (rows, lanes) = (z.rows(), z.columns());
     let mut numbers = zeros(rows.saturating_mul(lanes)).map_err(exception)?;
     if rows > 0 && lanes > 0 {
         let _environment = crate::isa::DefaultEnvironment::new();
         let mut panels = Panels::zeroed(rows, lanes, kernels.geometry(), "softmax").map_err(exception)?;
         let mut scratch = zeros(loss::scratch(kernels.geometry(), lanes)).map_err(exception)?;
-        z.gather(crate::data::Selection::From(0), &mut panels);
+        z.gather(isa, crate::data::Selection::From(0), &mut panels);
         kernels.softmax(&mut panels, &mut scratch);
         infer::unpack(&panels, &mut numbers);
     }
@@ -117,7 +118,7 @@ fn forward_as<'py, T: Number + numpy::Element>(
     let arrays: Vec<_> = weights.iter().zip(biases).flat_map(|(w, b)| [w.clone(), b.clone()]).collect();
     set_parameters(&mut net, &arrays)?;
     let traced = unlocked(py, || {
-        check_columns(&net, x)?;
+        check_columns(&net, x, None)?;
         course::trace(&net, x)
     });
     let layers = traced.map_err(exception)?.into_iter().zip(&net.layers);

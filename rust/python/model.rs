@@ -1,6 +1,6 @@
 //! The network as Python sees it: one class for both dtypes, plain arrays in and out.
 
-use super::arrays::{self, Held};
+use super::arrays::{self, Held, Samples};
 use super::{Interpreter, exception, unlocked};
 use crate::activation::Activation;
 use crate::data::Matrix;
@@ -129,10 +129,10 @@ impl Network {
         check_options(&options).map_err(exception)?;
         let mut host = Interpreter::new(report);
         with_core!(&mut self.inner, net, workspace => {
-            let (x, y) = (Held::new("X", X)?, Labels::new(net, Y)?);
+            let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let fitted = unlocked(py, || {
-                check_data(net, &x, &y)?;
+                check_data(net, &x, &y, threads)?;
                 if epochs == 0 { Ok(Vec::new()) } else { trainer::fit(net, workspace, &x, &y, &options, &mut host) }
             });
             Ok(host.settle(fitted)?.into_pyarray(py).into_any())
@@ -152,7 +152,7 @@ impl Network {
         check_threads(threads).map_err(exception)?;
         let wanted = if logits { Wanted::Logits } else { Wanted::Outputs };
         with_core!(&self.inner, net => {
-            let x = Held::new("X", X)?;
+            let x = Samples::new("X", X)?;
             Ok(outputs(py, net, &x.matrix(), None, wanted, threads)?.1)
         })
     }
@@ -171,7 +171,7 @@ impl Network {
     ) -> PyResult<(f64, Bound<'py, PyAny>)> {
         check_threads(threads).map_err(exception)?;
         with_core!(&self.inner, net => {
-            let (x, y) = (Held::new("X", X)?, Labels::new(net, Y)?);
+            let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let (losses, outputs) = outputs(py, net, &x, Some((&y, loss_scale)), Wanted::Outputs, threads)?;
             let mut sum = infer::StridedSum::new();
@@ -207,10 +207,10 @@ impl Network {
         check_options(&options).map_err(exception)?;
         let mut host = Interpreter::new(None);
         with_core!(&mut self.inner, net, workspace => {
-            let (x, y) = (Held::new("X", X)?, Labels::new(net, Y)?);
+            let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let loss = unlocked(py, || {
-                check_data(net, &x, &y)?;
+                check_data(net, &x, &y, threads)?;
                 trainer::loss_and_gradient(net, workspace, &x, &y, &options, &mut host)
             });
             let gradients = get_layers(py, net, GRADIENT);
@@ -316,7 +316,7 @@ fn check_options(options: &Options) -> Result<(), Error> {
     options.optimizer.check()
 }
 
-pub(super) fn check_columns<T: Number>(net: &Core<T>, x: &Matrix<'_>) -> Result<(), Error> {
+pub(super) fn check_columns<T: Number>(net: &Core<T>, x: &Matrix<'_>, threads: Option<usize>) -> Result<(), Error> {
     if x.rows() == 0 {
         return Err(Error::expected("X", "at least one sample", 0));
     }
@@ -326,21 +326,25 @@ pub(super) fn check_columns<T: Number>(net: &Core<T>, x: &Matrix<'_>) -> Result<
     if x.columns() != net.features() {
         return Err(Error::expected("X", format!("{} features", net.features()), x.columns()));
     }
-    check_finite("X", x)
+    check_fits(net, "X", x, threads)
 }
 
-fn check_finite(name: &str, x: &Matrix<'_>) -> Result<(), Error> {
-    match x.first_non_finite() {
-        None => Ok(()),
-        Some((row, column)) => {
-            let got = format!("NaN or infinity at row {row}, column {column}");
-            Err(Error::expected(name, "finite numbers", got))
-        }
-    }
+fn check_fits<T: Number>(net: &Core<T>, name: &str, x: &Matrix<'_>, threads: Option<usize>) -> Result<(), Error> {
+    let Some(bad) = x.first_unfit::<T>(net.isa, threads)? else { return Ok(()) };
+    let within = if x.narrows::<T>() { format!(" within {}", T::NAME) } else { String::new() };
+    // As Python writes it.
+    let value = if bad.value.is_nan() { "nan".into() } else { format!("{:?}", bad.value) };
+    let got = format!("{value} at row {}, column {}", bad.row, bad.column);
+    Err(Error::expected(name, format!("finite numbers{within}"), got))
 }
 
-fn check_data<T: Number>(net: &Core<T>, x: &Matrix<'_>, y: &TargetData<'_>) -> Result<(), Error> {
-    check_columns(net, x)?;
+fn check_data<T: Number>(
+    net: &Core<T>,
+    x: &Matrix<'_>,
+    y: &TargetData<'_>,
+    threads: Option<usize>,
+) -> Result<(), Error> {
+    check_columns(net, x, threads)?;
     let (rows, columns) = match y {
         TargetData::Classes(classes) => (classes.len(), net.outputs()),
         TargetData::Dense(y) => (y.rows(), y.columns()),
@@ -350,7 +354,7 @@ fn check_data<T: Number>(net: &Core<T>, x: &Matrix<'_>, y: &TargetData<'_>) -> R
         return Err(Error::expected("Y", expected, format!("{rows} of {columns}")));
     }
     if let TargetData::Dense(y) = y {
-        check_finite("Y", y)?;
+        check_fits(net, "Y", y, threads)?;
     }
     Ok(())
 }
@@ -435,8 +439,8 @@ fn outputs<'py, T: Number + numpy::Element>(
     let (rows, n) = (x.rows(), net.outputs());
     let result = unlocked(py, || {
         match y {
-            Some((y, _)) => check_data(net, x, y)?,
-            None => check_columns(net, x)?,
+            Some((y, _)) => check_data(net, x, y, threads)?,
+            None => check_columns(net, x, threads)?,
         }
         let mut numbers = zeros(rows.saturating_mul(n))?;
         let y = y.map(|(y, scale)| (y, T::from_f64(scale)));

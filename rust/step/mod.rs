@@ -8,6 +8,7 @@ pub mod forward;
 
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
+use crate::isa::Isa;
 use crate::kernels::{INPUT_SEGMENT, LossRows, Number, Pack, PairKernels, Targets, loss};
 use crate::network::{Form, Network};
 use crate::panel::{Buffer, Geometry, Panels};
@@ -95,6 +96,7 @@ pub struct Slice<T> {
     dense: Buffer<T>,
     classes: Vec<u32>,
     scratch: Buffer<T>,
+    isa: Isa,
 }
 
 impl<T: Number> Slice<T> {
@@ -148,6 +150,7 @@ impl<T: Number> Slice<T> {
             dense: Buffer::zeroed(capacity.saturating_mul(outputs), what)?,
             classes: vec![0; capacity],
             scratch: Buffer::zeroed(scratch, what)?,
+            isa: network.isa,
         })
     }
 
@@ -189,7 +192,7 @@ impl<T: Number> Slice<T> {
         if rows != self.rows {
             self.resize(rows);
         }
-        x.gather(selection, &mut self.input);
+        x.gather(self.isa, selection, &mut self.input);
         self.is_turned = false;
     }
 

@@ -81,16 +81,16 @@ fn deltas<T: Number>(network: &Network<T>, caches: &Caches<'_>, slice: &mut Slic
     let from = Selection::From(first);
     slice.gather(&caches.inputs[0], from, count);
     for (l, z) in caches.hidden.iter().enumerate() {
-        z.gather(from, &mut slice.activations[l]);
+        z.gather(network.isa, from, &mut slice.activations[l]);
         forward::activate(network, network.layers[l].activation, &mut slice.activations[l]);
     }
-    caches.delta.gather(from, slice.deltas.last_mut().expect("a network has a layer"));
+    caches.delta.gather(network.isa, from, slice.deltas.last_mut().expect("a network has a layer"));
     {
         let reading = network.arena.read();
         backward::backward(network, Weights::of(&reading), slice);
     }
     // The derivative came from Z; the weights' gradient reads the inputs that the caller cached.
     for (l, a) in caches.inputs.iter().enumerate().skip(1) {
-        a.gather(from, &mut slice.activations[l - 1]);
+        a.gather(network.isa, from, &mut slice.activations[l - 1]);
     }
 }
