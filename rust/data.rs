@@ -13,36 +13,29 @@ use std::ops::Range;
 pub trait Element: Copy + Sync {
     /// The nearest number of the computation's type.
     fn convert<T: Float>(self) -> T;
-    /// Neither infinite nor NaN.
-    fn finite(self) -> bool;
+    /// Whether it becomes a finite number of the computation's type.
+    #[inline(always)]
+    fn fits<T: Float>(self) -> bool {
+        self.convert::<T>().is_finite()
+    }
 }
 
 macro_rules! element {
-    ($($t:ty: $finite:expr),*) => {$(
+    ($($t:ty),*) => {$(
         impl Element for $t {
             #[inline(always)]
             fn convert<T: Float>(self) -> T {
                 T::from_f64(self as f64)
             }
-            #[inline(always)]
-            fn finite(self) -> bool {
-                let finite: fn($t) -> bool = $finite;
-                finite(self)
-            }
         }
     )*};
 }
-element!(f32: f32::is_finite, f64: f64::is_finite);
-element!(u8: |_| true, u16: |_| true, u32: |_| true, u64: |_| true, i8: |_| true, i16: |_| true, i32: |_| true, i64: |_| true);
+element!(f32, f64, u8, u16, u32, u64, i8, i16, i32, i64);
 
 impl Element for f16 {
     #[inline(always)]
     fn convert<T: Float>(self) -> T {
         T::from_f64(self.to_f64())
-    }
-    #[inline(always)]
-    fn finite(self) -> bool {
-        self.is_finite()
     }
 }
 
@@ -50,10 +43,6 @@ impl Element for bool {
     #[inline(always)]
     fn convert<T: Float>(self) -> T {
         if self { T::ONE } else { T::ZERO }
-    }
-    #[inline(always)]
-    fn finite(self) -> bool {
-        true
     }
 }
 
@@ -133,9 +122,13 @@ impl Matrix<'_> {
     pub fn columns(&self) -> usize {
         with_view!(self, view => view.ncols())
     }
-    /// Where the first NaN or infinity stands, rows first.
-    pub fn first_non_finite(&self) -> Option<(usize, usize)> {
-        with_view!(self, view => first_non_finite(view))
+    /// Where the first number stands, rows first, that is not finite in the computation's type, and that number.
+    pub fn first_non_finite<T: Float>(&self) -> Option<((usize, usize), f64)> {
+        with_view!(self, view => first_that(view, |x| !x.fits::<T>()))
+    }
+    /// Whether every number is 0 or 1.
+    pub fn is_binary(&self) -> bool {
+        with_view!(self, view => first_that(view, |x| ![0.0, 1.0].contains(&x.convert::<f64>())).is_none())
     }
     /// Writes the selected rows, as many as `target` has, and zeros into its padding.
     pub fn gather<T: Float>(&self, selection: Selection<'_>, target: &mut Panels<T>) {
@@ -165,16 +158,17 @@ fn gather_plain<E: Element, T: Float>(
     }
 }
 
-fn first_non_finite<E: Element>(view: &ArrayView2<'_, E>) -> Option<(usize, usize)> {
+/// Where the first bad number stands, rows first.
+fn first_that<E: Element>(view: &ArrayView2<'_, E>, bad: impl Fn(E) -> bool) -> Option<((usize, usize), f64)> {
     // One pass in memory order decides; only bad data is searched in row order.
-    let whole = match view.as_slice_memory_order() {
-        Some(all) => all.chunks(4096).all(|chunk| chunk.iter().fold(true, |fine, x| fine & x.finite())),
-        None => view.iter().all(|x| x.finite()),
+    let fine = match view.as_slice_memory_order() {
+        Some(all) => all.chunks(4096).all(|chunk| !chunk.iter().fold(false, |any, &x| any | bad(x))),
+        None => !view.iter().any(|&x| bad(x)),
     };
-    if whole {
+    if fine {
         return None;
     }
-    view.indexed_iter().find(|(_, x)| !x.finite()).map(|(at, _)| at)
+    view.indexed_iter().find(|&(_, &x)| bad(x)).map(|(at, x)| (at, x.convert()))
 }
 
 fn gather<E: Element, T: Float>(view: &ArrayView2<'_, E>, selection: Selection<'_>, target: &mut Panels<T>) {
@@ -265,12 +259,29 @@ mod tests {
     #[test]
     fn the_first_number_that_is_not_finite_is_named() {
         let mut x = Array2::<f64>::zeros((4, 3));
-        assert_eq!(Matrix::F64(x.view()).first_non_finite(), None);
+        let first = |matrix: Matrix<'_>| matrix.first_non_finite::<f64>().map(|(at, _)| at);
+        assert_eq!(first(Matrix::F64(x.view())), None);
         x[[3, 0]] = f64::NAN;
         x[[2, 1]] = f64::INFINITY;
-        assert_eq!(Matrix::F64(x.view()).first_non_finite(), Some((2, 1)));
-        assert_eq!(Matrix::F64(x.t()).first_non_finite(), Some((0, 3)));
-        assert_eq!(Matrix::F64(x.slice(ndarray::s![..2, ..2])).first_non_finite(), None);
+        assert_eq!(Matrix::F64(x.view()).first_non_finite::<f64>(), Some(((2, 1), f64::INFINITY)));
+        assert_eq!(first(Matrix::F64(x.t())), Some((0, 3)));
+        assert_eq!(first(Matrix::F64(x.slice(ndarray::s![..2, ..2]))), None);
+        x[[1, 1]] = 1e39;
+        assert_eq!(Matrix::F64(x.view()).first_non_finite::<f32>(), Some(((1, 1), 1e39)));
+    }
+
+    #[test]
+    fn labels_of_zero_and_one_are_known_in_every_type() {
+        let mut y = Array2::<f32>::zeros((4, 3));
+        y[[1, 2]] = 1.0;
+        assert!(Matrix::F32(y.view()).is_binary());
+        assert!(Matrix::F32(y.t()).is_binary());
+        for bad in [0.5, -1.0, f32::NAN] {
+            y[[3, 1]] = bad;
+            assert!(!Matrix::F32(y.view()).is_binary(), "{bad}");
+        }
+        assert!(Matrix::Bool(ndarray::arr2(&[[true, false]]).view()).is_binary());
+        assert!(!Matrix::I64(ndarray::arr2(&[[1, 2]]).view()).is_binary());
     }
 
     #[test]

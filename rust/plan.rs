@@ -52,8 +52,9 @@ fn work<T: Number>(network: &Network<T>, rows: usize) -> f64 {
     rows as f64 * (0..network.layers.len()).map(of_layer).sum::<f64>()
 }
 
-/// How many of `limit` threads help a call of `steps` steps on `rows` rows.
-fn threads<T: Number>(network: &Network<T>, rows: usize, steps: f64, limit: usize) -> usize {
+/// How many threads help a call of `steps` steps on `rows` rows. A call that is too small to share does not ask how many
+/// there may be.
+fn threads<T: Number>(network: &Network<T>, rows: usize, steps: f64) -> usize {
     let rate = RATE * 4.0 / size_of::<T>() as f64;
     let fixed = STEP_COST + LAYER_COST * network.layers.len() as f64;
     let alone = fixed + work(network, rows) / rate;
@@ -62,13 +63,17 @@ fn threads<T: Number>(network: &Network<T>, rows: usize, steps: f64, limit: usiz
         let shared = if n > 1 { BARRIER_COST + alone / slices } else { alone };
         steps * shared + (n - 1) as f64 * START_COST
     };
-    (1..=limit).fold((1, time(1)), |best, n| if time(n) < 0.95 * best.1 { (n, time(n)) } else { best }).0
+    if time(1) <= START_COST {
+        return 1;
+    }
+    (1..=crate::threads::limit())
+        .fold((1, time(1)), |best, n| if time(n) < 0.95 * best.1 { (n, time(n)) } else { best })
+        .0
 }
 
 /// Plans training on batches of `rows`, `steps` of them; `wanted` is the user's number of threads.
 pub fn training<T: Number>(network: &Network<T>, rows: usize, steps: f64, wanted: Option<usize>) -> Plan {
-    let limit = crate::threads::limit();
-    let threads = wanted.map_or_else(|| threads(network, rows, steps, limit), |n| n.min(MAX_THREADS));
+    let threads = wanted.map_or_else(|| threads(network, rows, steps), |n| n.min(MAX_THREADS));
     if rows <= SAMPLE_SEGMENT {
         return Plan { threads, group_rows: rows, slice_rows: slice_rows(rows, threads, slice_unit(network)) };
     }
@@ -80,8 +85,7 @@ pub fn training<T: Number>(network: &Network<T>, rows: usize, steps: f64, wanted
 
 /// Plans a pass forward over `rows` rows.
 pub fn inference<T: Number>(network: &Network<T>, rows: usize, wanted: Option<usize>) -> Plan {
-    let limit = crate::threads::limit();
-    let threads = wanted.map_or_else(|| threads(network, rows, 1.0, limit), |n| n.min(MAX_THREADS));
+    let threads = wanted.map_or_else(|| threads(network, rows, 1.0), |n| n.min(MAX_THREADS));
     let slice_rows = rows.div_ceil(threads).clamp(1, SLICE_ROWS);
     Plan { threads, group_rows: rows, slice_rows }
 }

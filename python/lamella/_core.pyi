@@ -74,6 +74,18 @@ class Network:
         report: Callable[[int, float], object] | None,
         report_every: int,
     ) -> NDArray[np.float64]: ...
+    def partial_fit(
+        self,
+        X: NDArray[Any],
+        Y: NDArray[Any],
+        *,
+        optimizer: tuple[str, Mapping[str, float]],
+        l2: float,
+        loss_scale: float,
+        threads: int | None,
+    ) -> float: ...
+    def takes(self, X: object, Y: object = None) -> bool: ...
+    def labels(self, X: NDArray[Any], *, threads: int | None) -> NDArray[np.int64]: ...
     def outputs(self, X: NDArray[Any], *, logits: bool, threads: int | None) -> NDArray[Any]: ...
     def evaluate(
         self, X: NDArray[Any], Y: NDArray[Any], *, loss_scale: float, l2: float, threads: int | None
