@@ -11,10 +11,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// Rounds of waiting without giving the processor up: a few microseconds.
-const SPINS: usize = 2_000;
-/// Rounds of giving the processor up before the thread sleeps.
-const YIELDS: usize = 50;
+/// Rounds of waiting before the thread sleeps: about 10 microseconds, what sleeping and being woken costs. Who is not here by
+/// then has probably lost its processor, and waiting on this one may be what keeps it from another. Giving the processor
+/// up in between (`sched_yield`) was many times slower beside a busy neighbour: the scheduler takes it for a whole slice.
+const SPINS: usize = 200;
 /// More threads than this are never started.
 pub const MAX_THREADS: usize = 256;
 
@@ -224,13 +224,13 @@ impl Team {
         }
     }
 
-    /// Spins, then yields, then sleeps until `ready`; whoever makes it so calls `wake_sleepers`.
+    /// Spins, then sleeps until `ready`; whoever makes it so calls `wake_sleepers`.
     fn wait_until(&self, ready: impl Fn() -> bool) {
-        for round in 0..SPINS + YIELDS {
+        for _ in 0..SPINS {
             if ready() {
                 return;
             }
-            if round < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+            std::hint::spin_loop();
         }
         let mut guard = lock(&self.sleepers);
         self.asleep.fetch_add(1, Ordering::Relaxed);
