@@ -23,8 +23,9 @@ const RATE: f64 = 1.2e11;
 /// Seconds that a step costs beside its arithmetic, and a layer of it.
 const STEP_COST: f64 = 0.4e-6;
 const LAYER_COST: f64 = 0.25e-6;
-/// Seconds that two barriers of a step cost a pair of threads.
-const BARRIER_COST: f64 = 2.0e-6;
+/// Seconds that two barriers of a step cost a pair of threads: a wait that outlasts its spins is several times as long as one
+/// that does not, so steps of a few microseconds are not worth sharing.
+const BARRIER_COST: f64 = 6.0e-6;
 /// Seconds until a started thread works.
 const START_COST: f64 = 60.0e-6;
 
@@ -39,36 +40,55 @@ pub struct Plan {
     pub slice_rows: usize,
 }
 
-/// Floating-point operations of one step on `rows` rows.
-fn work<T: Number>(network: &Network<T>, rows: usize) -> f64 {
+/// What a pass over the data is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// Forward, backward and the weights' gradient.
+    Training,
+    /// Forward alone.
+    Forward,
+}
+
+/// Floating-point operations of one pass over `rows` rows.
+fn work<T: Number>(network: &Network<T>, rows: usize, pass: Pass) -> f64 {
     let of_layer = |l: usize| {
         let layer = &network.layers[l];
         let (inputs, outputs) = match layer.form {
             Form::Wide => (layer.inputs as f64, network.geometry.padded(layer.outputs) as f64),
             Form::Narrow => (network.geometry.padded(layer.inputs) as f64, layer.outputs as f64),
         };
-        inputs * outputs * if l == 0 { 4.0 } else { 6.0 }
+        let each = match pass {
+            Pass::Training if l == 0 => 4.0,
+            Pass::Training => 6.0,
+            Pass::Forward => 2.0,
+        };
+        inputs * outputs * each
     };
     rows as f64 * (0..network.layers.len()).map(of_layer).sum::<f64>()
 }
 
-/// How many of `limit` threads help a call of `steps` steps on `rows` rows.
-fn threads<T: Number>(network: &Network<T>, rows: usize, steps: f64, limit: usize) -> usize {
+/// How many threads help a call of `steps` steps on `rows` rows. A call that is too small to share does not ask how many
+/// there may be.
+fn threads<T: Number>(network: &Network<T>, rows: usize, steps: f64, pass: Pass) -> usize {
     let rate = RATE * 4.0 / size_of::<T>() as f64;
     let fixed = STEP_COST + LAYER_COST * network.layers.len() as f64;
-    let alone = fixed + work(network, rows) / rate;
+    let alone = fixed + work(network, rows, pass) / rate;
     let time = |n: usize| {
         let slices = rows.div_ceil(LEAST_SLICE_ROWS / 2).min(n) as f64;
         let shared = if n > 1 { BARRIER_COST + alone / slices } else { alone };
         steps * shared + (n - 1) as f64 * START_COST
     };
-    (1..=limit).fold((1, time(1)), |best, n| if time(n) < 0.95 * best.1 { (n, time(n)) } else { best }).0
+    if time(1) <= START_COST {
+        return 1;
+    }
+    (1..=crate::threads::limit())
+        .fold((1, time(1)), |best, n| if time(n) < 0.95 * best.1 { (n, time(n)) } else { best })
+        .0
 }
 
 /// Plans training on batches of `rows`, `steps` of them; `wanted` is the user's number of threads.
 pub fn training<T: Number>(network: &Network<T>, rows: usize, steps: f64, wanted: Option<usize>) -> Plan {
-    let limit = crate::threads::limit();
-    let threads = wanted.map_or_else(|| threads(network, rows, steps, limit), |n| n.min(MAX_THREADS));
+    let threads = wanted.map_or_else(|| threads(network, rows, steps, Pass::Training), |n| n.min(MAX_THREADS));
     if rows <= SAMPLE_SEGMENT {
         return Plan { threads, group_rows: rows, slice_rows: slice_rows(rows, threads, slice_unit(network)) };
     }
@@ -80,8 +100,7 @@ pub fn training<T: Number>(network: &Network<T>, rows: usize, steps: f64, wanted
 
 /// Plans a pass forward over `rows` rows.
 pub fn inference<T: Number>(network: &Network<T>, rows: usize, wanted: Option<usize>) -> Plan {
-    let limit = crate::threads::limit();
-    let threads = wanted.map_or_else(|| threads(network, rows, 1.0, limit), |n| n.min(MAX_THREADS));
+    let threads = wanted.map_or_else(|| threads(network, rows, 1.0, Pass::Forward), |n| n.min(MAX_THREADS));
     let slice_rows = rows.div_ceil(threads).clamp(1, SLICE_ROWS);
     Plan { threads, group_rows: rows, slice_rows }
 }

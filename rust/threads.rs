@@ -6,30 +6,85 @@
 
 use crate::error::Error;
 use crate::isa::DefaultEnvironment;
+use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// Rounds of waiting without giving the processor up: a few microseconds.
-const SPINS: usize = 2_000;
-/// Rounds of giving the processor up before the thread sleeps.
-const YIELDS: usize = 50;
+/// Rounds of waiting before the thread sleeps: 4 to 10 microseconds by processor, about what sleeping and being woken costs. Who is not here by
+/// then has probably lost its processor, and waiting on this one may be what keeps it from another. Giving the processor
+/// up in between (`sched_yield`) was many times slower beside a busy neighbour: the scheduler takes it for a whole slice.
+const SPINS: usize = 200;
 /// More threads than this are never started.
 pub const MAX_THREADS: usize = 256;
 
-/// The most threads that a call may use: `LAMELLA_NUM_THREADS`, or `OMP_NUM_THREADS`, and at most the
-/// processors that this process may use.
+/// What [`set_limit`] asked for; 0 while nobody has.
+static ASKED: AtomicUsize = AtomicUsize::new(0);
+
+/// The most threads that a call may use of its own accord: `LAMELLA_NUM_THREADS`, or `OMP_NUM_THREADS` and at most the
+/// processors that this process may use; and at most what [`set_limit`] asked for.
+///
+/// The environment is read once a process, so that a call neither pays for it nor races with a program that changes it;
+/// the processors are counted anew, since a process may be bound to fewer of them, above all after a fork.
 pub fn limit() -> usize {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let (own, others) = *environment();
+    let most = own.unwrap_or_else(|| others.map_or_else(processors, |n| n.min(processors())));
+    match ASKED.load(Ordering::Relaxed) {
+        0 => most.min(MAX_THREADS),
+        asked => asked.min(most).min(MAX_THREADS),
+    }
+}
+
+/// From now on [`limit`] is at most `threads`; 0 takes that back.
+pub fn set_limit(threads: usize) {
+    ASKED.store(threads, Ordering::Relaxed);
+}
+
+/// `LAMELLA_NUM_THREADS` and `OMP_NUM_THREADS` as they stood when they were first asked for.
+pub fn environment() -> &'static (Option<usize>, Option<usize>) {
+    static FOUND: OnceLock<(Option<usize>, Option<usize>)> = OnceLock::new();
     // OMP_NUM_THREADS may be a list, one number a nesting level: the first counts.
     let from = |name: &str| {
         let value = std::env::var(name).ok()?;
         value.split(',').next()?.trim().parse::<usize>().ok().filter(|&n| n > 0)
     };
-    match from("LAMELLA_NUM_THREADS") {
-        Some(n) => n.min(MAX_THREADS),
-        None => from("OMP_NUM_THREADS").map_or(processors, |n| n.min(processors)).min(MAX_THREADS),
+    FOUND.get_or_init(|| (from("LAMELLA_NUM_THREADS"), from("OMP_NUM_THREADS")))
+}
+
+/// Processors that this process may use: by its quota, which is looked up once (in files), and by its binding.
+fn processors() -> usize {
+    static AT_FIRST: OnceLock<usize> = OnceLock::new();
+    let at_first = *AT_FIRST.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from));
+    bound_to().map_or(at_first, |n| n.clamp(1, at_first))
+}
+
+/// Processors that this thread is bound to, where the system says.
+fn bound_to() -> Option<usize> {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: a set of processors is an array of bits, for which all zeros is a value.
+        let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the call writes at most the size it is given to `set`, which is that large, and nothing else.
+        let failed = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) } != 0;
+        // SAFETY: only reads the set, which is initialised.
+        if failed { None } else { usize::try_from(unsafe { libc::CPU_COUNT(&set) }).ok() }
     }
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// [`set_limit`] for tools that find it by name in the loaded library, such as threadpoolctl.
+// SAFETY: the name begins with the crate's, so nothing else in a process has it.
+#[unsafe(no_mangle)]
+pub extern "C" fn lamella_set_num_threads(threads: c_int) {
+    set_limit(usize::try_from(threads).unwrap_or(0));
+}
+
+/// [`limit`] for the same tools.
+// SAFETY: the name begins with the crate's, so nothing else in a process has it.
+#[unsafe(no_mangle)]
+pub extern "C" fn lamella_get_num_threads() -> c_int {
+    limit() as c_int
 }
 
 /// Runs `work` on `threads` workers, the caller among them, and waits for all.
@@ -169,13 +224,13 @@ impl Team {
         }
     }
 
-    /// Spins, then yields, then sleeps until `ready`; whoever makes it so calls `wake_sleepers`.
+    /// Spins, then sleeps until `ready`; whoever makes it so calls `wake_sleepers`.
     fn wait_until(&self, ready: impl Fn() -> bool) {
-        for round in 0..SPINS + YIELDS {
+        for _ in 0..SPINS {
             if ready() {
                 return;
             }
-            if round < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+            std::hint::spin_loop();
         }
         let mut guard = lock(&self.sleepers);
         self.asleep.fetch_add(1, Ordering::Relaxed);

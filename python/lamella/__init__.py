@@ -4,8 +4,11 @@
 `lamella.Network` the model (samples x features), `lamella.reference` the same in pure NumPy.
 """
 
+import sys as _sys
+
 from . import functional as functional
 from . import reference as reference
+from . import threadpool as threadpool
 from ._core import DivergenceError
 from ._core import __version__ as __version__
 from .functional import (
@@ -24,6 +27,9 @@ from .functional import (
 )
 from .network import Dense, History, Network
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
+
+if "threadpoolctl" in _sys.modules:
+    threadpool.register()
 
 __all__ = [
     "SGD",

@@ -81,6 +81,18 @@ class Network:
         report: Callable[[int, float], object] | None,
         report_every: int,
     ) -> NDArray[np.float64]: ...
+    def partial_fit(
+        self,
+        X: NDArray[Any] | _CSR,
+        Y: NDArray[Any],
+        *,
+        optimizer: tuple[str, Mapping[str, float]],
+        penalty: tuple[float, float, bool],
+        loss_scale: float,
+        threads: int | None,
+    ) -> float: ...
+    def takes(self, X: object, Y: object = None) -> bool: ...
+    def labels(self, X: NDArray[Any] | _CSR, *, threads: int | None) -> NDArray[np.int64]: ...
     def outputs(
         self, X: NDArray[Any] | _CSR, *, logits: bool, threads: int | None
     ) -> NDArray[Any]: ...

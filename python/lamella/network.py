@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -226,7 +226,7 @@ class Network:
         settings: dict[str, Any] = {
             "epochs": epochs,
             "batch_size": checks.batch_size(batch_size, rows.shape[0]),
-            "optimizer": optimizers.resolve(optimizer, learning_rate).spec(),
+            "optimizer": optimizers.spec(optimizer, learning_rate),
             "clip_value": checks.clip("clip_value", clip_value),
             "shuffle": checks.flag("shuffle", shuffle),
             "seed": self.seed,
@@ -235,6 +235,52 @@ class Network:
         }
         with _reporting(progress, epochs) as report:
             return History(self._net.fit(rows, labels, **settings, report=report, report_every=1))
+
+    def partial_fit(
+        self,
+        X: ArrayLike | CSR,
+        y: ArrayLike,
+        *,
+        optimizer: str | Optimizer = "adam",
+        learning_rate: float | None = None,
+        threads: int | None = None,
+    ) -> float:
+        """Make one update on the given rows as one batch: a step of a loop that users write.
+
+        It counts as a step, not as an epoch. The optimizer's state goes on from call to call and
+        is the one that `fit` uses. A call costs a few microseconds beside the step where X and y
+        are arrays that need no conversion: X of float32 or float64, y of int64 class indices
+        for softmax, else of float32, float64 or bool.
+
+        Parameters
+        ----------
+        X : array_like (m, n_features)
+            As for `fit`.
+        y : array_like
+            As for `fit`.
+        optimizer : str or Optimizer
+            As for `fit`.
+        learning_rate : float, optional
+            In place of the optimizer's own.
+        threads : int, optional
+            At most so many; None is as many as help. The results are the same bits.
+
+        Returns
+        -------
+        float
+            The loss before the update.
+
+        Raises
+        ------
+        TypeError, ValueError, DivergenceError, MemoryError, KeyboardInterrupt
+            As for `fit`.
+        """
+        rows, labels = self._data(X, y)
+        spec = optimizers.spec(optimizer, learning_rate)
+        threads = checks.threads(threads)
+        return self._net.partial_fit(
+            rows, labels, optimizer=spec, threads=threads, **self._objective
+        )
 
     def loss_and_gradients(
         self, X: ArrayLike | CSR, y: ArrayLike, *, threads: int | None = None
@@ -258,12 +304,11 @@ class Network:
         is above one half; several: a matrix of 0 and 1 `(m, n_outputs)`; identity: values
         `(m, n_outputs)`, or `(m,)` for one output.
         """
-        outputs = self._net.outputs(self._rows(X), logits=False, threads=checks.threads(threads))
-        if self.output == "softmax":
-            classes: Array = np.argmax(outputs, axis=1)
-            return classes
-        answers = outputs if self.output == "identity" else (outputs > 0.5).astype(np.int64)
-        return answers[:, 0] if self.n_outputs == 1 else answers
+        rows, threads = self._rows(X), checks.threads(threads)
+        if self.output != "identity":
+            return self._net.labels(rows, threads=threads)
+        values = self._net.outputs(rows, logits=False, threads=threads)
+        return values[:, 0] if self.n_outputs == 1 else values
 
     def predict_proba(self, X: ArrayLike | CSR, *, threads: int | None = None) -> Array:
         """Return probabilities `(m, n_outputs)`; a `ValueError` for identity outputs."""
@@ -292,9 +337,12 @@ class Network:
             rows, labels, **self._objective, threads=checks.threads(threads)
         )
         if self.output == "identity":
-            return {"loss": loss, "r2": _r2(outputs, labels)}
-        answers = np.argmax(outputs, axis=1) if self.output == "softmax" else outputs > 0.5
-        return {"loss": loss, "accuracy": float(np.mean(answers == labels))}
+            return {"loss": loss, "r2": _r2(outputs, labels.reshape(outputs.shape))}
+        if self.output == "softmax":
+            right = np.argmax(outputs, axis=1) == labels
+        else:
+            right = (outputs > 0.5) == labels.reshape(outputs.shape)
+        return {"loss": loss, "accuracy": float(np.mean(right))}
 
     # --- parameters ---
 
@@ -384,11 +432,10 @@ class Network:
     @property
     def _objective(self) -> dict[str, Any]:
         """What turns the core's sums over outputs into this model's loss."""
-        scale = {"sigmoid": 1 / self.n_outputs, "softmax": 1.0, "identity": 2 / self.n_outputs}
-        return {
-            "loss_scale": scale[self.output],
-            "penalty": (self.l1, self.l2, self.decay_biases),
-        }
+        scale = 1.0
+        if self.output != "softmax":
+            scale = (1 if self.output == "sigmoid" else 2) / self.n_outputs
+        return {"loss_scale": scale, "penalty": (self.l1, self.l2, self.decay_biases)}
 
     def _core_network(self) -> _core.Network:
         """Build the core's network, all parameters zero."""
@@ -397,11 +444,15 @@ class Network:
         return _core.Network(self.n_features, layers, loss, self.precision)
 
     def _rows(self, X: ArrayLike | CSR) -> Array | CSR:
-        """Check samples (m, n_features)."""
+        """Check samples (m, n_features); whether plain arrays are finite the core looks itself."""
+        if self._net.takes(X):
+            return cast(Array, X)
         return checks.rows("X", X, self.n_features)
 
     def _data(self, X: ArrayLike | CSR, y: ArrayLike) -> tuple[Array | CSR, Array]:
-        """Check samples and their labels."""
+        """Check samples and their labels, which stay a vector where plain arrays came so."""
+        if self._net.takes(X, y):
+            return cast(Array, X), cast(Array, y)
         rows = self._rows(X)
         m = rows.shape[0]
         labels = checks.labels("y", y, self.n_outputs, m, self.output, features_first=False)

@@ -8,6 +8,7 @@ can be pickled. Leaves the update rules to the core (`rust/kernels/update.rs`) a
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 
 from . import checks
 
@@ -334,6 +335,20 @@ def resolve(optimizer: str | Optimizer, learning_rate: float | None = None) -> O
             )
         optimizer = BY_NAME[checks.choice("optimizer", optimizer, tuple(BY_NAME))]
     return optimizer if learning_rate is None else replace(optimizer, learning_rate=learning_rate)
+
+
+def spec(optimizer: str | Optimizer, learning_rate: float | None = None) -> Spec:
+    """Return what the core takes of `resolve`, remembered from call to call."""
+    plain = learning_rate is None or type(learning_rate) is float
+    if plain and type(optimizer) in (str, SGD, Adam):
+        return _remembered(optimizer, learning_rate)
+    return resolve(optimizer, learning_rate).spec()
+
+
+@lru_cache(maxsize=64)
+def _remembered(optimizer: str | Optimizer, learning_rate: float | None) -> Spec:
+    """Resolve names, frozen optimizers and plain floats, which compare by value."""
+    return resolve(optimizer, learning_rate).spec()
 
 
 def for_course(optimizer: str | Optimizer, learning_rate: float, default: float) -> Optimizer:

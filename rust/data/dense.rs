@@ -85,6 +85,10 @@ impl Dense<'_> {
     pub fn first_unfit<T: Float>(&self, isa: Isa, threads: Option<usize>) -> Result<Option<Unfit>, Error> {
         with_view!(self, view => first_unfit::<_, T>(view, isa, threads))
     }
+    /// Whether every number is 0 or 1.
+    pub fn is_binary(&self) -> bool {
+        with_view!(self, view => view.iter().all(|x| [0.0, 1.0].contains(&x.convert::<f64>())))
+    }
     /// Writes the selected rows, as many as `target` has, and zeros into its padding.
     pub fn gather<T: Float>(&self, isa: Isa, selection: Selection<'_>, target: &mut Panels<T>) {
         assert_eq!(self.columns(), target.lanes(), "a sample fills a row");

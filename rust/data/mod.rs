@@ -96,6 +96,13 @@ impl Matrix<'_> {
             Matrix::Sparse(sparse) => sparse.first_unfit::<T>(isa, threads),
         }
     }
+    /// Whether every number is 0 or 1.
+    pub fn is_binary(&self) -> bool {
+        match self {
+            Matrix::Dense(dense) => dense.is_binary(),
+            Matrix::Sparse(sparse) => sparse.values.is_binary(),
+        }
+    }
     /// Writes the selected rows, as many as `target` has, and zeros into its padding.
     pub fn gather<T: Float>(&self, isa: Isa, selection: Selection<'_>, target: &mut Panels<T>) {
         match self {

@@ -8,9 +8,10 @@ use crate::data::{Dense, Indices, Matrix, Sparse};
 use crate::error::Error;
 use crate::kernels::Number;
 use half::f16;
-use numpy::ndarray::{Array2, ArrayView2};
+use numpy::ndarray::{Array2, ArrayView2, Dimension, IntoDimension};
+use numpy::npyffi::PY_ARRAY_API;
 use numpy::prelude::*;
-use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArray};
+use numpy::{IntoPyArray, PyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArray, ToNpyDims};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
@@ -211,6 +212,20 @@ fn contiguous<'py>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py
     if array.is_c_contiguous() && array.is_aligned() { Ok(object.clone()) } else { object.call_method0("copy") }
 }
 
+/// Whether `object` is an array that the core reads as it is: no subclass, real numbers of at most 64 bits in native byte
+/// order (float16 excepted), of a shape that `fits`.
+pub fn is_plain(object: &Bound<'_, PyAny>, fits: impl FnOnce(&[usize]) -> bool) -> bool {
+    object.cast_exact::<PyUntypedArray>().is_ok_and(|array| {
+        let dtype = array.dtype();
+        let numeric = match dtype.kind() {
+            b'f' => [4, 8].contains(&dtype.itemsize()),
+            b'b' | b'i' | b'u' => true,
+            _ => false,
+        };
+        numeric && dtype.is_native_byteorder() != Some(false) && fits(array.shape())
+    })
+}
+
 /// `object` as an array of whatever dtype.
 ///
 /// # Errors
@@ -268,6 +283,33 @@ pub fn classes(name: &str, object: &Bound<'_, PyAny>, outputs: usize) -> PyResul
         })
     };
     array.as_array().iter().enumerate().map(check).collect()
+}
+
+/// A new array of zeros that `fill` writes into, row after row, before anybody else sees it; and what `fill` returns.
+///
+/// # Errors
+/// MemoryError where it does not fit, and those of `fill`.
+pub fn filled<'py, T: numpy::Element, D: Dimension, R>(
+    py: Python<'py>,
+    shape: impl IntoDimension<Dim = D>,
+    fill: impl FnOnce(&mut [T]) -> PyResult<R>,
+) -> PyResult<(R, Bound<'py, PyAny>)> {
+    let mut shape = shape.into_dimension();
+    let numbers = shape.slice().iter().fold(1usize, |all, &n| all.saturating_mul(n));
+    let bytes = numbers.saturating_mul(size_of::<T>());
+    if !crate::memory::suffices(bytes) {
+        return Err(super::exception(Error::Memory { what: "outputs", bytes }));
+    }
+    let dtype = T::get_dtype(py).into_dtype_ptr();
+    // SAFETY: NumPy reads as many sizes as there are dimensions, takes the reference to the dtype over, and returns a new
+    // array of that shape and dtype in row order, or null with an exception set.
+    let array = unsafe {
+        let array = PY_ARRAY_API.PyArray_Zeros(py, shape.ndim_cint(), shape.as_dims_ptr(), dtype, 0);
+        Bound::from_owned_ptr_or_err(py, array)?.cast_into_unchecked::<PyArray<T, D>>()
+    };
+    // SAFETY: nobody else has the array yet, and it lies without gaps.
+    let result = fill(unsafe { array.as_slice_mut()? })?;
+    Ok((result, array.into_any()))
 }
 
 /// A new array `(rows, columns)` of numbers that lie row after row.

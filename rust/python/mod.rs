@@ -132,6 +132,8 @@ mod _core {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // Read now, while no other thread can change it.
+        crate::threads::environment();
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -9,23 +9,25 @@ use crate::isa::Isa;
 use crate::kernels::{Loss, Number};
 use crate::network::{GRADIENT, LayerSpec, Network as Core, WEIGHTS};
 use crate::step::TargetData;
-use crate::train::infer::{self, Penalty, Wanted, infer};
+use crate::train::infer::{self, Penalty, Spares, Wanted, infer};
 use crate::train::optimizer::{Kind, Moments, Optimizer};
 use crate::train::trainer::{self, Options, Workspace};
-use numpy::IntoPyArray;
 use numpy::prelude::*;
+use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyDict;
 
-/// A network with the buffers of its training.
+/// A network with the buffers of its training and of its passes forward.
 struct Model<T: Number> {
     net: Core<T>,
     workspace: Workspace<T>,
+    spares: Spares<T>,
 }
 
 impl<T: Number> Model<T> {
     fn new(net: Core<T>) -> Self {
-        Model { net, workspace: Workspace::new() }
+        Model { net, workspace: Workspace::new(), spares: Spares::new() }
     }
 }
 
@@ -45,8 +47,18 @@ macro_rules! with_core {
     };
     ($any:expr, $net:ident, $workspace:ident => $body:expr) => {
         match $any {
-            Any::F32(Model { net: $net, workspace: $workspace }) => $body,
-            Any::F64(Model { net: $net, workspace: $workspace }) => $body,
+            Any::F32(Model { net: $net, workspace: $workspace, .. }) => $body,
+            Any::F64(Model { net: $net, workspace: $workspace, .. }) => $body,
+        }
+    };
+}
+
+/// Evaluates `$body` with `$model` bound to the typed model.
+macro_rules! with_model {
+    ($any:expr, $model:ident => $body:expr) => {
+        match $any {
+            Any::F32($model) => $body,
+            Any::F64($model) => $body,
         }
     };
 }
@@ -139,6 +151,52 @@ impl Network {
         })
     }
 
+    /// One update on all rows as one batch; returns the loss before it.
+    #[pyo3(signature = (X, Y, *, optimizer, penalty, loss_scale, threads))]
+    #[allow(non_snake_case, clippy::too_many_arguments)]
+    fn partial_fit<'py>(
+        &mut self,
+        py: Python<'py>,
+        X: &Bound<'py, PyAny>,
+        Y: &Bound<'py, PyAny>,
+        optimizer: (PyBackedStr, Bound<'py, PyDict>),
+        penalty: (f64, f64, bool),
+        loss_scale: f64,
+        threads: Option<usize>,
+    ) -> PyResult<f64> {
+        let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
+        let options = one_batch(optimizer, penalty, loss_scale, threads);
+        check_options(&options).map_err(exception)?;
+        let mut host = Interpreter::new(None);
+        with_core!(&mut self.inner, net, workspace => {
+            let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
+            let (x, y) = (x.matrix(), y.as_data());
+            let loss = unlocked(py, || {
+                check_data(net, &x, &y, threads)?;
+                trainer::partial_fit(net, workspace, &x, &y, &options, &mut host)
+            });
+            host.settle(loss)
+        })
+    }
+
+    /// Whether X (m, n_features), and Y if it is given, can be taken as they are: plain arrays of fitting shapes, Y's numbers
+    /// fit for the loss. X's numbers are left to the call that reads them.
+    #[pyo3(signature = (X, Y = None))]
+    #[allow(non_snake_case)]
+    fn takes<'py>(&self, X: &Bound<'py, PyAny>, Y: Option<&Bound<'py, PyAny>>) -> PyResult<bool> {
+        with_core!(&self.inner, net => {
+            let mut rows = 0;
+            let x = arrays::is_plain(X, |shape| {
+                rows = shape[0];
+                matches!(*shape, [rows, columns] if rows > 0 && columns == net.features())
+            });
+            if !x {
+                return Ok(false);
+            }
+            Y.map_or(Ok(true), |y| takes_labels(net, y, rows))
+        })
+    }
+
     /// What the last layer returns, (m, n_outputs): probabilities or values, or its logits.
     #[pyo3(signature = (X, *, logits, threads))]
     #[allow(non_snake_case)]
@@ -150,10 +208,36 @@ impl Network {
         threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyAny>> {
         check_threads(threads).map_err(exception)?;
-        let wanted = if logits { Wanted::Logits } else { Wanted::Outputs };
-        with_core!(&self.inner, net => {
+        with_model!(&self.inner, model => {
             let x = Samples::new("X", X)?;
-            Ok(outputs(py, net, &x.matrix(), None, wanted, threads)?.1)
+            let x = x.matrix();
+            let filled = arrays::filled(py, [x.rows(), model.net.outputs()], |numbers| {
+                let wanted = if logits { Wanted::Logits(numbers) } else { Wanted::Outputs(numbers) };
+                answer(py, model, &x, None, wanted, threads)
+            });
+            Ok(filled?.1)
+        })
+    }
+
+    /// Softmax: class indices, (m,). Sigmoid: 1 where an output is above one half, else 0, (m, n_outputs), or (m,) for one.
+    #[pyo3(signature = (X, *, threads))]
+    #[allow(non_snake_case)]
+    fn labels<'py>(
+        &self,
+        py: Python<'py>,
+        X: &Bound<'py, PyAny>,
+        threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        check_threads(threads).map_err(exception)?;
+        with_model!(&self.inner, model => {
+            let x = Samples::new("X", X)?;
+            let x = x.matrix();
+            let fill = |labels: &mut [i64]| answer(py, model, &x, None, Wanted::Labels(labels), threads);
+            let filled = match infer::labels_per_row(&model.net) {
+                1 => arrays::filled(py, [x.rows()], fill),
+                n => arrays::filled(py, [x.rows(), n], fill),
+            };
+            Ok(filled?.1)
         })
     }
 
@@ -170,10 +254,13 @@ impl Network {
         threads: Option<usize>,
     ) -> PyResult<(f64, Bound<'py, PyAny>)> {
         check_threads(threads).map_err(exception)?;
-        with_core!(&self.inner, net => {
+        with_model!(&self.inner, model => {
+            let net = &model.net;
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
-            let (losses, outputs) = outputs(py, net, &x, Some((&y, loss_scale)), Wanted::Outputs, threads)?;
+            let (losses, outputs) = arrays::filled(py, [x.rows(), net.outputs()], |numbers| {
+                answer(py, model, &x, Some((&y, loss_scale)), Wanted::Outputs(numbers), threads)
+            })?;
             let mut sum = infer::StridedSum::new();
             losses.iter().for_each(|&loss| sum.add(loss));
             Ok((sum.total() / losses.len() as f64 + infer::penalty(net, as_penalty(penalty)), outputs))
@@ -192,18 +279,7 @@ impl Network {
         penalty: (f64, f64, bool),
         threads: Option<usize>,
     ) -> PyResult<(f64, Vec<Bound<'py, PyAny>>)> {
-        let options = Options {
-            epochs: 1,
-            batch_size: usize::MAX,
-            optimizer: Optimizer::descent(0.0),
-            penalty: as_penalty(penalty),
-            clip_value: f64::INFINITY,
-            loss_scale,
-            shuffle: false,
-            seed: 0,
-            threads,
-            report_every: 0,
-        };
+        let options = one_batch(Optimizer::descent(0.0), penalty, loss_scale, threads);
         check_options(&options).map_err(exception)?;
         let mut host = Interpreter::new(None);
         with_core!(&mut self.inner, net, workspace => {
@@ -240,6 +316,22 @@ impl Network {
     /// Forgets optimizer state and counters.
     fn reset(&mut self) {
         with_core!(&mut self.inner, net => net.reset());
+    }
+}
+
+/// Options for all rows as one batch.
+fn one_batch(optimizer: Optimizer, penalty: (f64, f64, bool), loss_scale: f64, threads: Option<usize>) -> Options {
+    Options {
+        epochs: 1,
+        batch_size: usize::MAX,
+        optimizer,
+        penalty: as_penalty(penalty),
+        clip_value: f64::INFINITY,
+        loss_scale,
+        shuffle: false,
+        seed: 0,
+        threads,
+        report_every: 0,
     }
 }
 
@@ -371,6 +463,9 @@ impl<'py> Labels<'py> {
         if net.loss == Loss::CrossEntropy && vector {
             return Ok(Labels::Classes(arrays::classes("Y", object, net.outputs())?));
         }
+        if vector && net.outputs() == 1 {
+            return Ok(Labels::Dense(Held::new("Y", &object.call_method1("reshape", (-1, 1))?)?));
+        }
         Ok(Labels::Dense(Held::new("Y", object)?))
     }
 
@@ -380,6 +475,29 @@ impl<'py> Labels<'py> {
             Labels::Dense(held) => TargetData::Dense(held.matrix()),
         }
     }
+}
+
+/// Whether labels of `rows` rows can be taken as they are.
+fn takes_labels<T: Number>(net: &Core<T>, labels: &Bound<'_, PyAny>, rows: usize) -> PyResult<bool> {
+    let n = net.outputs();
+    if net.loss == Loss::CrossEntropy {
+        let Ok(classes) = labels.cast_exact::<PyArray1<i64>>() else { return Ok(false) };
+        if classes.len() != rows || !classes.is_aligned() {
+            return Ok(false);
+        }
+        let classes = classes.try_readonly()?;
+        return Ok(classes.as_array().iter().all(|&class| usize::try_from(class).is_ok_and(|class| class < n)));
+    }
+    let fits = |shape: &[usize]| *shape == [rows, n] || (n == 1 && *shape == [rows]);
+    if !arrays::is_plain(labels, fits) {
+        return Ok(false);
+    }
+    let labels = Labels::new(net, labels)?;
+    Ok(match labels.as_data() {
+        TargetData::Dense(y) if net.loss == Loss::BinaryCrossEntropy => y.is_binary(),
+        TargetData::Dense(y) => y.first_unfit::<T>(net.isa, Some(1)).is_ok_and(|bad| bad.is_none()),
+        TargetData::Classes(_) => false,
+    })
 }
 
 pub(super) fn set_parameters<T: Number + numpy::Element>(
@@ -427,28 +545,25 @@ pub(super) fn get_layers<'py, T: Number + numpy::Element>(
     arrays
 }
 
-fn outputs<'py, T: Number + numpy::Element>(
-    py: Python<'py>,
-    net: &Core<T>,
+/// Checks the data and fills in what is wanted; returns each row's loss where there are targets.
+fn answer<T: Number>(
+    py: Python<'_>,
+    model: &Model<T>,
     x: &Matrix<'_>,
     y: Option<(&TargetData<'_>, f64)>,
-    wanted: Wanted,
+    wanted: Wanted<'_, T>,
     threads: Option<usize>,
-) -> PyResult<(Vec<f64>, Bound<'py, PyAny>)> {
+) -> PyResult<Vec<f64>> {
     let mut host = Interpreter::new(None);
-    let (rows, n) = (x.rows(), net.outputs());
     let result = unlocked(py, || {
         match y {
-            Some((y, _)) => check_data(net, x, y, threads)?,
-            None => check_columns(net, x, threads)?,
+            Some((y, _)) => check_data(&model.net, x, y, threads)?,
+            None => check_columns(&model.net, x, threads)?,
         }
-        let mut numbers = zeros(rows.saturating_mul(n))?;
         let y = y.map(|(y, scale)| (y, T::from_f64(scale)));
-        let losses = infer(net, x, y, wanted, threads, &mut numbers, &mut host)?;
-        Ok((losses, numbers))
+        infer(&model.net, &model.spares, x, y, wanted, threads, &mut host)
     });
-    let (losses, numbers) = host.settle(result)?;
-    Ok((losses, arrays::matrix(py, rows, n, numbers)))
+    host.settle(result)
 }
 
 /// A vector of zeros, or an error where the memory cannot be had.

@@ -3,134 +3,262 @@
 use super::{Host, Poller, lock};
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
-use crate::kernels::Number;
+use crate::kernels::{Loss, Number};
 use crate::network::{Network, WEIGHTS};
 use crate::panel::Panels;
-use crate::plan;
+use crate::plan::{self, Plan};
 use crate::step::{Role, Slice, TargetData, forward};
 use crate::threads::{self, Claims};
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What is wanted of each row, `n` outputs wide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// What the output layer returns.
-    Outputs,
-    /// The last layer before its activation.
-    Logits,
+/// What is wanted of each row, `n` outputs wide, and the place for it.
+pub enum Wanted<'o, T> {
+    /// What the output layer returns, `(rows, n)`.
+    Outputs(&'o mut [T]),
+    /// The last layer before its activation, `(rows, n)`.
+    Logits(&'o mut [T]),
+    /// Softmax: the class, `(rows,)`. Sigmoid: whether each output is above one half, `(rows, n)`.
+    Labels(&'o mut [i64]),
 }
 
-/// Writes each row's outputs into `outputs`, `(rows, n)`, and with targets returns each row's loss (times `scale`).
+impl<'o, T: Number> Wanted<'o, T> {
+    /// How many numbers there is a place for.
+    fn len(&self) -> usize {
+        match self {
+            Wanted::Outputs(all) | Wanted::Logits(all) => all.len(),
+            Wanted::Labels(all) => all.len(),
+        }
+    }
+
+    /// The first `n` numbers and the rest.
+    fn split(self, n: usize) -> (Self, Self) {
+        match self {
+            Wanted::Outputs(all) => {
+                let (head, rest) = all.split_at_mut(n);
+                (Wanted::Outputs(head), Wanted::Outputs(rest))
+            }
+            Wanted::Logits(all) => {
+                let (head, rest) = all.split_at_mut(n);
+                (Wanted::Logits(head), Wanted::Logits(rest))
+            }
+            Wanted::Labels(all) => {
+                let (head, rest) = all.split_at_mut(n);
+                (Wanted::Labels(head), Wanted::Labels(rest))
+            }
+        }
+    }
+}
+
+/// How many labels a row has.
+pub fn labels_per_row<T: Number>(network: &Network<T>) -> usize {
+    if network.loss == Loss::CrossEntropy { 1 } else { network.outputs() }
+}
+
+/// Slices kept for the next passes forward through one network. Calls may overlap: each takes slices of its own.
+pub struct Spares<T>(Mutex<Vec<Slice<T>>>);
+
+/// So many slices are kept: as many as a call on few threads takes, or several calls at once.
+const MOST_SPARES: usize = 8;
+
+impl<T: Number> Spares<T> {
+    /// None yet.
+    pub fn new() -> Self {
+        Spares(Mutex::new(Vec::new()))
+    }
+
+    fn take(&self, network: &Network<T>, rows: usize) -> Result<Slice<T>, Error> {
+        let mut kept = lock(&self.0);
+        if let Some(at) = kept.iter().position(|slice| slice.serves(rows, Role::Answers)) {
+            return Ok(kept.swap_remove(at));
+        }
+        // One that is too small makes room for a larger one.
+        kept.pop();
+        drop(kept);
+        Slice::new(network, rows, Role::Answers)
+    }
+
+    fn put(&self, slice: Slice<T>) {
+        let mut kept = lock(&self.0);
+        if kept.len() < MOST_SPARES {
+            kept.push(slice);
+        }
+    }
+}
+
+impl<T: Number> Default for Spares<T> {
+    fn default() -> Self {
+        Spares::new()
+    }
+}
+
+/// What a call has for all its workers.
+struct Call<'c, 'x, 'y, T: Number> {
+    network: &'c Network<T>,
+    spares: &'c Spares<T>,
+    x: &'c Matrix<'x>,
+    y: Option<(&'c TargetData<'y>, T)>,
+    plan: Plan,
+    /// Operations of a slice.
+    work: f64,
+}
+
+/// Writes what is wanted of each row, and with targets returns each row's loss (times `scale`).
 ///
 /// # Errors
 /// [`Error::Memory`], [`Error::Panic`], or what the host stopped the call with.
 pub fn infer<T: Number>(
     network: &Network<T>,
+    spares: &Spares<T>,
     x: &Matrix<'_>,
     y: Option<(&TargetData<'_>, T)>,
-    wanted: Wanted,
+    wanted: Wanted<'_, T>,
     threads: Option<usize>,
-    outputs: &mut [T],
     host: &mut dyn Host,
 ) -> Result<Vec<f64>, Error> {
-    let (rows, n) = (x.rows(), network.outputs());
-    assert_eq!(outputs.len(), rows * n);
+    let rows = x.rows();
     if rows == 0 {
         return Ok(Vec::new());
     }
     let plan = plan::inference(network, rows, threads);
     let mut losses = vec![0.0; if y.is_some() { rows } else { 0 }];
-    let slots: Vec<Mutex<(&mut [T], &mut [f64])>> = {
-        let mut losses = losses.chunks_mut(plan.slice_rows);
-        let outputs = outputs.chunks_mut(plan.slice_rows * n);
-        outputs.map(|chunk| Mutex::new((chunk, losses.next().unwrap_or_default()))).collect()
-    };
-    let (claims, stop, outcome) = (Claims::new(plan.threads), AtomicBool::new(false), Mutex::new(Ok(())));
-    let host = Mutex::new(host);
     let work = 2.0 * (network.n_parameters() * plan.slice_rows) as f64;
-    let fail = |error: Error| {
-        stop.store(true, Ordering::Relaxed);
-        let mut outcome = lock(&outcome);
-        if outcome.is_ok() {
-            *outcome = Err(error);
-        }
-    };
-    threads::run(plan.threads.min(slots.len()), |team, worker| {
-        let mut slice = match Slice::new(network, plan.slice_rows, Role::Answers) {
-            Ok(slice) => slice,
-            Err(error) => return fail(error),
-        };
-        let (mut poller, mut pass) =
-            (Poller::new(), Pass { network, x, y, wanted, capacity: plan.slice_rows, spare: None });
-        let share = |w: usize| w * slots.len() / team.size();
-        while let Some(i) = claims.next(worker, team.size(), share) {
-            let mut slot = lock(&slots[i]);
-            let (outputs, losses) = &mut *slot;
-            if let Err(error) = pass.run(&mut slice, i * plan.slice_rows, outputs, losses) {
-                return fail(error);
-            }
-            if worker == 0
-                && let Err(error) = poller.poll(work, &host)
-            {
-                fail(error);
-            }
-            if stop.load(Ordering::Relaxed) {
-                return;
-            }
-        }
-    })?;
-    drop(slots);
-    outcome.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())?;
+    let call = Call { network, spares, x, y, plan, work };
+    let host = Mutex::new(host);
+    match plan.threads.min(rows.div_ceil(plan.slice_rows)) {
+        1 => call.alone(wanted, &mut losses, &host)?,
+        threads => call.shared(threads, wanted, &mut losses, &host)?,
+    }
     Ok(losses)
 }
 
-struct Pass<'p, 'x, 'y, T: Number> {
-    network: &'p Network<T>,
-    x: &'p Matrix<'x>,
-    y: Option<(&'p TargetData<'y>, T)>,
-    wanted: Wanted,
-    /// Rows of the longest slice.
-    capacity: usize,
-    /// The logits, while the loss needs them and the outputs too.
-    spare: Option<Panels<T>>,
-}
+impl<T: Number> Call<'_, '_, '_, T> {
+    /// Slice after slice, on this thread; nothing is allocated where a spare serves.
+    fn alone(
+        &self,
+        mut wanted: Wanted<'_, T>,
+        mut losses: &mut [f64],
+        host: &Mutex<&mut dyn Host>,
+    ) -> Result<(), Error> {
+        let (rows, step) = (self.x.rows(), self.plan.slice_rows);
+        let per_row = wanted.len() / rows;
+        let mut slice = self.spares.take(self.network, step.min(rows))?;
+        let (mut poller, mut spare) = (Poller::new(), None);
+        for first in (0..rows).step_by(step) {
+            let count = step.min(rows - first);
+            let (chunk, rest) = wanted.split(count * per_row);
+            wanted = rest;
+            let (chunk_losses, rest) = losses.split_at_mut(count.min(losses.len()));
+            losses = rest;
+            self.pass(&mut slice, &mut spare, first..first + count, chunk, chunk_losses)?;
+            poller.poll(self.work, host)?;
+        }
+        self.spares.put(slice);
+        Ok(())
+    }
 
-impl<T: Number> Pass<'_, '_, '_, T> {
-    /// Rows from `first` on, as many as fit `outputs`.
-    fn run(&mut self, slice: &mut Slice<T>, first: usize, outputs: &mut [T], losses: &mut [f64]) -> Result<(), Error> {
-        let (network, n) = (self.network, self.network.outputs());
-        let selection = Selection::From(first);
-        slice.gather(self.x, selection, outputs.len() / n);
+    /// Workers claim slices.
+    fn shared(
+        &self,
+        threads: usize,
+        mut wanted: Wanted<'_, T>,
+        mut losses: &mut [f64],
+        host: &Mutex<&mut dyn Host>,
+    ) -> Result<(), Error> {
+        let (rows, step) = (self.x.rows(), self.plan.slice_rows);
+        let per_row = wanted.len() / rows;
+        let mut slots = Vec::with_capacity(rows.div_ceil(step));
+        for first in (0..rows).step_by(step) {
+            let count = step.min(rows - first);
+            let (chunk, rest) = wanted.split(count * per_row);
+            wanted = rest;
+            let (chunk_losses, rest) = losses.split_at_mut(count.min(losses.len()));
+            losses = rest;
+            slots.push(Mutex::new(Some((first..first + count, chunk, chunk_losses))));
+        }
+        let (claims, stop, outcome) = (Claims::new(threads), AtomicBool::new(false), Mutex::new(Ok(())));
+        let fail = |error: Error| {
+            stop.store(true, Ordering::Relaxed);
+            let mut outcome = lock(&outcome);
+            if outcome.is_ok() {
+                *outcome = Err(error);
+            }
+        };
+        threads::run(threads, |team, worker| {
+            let mut slice = match self.spares.take(self.network, step) {
+                Ok(slice) => slice,
+                Err(error) => return fail(error),
+            };
+            let (mut poller, mut spare) = (Poller::new(), None);
+            let share = |w: usize| w * slots.len() / team.size();
+            while let Some(i) = claims.next(worker, team.size(), share) {
+                let (range, chunk, losses) = lock(&slots[i]).take().expect("a slice is claimed once");
+                if let Err(error) = self.pass(&mut slice, &mut spare, range, chunk, losses) {
+                    return fail(error);
+                }
+                if worker == 0
+                    && let Err(error) = poller.poll(self.work, host)
+                {
+                    fail(error);
+                }
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+            self.spares.put(slice);
+        })?;
+        drop(slots);
+        outcome.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The rows `range`; `spare` keeps the logits while the loss needs them and the outputs too.
+    fn pass(
+        &self,
+        slice: &mut Slice<T>,
+        spare: &mut Option<Panels<T>>,
+        range: Range<usize>,
+        wanted: Wanted<'_, T>,
+        losses: &mut [f64],
+    ) -> Result<(), Error> {
+        let (network, selection) = (self.network, Selection::From(range.start));
+        slice.gather(self.x, selection, range.len());
         {
             let reading = network.arena.read();
             forward::forward(network, forward::Weights::of(&reading), slice);
         }
         if let Some((y, scale)) = self.y {
-            self.loss(slice, y, scale, selection, losses)?;
+            self.loss(slice, spare, y, scale, selection, losses)?;
         }
-        if self.wanted == Wanted::Outputs {
+        if !matches!(wanted, Wanted::Logits(_)) {
             forward::output(network, slice);
         }
-        unpack(slice.deltas.last().expect("a network has a layer"), outputs);
+        let result = slice.deltas.last().expect("a network has a layer");
+        match wanted {
+            Wanted::Outputs(into) | Wanted::Logits(into) => unpack(result, into),
+            Wanted::Labels(into) if network.loss == Loss::CrossEntropy => classes(result, into),
+            Wanted::Labels(into) => above_one_half(result, into),
+        }
         Ok(())
     }
 
     /// The rows' losses; the logits are put back afterwards.
     fn loss(
-        &mut self,
+        &self,
         slice: &mut Slice<T>,
+        spare: &mut Option<Panels<T>>,
         y: &TargetData<'_>,
         scale: T,
         selection: Selection<'_>,
         losses: &mut [f64],
     ) -> Result<(), Error> {
         let logits = slice.deltas.last_mut().expect("a network has a layer");
-        let spare = match &mut self.spare {
+        let spare = match spare {
             Some(spare) => spare,
             None => {
-                let fresh = Panels::zeroed(self.capacity, logits.lanes(), logits.geometry(), "batch: its logits")?;
-                self.spare.insert(fresh)
+                let rows = self.plan.slice_rows;
+                let fresh = Panels::zeroed(rows, logits.lanes(), logits.geometry(), "batch: its logits")?;
+                spare.insert(fresh)
             }
         };
         spare.reshape(logits.rows(), logits.lanes());
@@ -153,6 +281,41 @@ pub fn unpack<T: Number>(panels: &Panels<T>, rows: &mut [T]) {
             row[first..first + used].copy_from_slice(&from[..used]);
         }
     }
+}
+
+/// Of each row the lane that is greatest, the first of several; a NaN counts as the greatest, as with NumPy's argmax.
+fn classes<T: Number>(panels: &Panels<T>, into: &mut [i64]) {
+    for (row, class) in into.iter_mut().enumerate() {
+        let (mut best, mut at) = (None::<T>, 0);
+        for (lane, x) in lanes(panels, row).enumerate() {
+            // False for a NaN that came first.
+            let greater = best.is_none_or(|best| x > best || (!is_nan(best) && is_nan(x)));
+            if greater {
+                (best, at) = (Some(x), lane as i64);
+            }
+        }
+        *class = at;
+    }
+}
+
+fn above_one_half<T: Number>(panels: &Panels<T>, into: &mut [i64]) {
+    let half = T::from_f64(0.5);
+    for (row, labels) in into.chunks_exact_mut(panels.lanes()).enumerate() {
+        labels.iter_mut().zip(lanes(panels, row)).for_each(|(label, x)| *label = i64::from(x > half));
+    }
+}
+
+/// One row's lanes, without padding.
+fn lanes<T: Number>(panels: &Panels<T>, row: usize) -> impl Iterator<Item = T> {
+    let of_panel = move |p: usize| {
+        let width = panels.width(p);
+        panels.panel(p)[row * width..(row + 1) * width].iter().copied()
+    };
+    (0..panels.panels()).flat_map(of_panel).take(panels.lanes())
+}
+
+fn is_nan<T: Number>(x: T) -> bool {
+    x.partial_cmp(&x).is_none()
 }
 
 /// What is added to the loss: `l1 sum |w| + l2 / 2 sum w^2`.

@@ -68,6 +68,25 @@ pub fn fit<T: Number>(
     losses
 }
 
+/// One update on all rows as one batch, which is no epoch; returns the loss before it.
+///
+/// # Errors
+/// As for [`fit`].
+pub fn partial_fit<T: Number>(
+    network: &mut Network<T>,
+    workspace: &mut Workspace<T>,
+    x: &Matrix<'_>,
+    y: &TargetData<'_>,
+    options: &Options,
+    host: &mut dyn Host,
+) -> Result<f64, Error> {
+    let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
+    let epochs = network.progress.epochs;
+    let losses = fit(network, workspace, x, y, &options, host);
+    network.progress.epochs = epochs;
+    losses.map(|losses| losses[0])
+}
+
 /// The loss of all rows as one batch, its gradient left in the arena's [`GRADIENT`].
 ///
 /// # Errors

@@ -1,0 +1,146 @@
+//! A step allocates nothing after the first: fits of 3 and of 300 steps ask the allocator equally often.
+//!
+//! One test, since the counter counts for the whole process.
+
+use _core::activation::Activation;
+use _core::data::Matrix;
+use _core::error::Error;
+use _core::isa::Isa;
+use _core::kernels::{Loss, SAMPLE_SEGMENT};
+use _core::network::{LayerSpec, Network};
+use _core::step::TargetData;
+use _core::train::Host;
+use _core::train::infer::{Spares, Wanted, infer};
+use _core::train::optimizer::Optimizer;
+use _core::train::trainer::{Options, Workspace, fit};
+use ndarray::Array2;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The system's allocator, which counts how often it is asked for memory.
+struct Counting;
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every request goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+    unsafe fn realloc(&self, start: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.realloc(start, layout, size) }
+    }
+    unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(start, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// How often `work` asks for memory.
+fn count(work: impl FnOnce()) -> usize {
+    let before = COUNT.load(Ordering::Relaxed);
+    work();
+    COUNT.load(Ordering::Relaxed) - before
+}
+
+struct Nobody;
+
+impl Host for Nobody {
+    fn poll(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+    fn report(&mut self, _: usize, _: f64) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// Rows, rows of a batch, steps of an epoch.
+const CASES: [(usize, usize, usize); 4] = [
+    // A full batch of one segment.
+    (96, 96, 1),
+    // Mini-batches, the last one short.
+    (250, 100, 3),
+    // A full batch of several segments, one group.
+    (2 * SAMPLE_SEGMENT + 100, 2 * SAMPLE_SEGMENT + 100, 1),
+    // A full batch of several groups.
+    (6 * SAMPLE_SEGMENT + 1, 6 * SAMPLE_SEGMENT + 1, 1),
+];
+
+fn network(features: usize) -> Network<f32> {
+    let relu = |units| LayerSpec { units, activation: Activation::Relu };
+    let specs = [relu(20), relu(9), LayerSpec { units: 3, activation: Activation::Softmax }];
+    let mut network = Network::new(features, &specs, Loss::CrossEntropy, Isa::choose().unwrap()).unwrap();
+    for l in 0..specs.len() {
+        network.set_layer(l, |j, i| ((7 * j + 3 * i) % 11) as f32 * 0.02 - 0.1, |_| 0.0);
+    }
+    network
+}
+
+#[test]
+fn steps_after_the_first_allocate_nothing() {
+    // Twice as many features as a narrow first layer needs, and too few for one.
+    for features in [512, 6] {
+        for (rows, batch_size, of_epoch) in CASES {
+            let x = Array2::from_shape_fn((rows, features), |(i, j)| ((i * 31 + j * 17) % 13) as f32 - 6.0);
+            let (x, classes) = (Matrix::F32(x.view()), (0..rows as u32).map(|i| i % 3).collect::<Vec<_>>());
+            let y = TargetData::Classes(&classes);
+            for threads in [1, 2] {
+                let fit_steps = |network: &mut Network<f32>, workspace: &mut Workspace<f32>, steps: usize| {
+                    let (learning_rate, beta1, beta2, epsilon) = (1e-3, 0.9, 0.999, 1e-8);
+                    let options = Options {
+                        epochs: steps / of_epoch,
+                        batch_size,
+                        optimizer: Optimizer::Adam { learning_rate, beta1, beta2, epsilon },
+                        l2: 1e-4,
+                        loss_scale: 1.0,
+                        shuffle: true,
+                        seed: 1,
+                        threads: Some(threads),
+                        report_every: 0,
+                    };
+                    let losses = fit(network, workspace, &x, &y, &options, &mut Nobody).unwrap();
+                    assert_eq!(network.progress.steps % 3, 0);
+                    assert_eq!(losses.len(), steps / of_epoch);
+                };
+                let of = |steps| {
+                    let (mut network, mut workspace) = (network(features), Workspace::new());
+                    count(|| fit_steps(&mut network, &mut workspace, steps))
+                };
+                let few = of(3);
+                assert_eq!(few, of(300), "{features} features, {rows} rows in batches of {batch_size}, {threads}");
+                let (mut network, mut workspace) = (network(features), Workspace::new());
+                fit_steps(&mut network, &mut workspace, 3);
+                let again = count(|| fit_steps(&mut network, &mut workspace, 3));
+                assert!(again < few, "buffers live on: {again} of {few} allocations");
+            }
+        }
+    }
+    a_second_pass_forward_on_one_thread_allocates_nothing();
+}
+
+fn a_second_pass_forward_on_one_thread_allocates_nothing() {
+    let (network, spares) = (network(6), Spares::new());
+    let x = Array2::<f32>::ones((1000, 6));
+    for rows in [1000, 1, 300] {
+        let mut labels = vec![0; rows];
+        let x = Matrix::F32(x.slice(ndarray::s![..rows, ..]));
+        let mut pass =
+            || infer(&network, &spares, &x, None, Wanted::Labels(&mut labels), Some(1), &mut Nobody).map(drop).unwrap();
+        if rows == 1000 {
+            pass();
+        }
+        assert_eq!(count(pass), 0, "{rows} rows");
+    }
+}
