@@ -236,3 +236,44 @@ impl Simd<f64> for Avx512 {
         }
     }
 }
+
+/// The proof that this CPU has AVX-512's dot products of bf16 numbers.
+#[derive(Clone, Copy)]
+pub struct Avx512Bf16(());
+
+impl Avx512Bf16 {
+    /// The token, on a CPU that has the instructions.
+    pub fn new() -> Option<Self> {
+        (Avx512::new().is_some() && is_x86_feature_detected!("avx512bf16")).then_some(Avx512Bf16(()))
+    }
+    /// Runs `op` compiled for this instruction set.
+    #[inline(always)]
+    pub fn vectorize<O: Operation<f32, Self>>(self, op: O) -> O::Output {
+        // SAFETY: the token exists only where the CPU has these features.
+        unsafe { enter_bf16(self, op) }
+    }
+    /// All sixteen lanes `x`.
+    #[inline(always)]
+    pub fn splat(self, x: f32) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    /// All thirty-two bf16 numbers `x`, cut off.
+    #[inline(always)]
+    pub fn splat_pairs(self, x: f32) -> __m512bh {
+        let high = x.to_bits() >> 16;
+        // SAFETY: the token proves AVX-512; both types are 64 bytes of any bits.
+        unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32((high << 16 | high) as i32)) }
+    }
+    /// `acc + a[odd] b[odd] + a[even] b[even]` in every lane of `acc`.
+    #[inline(always)]
+    pub fn dot_add(self, acc: __m512, a: __m512bh, b: __m512bh) -> __m512 {
+        // SAFETY: the token proves AVX-512 BF16.
+        unsafe { _mm512_dpbf16_ps(acc, a, b) }
+    }
+}
+
+#[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+fn enter_bf16<O: Operation<f32, Avx512Bf16>>(simd: Avx512Bf16, op: O) -> O::Output {
+    op.run(simd)
+}
