@@ -113,13 +113,17 @@ def worker_environment(threads: str) -> dict[str, str]:
     return environment
 
 
-def enter(names: Iterable[str]) -> list[Contestant]:
-    """Start every contestant of the named engines, each variant with one thread and with two."""
+def enter(names: Iterable[str], quick: bool = False) -> list[Contestant]:
+    """Start every contestant of the named engines, each variant with one thread and with two.
+
+    A quick run leaves out the variants that take long to compile.
+    """
     return [
         Contestant(name, variant, threads)
         for name in names
         for variant in engines.ENGINES[name].variants
         for threads in engines.ENGINES[name].threads
+        if not (quick and variant in engines.ENGINES[name].slow)
     ]
 
 
@@ -145,7 +149,7 @@ def alternate(contestants: list[Contestant], rounds: int, seconds: float) -> Non
 
 
 def hold(
-    case: Case, contestants: list[Contestant], rounds: int, seconds: float
+    case: Case, contestants: list[Contestant], rounds: int, seconds: float, heats: int = 3
 ) -> list[Contestant]:
     """Run one case; return its finalists: all of ours, and of each rival the fastest.
 
@@ -155,7 +159,7 @@ def hold(
         contestant.prepare(case)
     check_agreement(case, contestants)
     rivals = [c for c in contestants if c.engine != engines.OURS]
-    alternate(rivals, 3, seconds / 2)
+    alternate(rivals, heats, seconds / 2)
     finalists = [c for c in contestants if c.engine == engines.OURS]
     for name in dict.fromkeys(c.engine for c in rivals):
         finalists.append(min((c for c in rivals if c.engine == name), key=Contestant.median))
