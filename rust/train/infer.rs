@@ -119,11 +119,13 @@ impl<T: Number> Pass<'_, '_, '_, T> {
         selection: Selection<'_>,
         losses: &mut [f64],
     ) -> Result<(), Error> {
+        // The first rows to come may be the short last ones: there has to be room for as many as the slice takes.
+        let capacity = slice.losses.len();
         let logits = slice.deltas.last_mut().expect("a network has a layer");
         let spare = match &mut self.spare {
             Some(spare) => spare,
             None => {
-                let fresh = Panels::zeroed(logits.rows(), logits.lanes(), logits.geometry(), "batch: its logits")?;
+                let fresh = Panels::zeroed(capacity, logits.lanes(), logits.geometry(), "batch: its logits")?;
                 self.spare.insert(fresh)
             }
         };
@@ -207,7 +209,12 @@ impl Default for StridedSum {
 
 #[cfg(test)]
 mod tests {
-    use super::StridedSum;
+    use super::*;
+    use crate::activation::Activation;
+    use crate::isa::Isa;
+    use crate::kernels::Loss;
+    use crate::network::LayerSpec;
+    use ndarray::Array2;
 
     #[test]
     fn a_strided_sum_is_the_same_however_its_terms_arrive() {
@@ -220,5 +227,25 @@ mod tests {
             sum.extend(&terms[cut..]);
             assert_eq!(sum.total(), one_by_one.total(), "{cut}");
         }
+    }
+
+    #[test]
+    fn a_worker_may_take_the_short_last_rows_first() {
+        let spec = LayerSpec { units: 1, activation: Activation::Sigmoid };
+        let mut network = Network::<f32>::new(3, &[spec], Loss::BinaryCrossEntropy, Isa::Scalar).unwrap();
+        network.set_layer(0, |_, i| i as f32 - 1.0, |_| 0.5);
+        let (x, y) = (Array2::from_shape_fn((5, 3), |(i, j)| (i * 3 + j) as f32 / 7.0), Array2::<f32>::ones((5, 1)));
+        let (x, y) = (Matrix::F32(x.view()), TargetData::Dense(Matrix::F32(y.view())));
+        let losses = |slices: &[(usize, usize)]| {
+            let mut slice = Slice::new(&network, 3, Role::Answers).unwrap();
+            let (y, wanted) = (Some((&y, 1.0)), Wanted::Outputs);
+            let mut pass = Pass { network: &network, x: &x, y, wanted, spare: None };
+            let (mut losses, mut outputs) = ([0.0; 5], [0.0; 5]);
+            for &(first, end) in slices {
+                pass.run(&mut slice, first, &mut outputs[first..end], &mut losses[first..end]).unwrap();
+            }
+            (losses, outputs)
+        };
+        assert_eq!(losses(&[(3, 5), (0, 3)]), losses(&[(0, 3), (3, 5)]));
     }
 }
