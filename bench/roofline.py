@@ -30,6 +30,7 @@ STYLES = {
 ROOFS = {"f32": "#222222", "f64": "#5E3C99", "bf16": "#8C510A"}
 DASHES = {"1": (0, (4, 3)), "2": "solid"}
 NAME_GAP = 0.032  # of the width: names closer than that would overlap
+ROOF_GAP = 0.03  # of the height
 
 
 def draw(record: Record, stem: Path) -> None:
@@ -47,12 +48,13 @@ def draw(record: Record, stem: Path) -> None:
         ylabel="speed: useful operations over the median time of a step (GFLOP/s)",
     )
     results = sorted(record["results"], key=intensity)
-    x_range = min(intensity(results[0]), 1) / 2, max(intensity(results[-1]), 100) * 3
-    draw_roofs(axes, record["peaks"], x_range)
+    x_range = min(intensity(results[0]), 1) / 2, max(intensity(results[-1]), 100) * 1.6
+    roofs = draw_roofs(axes, record["peaks"], x_range)
     draw_engines(axes, results)
     top = axes.get_ylim()[1]
     axes.set(xlim=x_range, ylim=(axes.get_ylim()[0], top * 1.3))
     draw_names(axes, results)
+    draw_roof_names(axes, roofs)
     axes.grid(which="major", color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
     machine = record["machine"]
@@ -70,8 +72,14 @@ def intensity(result: Record) -> float:
     return float(result["case"]["flops"] / result["case"]["bytes"])
 
 
-def draw_roofs(axes: Any, measured: Record, x_range: tuple[float, float]) -> None:
-    """Draw the measured limits: flat ones of arithmetic, under the slope of memory."""
+def draw_roofs(
+    axes: Any, measured: Record, x_range: tuple[float, float]
+) -> list[tuple[float, str, str]]:
+    """Draw the measured limits; return the flat ones, of arithmetic, with their names and colours.
+
+    They end to the left in the slope of memory.
+    """
+    roofs: list[tuple[float, str, str]] = []
     slopes = measured.get("memory", {})
     for threads, dash in DASHES.items():
         plural = "" if threads == "1" else "s"
@@ -80,15 +88,8 @@ def draw_roofs(axes: Any, measured: Record, x_range: tuple[float, float]) -> Non
         for kind, colour, peak in flats:
             start = max(x_range[0], peak["best"] / speed) if speed else x_range[0]
             axes.plot([start, x_range[1]], [peak["best"]] * 2, color=colour, linestyle=dash, lw=1.2)
-            axes.annotate(
-                f"{kind}, {threads} thread{plural}: {peak['best']:.0f}",
-                (x_range[1], peak["best"]),
-                xytext=(-4, 2 if threads == "2" else -2),
-                textcoords="offset points",
-                ha="right",
-                va="bottom" if threads == "2" else "top",
-                fontsize=8,
-                color=colour,
+            roofs.append(
+                (peak["best"], f"{kind}, {threads} thread{plural}: {peak['best']:.0f}", colour)
             )
         if speed and flats:
             end = max(peak["best"] for _, _, peak in flats) / speed
@@ -102,6 +103,26 @@ def draw_roofs(axes: Any, measured: Record, x_range: tuple[float, float]) -> Non
                 lw=1.2,
                 label=label,
             )
+    return sorted(roofs)
+
+
+def draw_roof_names(axes: Any, roofs: Sequence[tuple[float, str, str]]) -> None:
+    """Write the flat roofs' names beside the picture, moved apart, with a line to their roofs."""
+    low, high = axes.transScale.transform([(1, y) for y in axes.get_ylim()])[:, 1]
+    places = axes.transScale.transform([(1, speed) for speed, _, _ in roofs])[:, 1] if roofs else []
+    wanted = [float((place - low) / (high - low)) for place in places]
+    for (_, name, colour), place, at in zip(roofs, wanted, spread(wanted, ROOF_GAP), strict=True):
+        axes.annotate(
+            name,
+            (1.0, place),
+            xytext=(1.02, at),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            va="center",
+            fontsize=9,
+            color=colour,
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkA": 0, "shrinkB": 0},
+        )
 
 
 def draw_engines(axes: Any, results: Sequence[Record]) -> None:

@@ -17,13 +17,12 @@ import peaks
 import report
 import roofline
 from cases import Case, load_cases
-from contest import Contestant, ContestError, enter, hold
+from contest import QUICK, Contestant, ContestError, Pace, enter, hold
 from engines import ENGINES, OURS
 from peaks import Peaks
 from report import Result, Timing
 
-QUICK_ROUNDS, QUICK_SECONDS, QUICK_HEATS = 2, 0.05, 1
-SECONDS, HEATS = 0.25, 3
+QUICK_GOES, QUICK_GO = 2, 0.01  # of the measured limits in a gap; seconds of each
 
 
 def parse_arguments(arguments: Sequence[str] | None, cases: Sequence[str]) -> argparse.Namespace:
@@ -43,8 +42,8 @@ def parse_arguments(arguments: Sequence[str] | None, cases: Sequence[str]) -> ar
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="few short turns, and no variants that take long to compile (jax step, pytorch "
-        "compiled): a look, not a measurement",
+        help="a look, not a measurement: one heat, two short turns, no variants that take long to "
+        "compile (jax step, pytorch compiled), in large cases no rivals with one thread",
     )
     parser.add_argument(
         "--rounds", type=int, default=9, metavar="N", help="turns of each contestant (default 9)"
@@ -82,14 +81,12 @@ def run(
     options: argparse.Namespace,
 ) -> list[Result]:
     """Hold every case; say on standard error how far it is."""
-    rounds, seconds, heats = options.rounds, SECONDS, HEATS
-    if options.quick:
-        rounds, seconds, heats = QUICK_ROUNDS, QUICK_SECONDS, QUICK_HEATS
+    pace = QUICK if options.quick else Pace(options.rounds)
     results = []
     measured.fill_gap()
     for number, case in enumerate(cases):
         print(f"{case.name} ...", end="", file=sys.stderr, flush=True)
-        finalists = hold(case, contestants, rounds, seconds, heats)
+        finalists = hold(case, contestants, pace)
         measured.fill_gap()
         timings = [Timing.of(finalist, case) for finalist in finalists]
         result = Result(case, timings, measured.around(peaks.OF_DTYPE[case.dtype], number))
@@ -112,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cases = load_cases()
     options = parse_arguments(arguments, list(cases))
     began, machine = report.now(), report.describe_machine()
-    measured = Peaks(known_measure(), *((2, 0.01) if options.quick else ()))
+    measured = Peaks(known_measure(), *((QUICK_GOES, QUICK_GO) if options.quick else ()))
     contestants = enter(present(options.engine or list(ENGINES)), options.quick)
     try:
         chosen = [cases[name] for name in options.case or cases]

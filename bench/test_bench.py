@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ import engines
 import guard
 import report
 import roofline
+import worker
 from cases import Case, load_cases, make_problem, parse_layers
 from contest import START_TOLERANCE, STEPS_TOLERANCE
 from lamella import _core
@@ -262,3 +264,25 @@ def test_a_quick_run_leaves_out_what_takes_long_to_compile(
     contest.enter(engines.ENGINES)
     whole = {(engine, variant) for engine, variant, _ in entered}
     assert whole - quick == {("jax", "step"), ("pytorch", "compiled")}
+
+
+def test_in_a_hurry_rivals_with_one_thread_stay_away_from_large_cases() -> None:
+    def takes_part(engine: str, threads: str, case: str, pace: contest.Pace) -> bool:
+        contestant: Any = SimpleNamespace(engine=engine, threads=threads)
+        return contest.takes_part(contestant, CASES[case], pace)
+
+    assert not takes_part("numpy", "1", "wide", contest.QUICK)
+    assert takes_part("numpy", "2", "wide", contest.QUICK)
+    assert takes_part("lamella", "1", "wide", contest.QUICK)
+    assert takes_part("numpy", "1", "tabular", contest.QUICK)
+    assert takes_part("numpy", "1", "wide", contest.Pace(9))
+
+
+def test_a_worker_compiles_without_a_pass_over_the_data() -> None:
+    runner = worker.Worker("numpy", "plain", 1)
+    runner.load("toy")
+    before = runner.engine.loss()
+    assert runner.compile() == {}
+    assert runner.engine.loss() == before
+    assert runner.time(1e-9)["times"][0] > 0
+    assert runner.engine.loss() != before
