@@ -6,6 +6,7 @@ VENV := .venv
 WHEELS := $(VENV)/wheels
 BUILT := $(WHEELS)/built
 PIP = bin/python -m pip --disable-pip-version-check install --quiet --constraint requirements.lock
+COUNTED = $${CARGO_TARGET_DIR:-target}/release/examples/counts
 export PIP_NO_INPUT = 1
 
 # What the wheel is made of. Directories are listed too, so that a file taken away is noticed.
@@ -14,7 +15,7 @@ SOURCES := pyproject.toml Cargo.toml Cargo.lock README.md LICENSE \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo info test test-rust test-python bench lint lock clean
+.PHONY: help demo info test test-rust test-counts test-python bench counts lint lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,16 +26,24 @@ demo: $(VENV)/demo/ready ## train on handwritten digits, compare with plain NumP
 info: $(VENV)/demo/ready ## show version, CPU features, kernels and threads
 	$(VENV)/demo/bin/python -m lamella info
 
-test: test-rust test-python ## run all tests
+test: test-rust test-counts test-python ## run all tests
 
 test-rust: ## run the tests of the Rust core, without Python
 	cargo test --locked --no-default-features
+
+test-counts: ## hold the instruction counts of small cases to bench/counts.json (needs valgrind)
+	cargo build --release --locked --no-default-features --example counts
+	$(PYTHON) bench/counts.py $(COUNTED)
 
 test-python: $(VENV)/test/ready ## run the tests of the package and of the benchmark's engines
 	$(VENV)/test/bin/python -m pytest --benchmark-disable $(ARGS) tests bench
 
 bench: $(VENV)/bench/ready ## time Lamella against NumPy, JAX and scikit-learn (ARGS="--quick")
 	$(VENV)/bench/bin/python bench/run.py $(ARGS)
+
+counts: ## renew bench/counts.json
+	cargo build --release --locked --no-default-features --example counts
+	$(PYTHON) bench/counts.py --write $(COUNTED)
 
 lint: $(VENV)/lint/ready ## check format, lints and types of Rust and Python
 	cargo fmt --check

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 BENCH = Path(__file__).parent
 LEARNING_RATE = 1e-3
 
-Loss = Literal["binary_cross_entropy", "cross_entropy"]
+Loss = Literal["binary_cross_entropy", "cross_entropy", "squared_error"]
+Target = Literal["teacher", "input"]
 Array = NDArray[np.floating]
 
 
@@ -35,9 +36,14 @@ class Case:
     batch, batches, epochs : int
         Rows of a mini-batch; mini-batches of the data set; passes over it in one timed call.
     loss : str
-        "binary_cross_entropy" (one sigmoid unit) or "cross_entropy" (softmax), a mean over rows.
+        "binary_cross_entropy" (one sigmoid unit), "cross_entropy" (softmax) or "squared_error"
+        (identity), a mean over rows and, the last one, over outputs.
     dtype : str
         "float32" or "float64".
+    target : str
+        "teacher" (a random linear map of the rows) or "input" (the rows themselves).
+    tuned : bool
+        Whether constants of the core may be chosen by this case.
     """
 
     name: str
@@ -48,6 +54,8 @@ class Case:
     epochs: int
     loss: Loss
     dtype: str
+    target: Target = "teacher"
+    tuned: bool = True
 
     @property
     def steps(self) -> int:
@@ -60,6 +68,24 @@ class Case:
         products = [k * n for k, n in pairwise(self.layers)]
         return 2 * self.batch * (3 * sum(products) - products[0])
 
+    @property
+    def bytes(self) -> int:
+        """Bytes that one step has to move at least, were everything else in caches.
+
+        The batch and its targets are read; weights and biases and Adam's two moments of each are
+        read and written. Activations and gradients, which could stay inside, do not count.
+        """
+        parameters = sum((k + 1) * n for k, n in pairwise(self.layers))
+        width = self.layers[-1] if self.loss == "squared_error" and self.target != "input" else 0
+        classes = 0 if self.loss == "squared_error" else 1
+        numbers = self.batch * (self.layers[0] + width + classes) + 2 * 3 * parameters
+        return numbers * np.dtype(self.dtype).itemsize
+
+    @property
+    def intensity(self) -> float:
+        """Useful operations a byte that has to be moved: where the case stands in a roofline."""
+        return self.flops / self.bytes
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -68,15 +94,16 @@ class Problem:
     Attributes
     ----------
     X : ndarray, shape (batches * batch, layers[0])
-    y : ndarray of int64, shape (batches * batch,)
-        Class of each row: 0 or 1, or 0 ... layers[-1] - 1.
+    y : ndarray
+        Class of each row, int64 (batches * batch,): 0 or 1, or 0 ... layers[-1] - 1. For a squared
+        error values of the case's dtype, (batches * batch, layers[-1]).
     weights : list of ndarray, each (n[l], n[l-1])
     biases : list of ndarray, each (n[l],)
     """
 
     case: Case
     X: Array
-    y: NDArray[np.int64]
+    y: NDArray[Any]
     weights: list[Array]
     biases: list[Array]
 
@@ -105,8 +132,9 @@ def parse_layers(text: str) -> tuple[int, ...]:
 def make_problem(case: Case, dtype: str | None = None) -> Problem:
     """Make the rows, their labels and the He start, in the case's dtype or in another.
 
-    Labels come from a random linear teacher with a tenth of them redrawn, so that there is
-    something to learn and no engine ends with vanishing gradients.
+    Labels come from a random linear teacher with a tenth of them redrawn, values from the teacher
+    with a tenth of noise, so that there is something to learn and no engine ends with vanishing
+    gradients.
     """
     rng = np.random.default_rng(20260101)
     rows, features, outputs = case.batches * case.batch, case.layers[0], case.layers[-1]
@@ -114,9 +142,16 @@ def make_problem(case: Case, dtype: str | None = None) -> Problem:
     X = rng.standard_normal((rows, features), dtype=np.float32)
     classes = max(outputs, 2)
     teacher = rng.standard_normal((features, classes), dtype=np.float32)
-    y = np.argmax(X @ teacher, axis=1)
-    noisy = rng.random(rows) < 0.1
-    y[noisy] = rng.integers(0, classes, int(noisy.sum()))
+    answers = X @ teacher
+    y: NDArray[Any]
+    if case.loss == "squared_error":
+        noise = 0.1 * rng.standard_normal(answers.shape, dtype=np.float32)
+        values = X if case.target == "input" else answers / math.sqrt(features) + noise
+        y = values.astype(kind)
+    else:
+        y = np.argmax(answers, axis=1)
+        noisy = rng.random(rows) < 0.1
+        y[noisy] = rng.integers(0, classes, int(noisy.sum()))
     weights = [
         (rng.standard_normal((n, k), dtype=np.float32) * math.sqrt(2 / k)).astype(kind)
         for k, n in pairwise(case.layers)

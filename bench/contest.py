@@ -35,6 +35,26 @@ THREAD_VARIABLES = (
 )
 
 
+LARGE = 10**10  # operations of a step from which no rival is faster with one thread than with two
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long a case is looked at: turns in heats and finals, seconds of a turn.
+
+    In a hurry no whole call is made to warm up, and in cases of `LARGE` steps rivals with one
+    thread stay away.
+    """
+
+    rounds: int
+    seconds: float = 0.25
+    heats: int = 3
+    hurry: bool = False
+
+
+QUICK = Pace(rounds=2, seconds=0.05, heats=1, hurry=True)
+
+
 class ContestError(Exception):
     """A contestant failed, or computes something else than the others."""
 
@@ -82,13 +102,15 @@ class Contestant:
             raise ContestError(f"{self}: {answer['error']}")
         return answer
 
-    def prepare(self, case: Case) -> None:
-        """Set the case up, note the losses, and make one whole call to warm up and compile."""
+    def prepare(self, case: Case, hurry: bool = False) -> None:
+        """Set the case up, note the losses, compile, and unless in a hurry make a whole call."""
         self.times = []
         self.ask(do="load", case=case.name)
         before, after = self.ask(do="check")["losses"]
         self.losses = before, after
-        self.ask(do="time", seconds=1e-9)
+        self.ask(do="compile")
+        if not hurry:
+            self.ask(do="time", seconds=1e-9)
 
     def turn(self, seconds: float) -> None:
         """Take one turn of timed calls."""
@@ -113,13 +135,17 @@ def worker_environment(threads: str) -> dict[str, str]:
     return environment
 
 
-def enter(names: Iterable[str]) -> list[Contestant]:
-    """Start every contestant of the named engines, each variant with one thread and with two."""
+def enter(names: Iterable[str], quick: bool = False) -> list[Contestant]:
+    """Start every contestant of the named engines, each variant with one thread and with two.
+
+    A quick run leaves out the variants that take long to compile.
+    """
     return [
         Contestant(name, variant, threads)
         for name in names
         for variant in engines.ENGINES[name].variants
         for threads in engines.ENGINES[name].threads
+        if not (quick and variant in engines.ENGINES[name].slow)
     ]
 
 
@@ -144,22 +170,27 @@ def alternate(contestants: list[Contestant], rounds: int, seconds: float) -> Non
             contestant.turn(seconds)
 
 
-def hold(
-    case: Case, contestants: list[Contestant], rounds: int, seconds: float
-) -> list[Contestant]:
+def takes_part(contestant: Contestant, case: Case, pace: Pace) -> bool:
+    """Whether a contestant runs in a case at this pace."""
+    away = pace.hurry and contestant.threads == "1" and contestant.engine != engines.OURS
+    return not (away and case.flops >= LARGE)
+
+
+def hold(case: Case, contestants: Iterable[Contestant], pace: Pace) -> list[Contestant]:
     """Run one case; return its finalists: all of ours, and of each rival the fastest.
 
     The heats that choose a rival's best variant and threads do not count in the final.
     """
+    contestants = [c for c in contestants if takes_part(c, case, pace)]
     for contestant in contestants:
-        contestant.prepare(case)
+        contestant.prepare(case, pace.hurry)
     check_agreement(case, contestants)
     rivals = [c for c in contestants if c.engine != engines.OURS]
-    alternate(rivals, 3, seconds / 2)
+    alternate(rivals, pace.heats, pace.seconds / 2)
     finalists = [c for c in contestants if c.engine == engines.OURS]
     for name in dict.fromkeys(c.engine for c in rivals):
         finalists.append(min((c for c in rivals if c.engine == name), key=Contestant.median))
     for finalist in finalists:
         finalist.times = []
-    alternate(finalists, rounds, seconds)
+    alternate(finalists, pace.rounds, pace.seconds)
     return finalists

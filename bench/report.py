@@ -1,4 +1,7 @@
-"""The table of a run, and its record in results/: JSON with every sample, Markdown to read."""
+"""The table of a run, and its record in results/: JSON with every sample, Markdown, a picture.
+
+A record is plain data, as JSON has it: what guard.py compares and roofline.py draws.
+"""
 
 import json
 import os
@@ -11,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import engines
+import peaks
+import roofline
 from cases import BENCH, Case
 from contest import Contestant
+from peaks import Peaks
 
 PACKAGES = ("lamella", "numpy", "jax", "jaxlib", "scikit-learn", "torch")
 
@@ -44,10 +50,11 @@ class Timing:
 
 @dataclass(frozen=True)
 class Result:
-    """A case with the timings of its finalists."""
+    """A case with the timings of its finalists, and by threads the peak of its dtype around it."""
 
     case: Case
     timings: list[Timing]
+    peak: dict[str, float]
 
     def ours(self, threads: str) -> Timing | None:
         """Return Lamella's timing with "1", "2" or "auto" threads."""
@@ -66,6 +73,14 @@ class Result:
             [t.median for t in self.timings if t.engine != engines.OURS],
         )
         return min(rivals) / ours.median if ours and rivals else None
+
+    def share(self, measured: Peaks) -> float | None:
+        """Return the share of two threads' peak that Lamella, choosing its threads, makes use of.
+
+        Useful operations alone count: `Case.flops` over the time.
+        """
+        ours, peak = self.ours("auto"), measured.best(peaks.OF_DTYPE[self.case.dtype], "2")
+        return self.case.flops / (ours.median * 1e3) / peak if ours and peak else None
 
 
 def describe_machine() -> dict[str, Any]:
@@ -97,20 +112,23 @@ def installed_version(package: str) -> str | None:
         return None
 
 
-def table(results: Sequence[Result]) -> list[list[str]]:
+def table(results: Sequence[Result], measured: Peaks) -> list[list[str]]:
     """Return the rows of the table, its head first."""
     rivals = [name for name in engines.RIVALS if any(result.rival(name) for result in results)]
-    head = ["case", "layers, batch", "lamella 1", "lamella 2", "lamella auto", *rivals, "ratio"]
-    return [head] + [row(result, rivals) for result in results]
+    ours = ["lamella 1", "lamella 2", "lamella auto"]
+    head = ["case", "layers, batch", *ours, *rivals, "ratio", "of peak"]
+    return [head] + [row(result, rivals, measured) for result in results]
 
 
-def row(result: Result, rivals: Sequence[str]) -> list[str]:
-    """Return one case's row: microseconds a step, and the ratio to the fastest rival."""
-    case, ratio = result.case, result.ratio()
+def row(result: Result, rivals: Sequence[str], measured: Peaks) -> list[str]:
+    """Return one case's row: microseconds a step, the ratio to the fastest rival, the share."""
+    case, ratio, share = result.case, result.ratio(), result.share(measured)
     ours = [cell(result.ours(threads)) for threads in ("1", "2", "auto")]
     theirs = [cell(result.rival(name), detail=True) for name in rivals]
     verdict = "" if ratio is None else f"{ratio:.2f}x"
-    return [case.name, f"{case.shape}, {case.batch}", *ours, *theirs, verdict]
+    of_peak = "-" if share is None else f"{share:.1%}"
+    name = case.name if case.tuned else f"{case.name} *"
+    return [name, f"{case.shape}, {case.batch}", *ours, *theirs, verdict, of_peak]
 
 
 def cell(timing: Timing | None, detail: bool = False) -> str:
@@ -149,26 +167,51 @@ def describe(machine: dict[str, Any]) -> str:
 LEGEND = (
     "Microseconds a training step (Adam), medians of calls that alternated in one run; in brackets "
     "the variant and the number of threads that served a rival best. Ratio: the fastest rival over "
-    "Lamella with its own choice of threads."
+    "Lamella with its own choice of threads. Of peak: the useful operations of the latter as a "
+    "share of the multiply-adds that two threads were measured to make. * not tuned for."
 )
 
 
-def save(results: Sequence[Result], machine: dict[str, Any], began: datetime, rounds: int) -> Path:
-    """Write results/DATE-CPU.json and .md; return the Markdown's path."""
-    slug = "-".join("".join(c if c.isalnum() or c == "." else " " for c in machine["cpu"]).split())
-    path = BENCH / "results" / f"{began:%Y-%m-%d}-{slug}.md"
-    record = {
+def as_record(
+    results: Sequence[Result],
+    measured: Peaks,
+    machine: dict[str, Any],
+    began: datetime,
+    rounds: int,
+) -> dict[str, Any]:
+    """Return everything about a run as plain data."""
+    return {
         "began": began.isoformat(timespec="seconds"),
         "rounds": rounds,
         "machine": machine,
+        "peaks": measured.as_record(),
         "results": [
-            {"case": vars(r.case), "ratio": r.ratio(), "timings": [vars(t) for t in r.timings]}
+            {
+                "case": vars(r.case) | {"flops": r.case.flops, "bytes": r.case.bytes},
+                "ratio": r.ratio(),
+                "share": r.share(measured),
+                "peak": r.peak,
+                "timings": [vars(t) for t in r.timings],
+            }
             for r in results
         ],
     }
-    path.with_suffix(".json").write_text(json.dumps(record, indent=1, default=list) + "\n")
-    parts = (f"# {began:%Y-%m-%d}", LEGEND, as_markdown(table(results)), describe(machine) + ".")
+
+
+def save(record: dict[str, Any], rows: Sequence[Sequence[str]]) -> Path:
+    """Write results/DATE-CPU.json, .md, .png and .svg; return the Markdown's path."""
+    date, cpu = record["began"][:10], record["machine"]["cpu"]
+    slug = "-".join("".join(c if c.isalnum() or c == "." else " " for c in cpu).split())
+    # Not with_suffix: names of CPUs have dots.
+    stem = BENCH / "results" / f"{date}-{slug}"
+    stem.parent.mkdir(exist_ok=True)
+    Path(f"{stem}.json").write_text(json.dumps(record, indent=1) + "\n")
+    path = Path(f"{stem}.md")
+    picture = f"![Roofline]({stem.name}.png)"
+    notes = f"{peaks.describe(record['peaks'])}.\n\n{describe(record['machine'])}."
+    parts = (f"# {date}", LEGEND, as_markdown(rows), notes, picture)
     path.write_text("\n\n".join(parts) + "\n")
+    roofline.draw(record, stem)
     return path
 
 

@@ -3,12 +3,34 @@
 `pytest bench` times whole calls; with ``--benchmark-disable`` each runs once, as a test.
 """
 
+import json
+import math
+import platform
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+import contest
+import counts
 import engines
+import guard
+import report
+import roofline
+import worker
 from cases import Case, load_cases, make_problem, parse_layers
 from contest import START_TOLERANCE, STEPS_TOLERANCE
+from lamella import _core
+from peaks import Peaks
+from report import Result, Timing
 
 CASES = load_cases()
 
@@ -37,3 +59,230 @@ def test_lamella_and_numpy_compute_the_same_losses(case: Case) -> None:
 
 def test_widths_in_brackets_are_repeated() -> None:
     assert parse_layers("3-(4x5)-1") == (3, 4, 4, 4, 4, 4, 1)
+
+
+# --- the machine's limits ---
+
+
+def fake_measure(what: str, threads: int, seconds: float) -> float:
+    if what == "bf16":
+        raise ValueError("what: not here")
+    return {"f32": 100.0, "f64": 50.0, "memory": 10.0}[what] * threads
+
+
+def test_the_core_measures_what_a_machine_can_have() -> None:
+    for kind in ("f32", "f64", "memory"):
+        rate = _core.measure(kind, 1, 0.01)
+        assert 0.01 < rate < 2000, kind
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (("f16", 1, 0.1), "what"),
+        (("f32", 0, 0.1), "threads"),
+        (("f32", -1, 0.1), "threads"),
+        (("f32", 257, 0.1), "threads"),
+        (("f32", 1, 0.0), "seconds"),
+        (("f32", 1, math.nan), "seconds"),
+        (("f32", 1, math.inf), "seconds"),
+    ],
+)
+def test_a_measurement_names_the_argument_that_is_wrong(
+    arguments: tuple[str, int, float], name: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: expected"):
+        _core.measure(*arguments)
+
+
+def test_peaks_are_the_best_goes_and_gaps_lie_around_their_case() -> None:
+    rates = iter(range(1, 1000))
+    measured = Peaks(lambda what, threads, seconds: float(next(rates)), count=1)
+    for _ in range(3):
+        measured.fill_gap()
+    goes = measured.as_record()["f32"]["1"]["goes"]
+    assert measured.best("f32", "1") == goes[-1][0] == max(go for gap in goes for go in gap)
+    assert measured.around("f32", 1)["1"] == (goes[1][0] + goes[2][0]) / 2
+
+
+def test_arithmetic_that_the_machine_lacks_is_left_out() -> None:
+    measured = Peaks(fake_measure, count=2)
+    measured.fill_gap()
+    assert set(measured.as_record()) == {"f32", "f64", "memory"}
+    assert measured.best("bf16", "1") is None
+    assert Peaks(None).as_record() == {}
+
+
+def test_bytes_of_a_step_are_the_batch_its_targets_and_the_optimizers_state() -> None:
+    online = CASES["online"]  # 20-40-1, one row, one target; six passes over each parameter
+    assert online.bytes == 4 * (20 + 1 + 6 * (21 * 40 + 41))
+    small = replace(CASES["rl"], layers=(3, 2), batch=5)
+    assert small.bytes == 4 * (5 * (3 + 2) + 6 * 8)
+    assert replace(small, target="input").bytes == 4 * (5 * 3 + 6 * 8)
+    assert replace(small, dtype="float64").bytes == 2 * small.bytes
+    assert small.flops == 2 * 2 * 5 * 3 * 2  # no backward data in a first layer
+
+
+# --- a run's table, record and picture ---
+
+
+def make_result(case: Case, median: float, peak: float = 100.0) -> Result:
+    timings = [
+        Timing("lamella", "fit", threads, median, [median], []) for threads in ("1", "2", "auto")
+    ]
+    timings.append(Timing("numpy", "plain", "1", 3 * median, [3 * median], []))
+    return Result(case, timings, {"1": peak, "2": 2 * peak})
+
+
+def make_record(median: float, peak: float = 100.0, names: Sequence[str] = ("toy", "rl")) -> Any:
+    measured = Peaks(fake_measure, count=1)
+    measured.fill_gap()
+    results = [make_result(CASES[name], median, peak) for name in names]
+    machine = {"cpu": "A CPU @ 2.50GHz", "cores": 2, "isa": "avx2", "packages": {}}
+    began = datetime(2026, 1, 2, tzinfo=UTC)
+    return json.loads(json.dumps(report.as_record(results, measured, machine, began, 9)))
+
+
+def test_the_table_has_the_share_of_two_threads_peak_and_marks_untuned_cases() -> None:
+    measured = Peaks(fake_measure, count=1)
+    measured.fill_gap()
+    case = CASES["rl"]
+    median = case.flops / 1e3 / 50  # 50 GFLOP/s of 200
+    head, row = report.table([make_result(case, median)], measured)
+    assert dict(zip(head, row, strict=True))["of peak"] == "25.0%"
+    assert row[0] == "rl *"
+    double = report.table([make_result(CASES["course_f64"], 1.0)], measured)[1]
+    assert double[-1] == f"{CASES['course_f64'].flops / 1e3 / 100:.1%}"
+    assert report.table([make_result(case, 1.0)], Peaks(None))[1][-1] == "-"
+
+
+def test_a_run_is_saved_with_its_peaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "BENCH", tmp_path)
+    monkeypatch.setattr(roofline, "draw", lambda record, stem: None)
+    record = make_record(10.0)
+    record["machine"] |= {"load": 0.1, "python": "3"}
+    path = report.save(record, [["case"], ["toy"]])
+    assert path.name == "2026-01-02-A-CPU-2.50GHz.md"
+    saved = json.loads(path.with_name(path.stem + ".json").read_text())
+    assert saved["peaks"]["f32"]["2"]["best"] == 200.0
+    assert saved["results"][0]["share"] == pytest.approx(CASES["toy"].flops / 10e3 / 200)
+
+
+def test_names_in_the_picture_keep_apart_and_stay_in_order() -> None:
+    places = [0.1, 0.5, 0.5, 0.51, 0.9, 0.91]
+    moved = roofline.spread(places, 0.04)
+    assert all(b - a > 0.04 - 1e-9 for a, b in pairwise(moved))
+    assert moved[0] == pytest.approx(0.1)
+    assert sum(moved) == pytest.approx(sum(places))
+
+
+def test_the_roofline_is_drawn_as_png_and_svg(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    roofline.draw(make_record(10.0), tmp_path / "roof.line")
+    assert (tmp_path / "roof.line.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / "roof.line.svg").read_text()
+
+
+# --- the guards ---
+
+
+def test_slower_cases_are_named_and_a_busy_machine_is_not() -> None:
+    then = make_record(10.0)
+    assert len(guard.changes(make_record(10.5), then)) == 6
+    assert "none got more" in guard.report(guard.changes(make_record(10.5), then), "then")
+    slower = guard.report(guard.changes(make_record(11.5), then), "then")
+    assert "toy, auto: +15%" in slower
+    assert "6 got more than 10% slower" in slower
+    busy = guard.changes(make_record(20.0, peak=50.0), then)
+    assert [change.ratio for change in busy] == [pytest.approx(1.0)] * 6
+    hidden = guard.changes(make_record(12.0, peak=120.0), then)  # a faster machine hides nothing
+    assert [change.ratio for change in hidden] == [pytest.approx(1.44)] * 6
+
+
+def test_cases_that_changed_and_records_without_peaks_are_no_alarm() -> None:
+    then = make_record(10.0)
+    for result in then["results"]:
+        result.pop("peak")
+    then["results"][0]["case"]["epochs"] += 1
+    found = guard.changes(make_record(12.0, peak=50.0), then)
+    assert {change.case for change in found} == {"rl"}
+    assert {change.correction for change in found} == {1.0}
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_the_last_committed_record_of_the_same_machine_counts(tmp_path: Path) -> None:
+    def run_git(*arguments: str) -> None:
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True)
+
+    machine = make_record(1.0)["machine"]
+    assert guard.last_record(machine, tmp_path) is None
+    run_git("init", "--quiet")
+    for date, change in [("01", {}), ("02", {}), ("03", {"cpu": "another"}), ("04", {})]:
+        record = make_record(float(date))
+        record["machine"] |= change
+        (tmp_path / f"2026-01-{date}-cpu.json").write_text(json.dumps(record))
+        if date != "04":  # not committed
+            run_git("add", ".")
+            run_git("commit", "--quiet", "-m", date)
+    last = guard.last_record(machine, tmp_path)
+    assert last is not None
+    assert last["results"][0]["timings"][0]["median"] == 2.0
+    assert guard.last_record(machine | {"isa": "portable"}, tmp_path) is None
+
+
+def test_instruction_counts_have_a_margin_both_ways() -> None:
+    expected = {"toy": 1000, "rl": 1000}
+    assert counts.differences({"toy": 1019, "rl": 981}, expected) == []
+    more, fewer = counts.differences({"toy": 1021, "rl": 979}, expected)
+    assert "toy: 1,021 instructions, 2.1% more" in more
+    assert "rl: 979 instructions, 2.1% fewer" in fewer
+    assert counts.differences({"online": 1}, expected) == ["online: 1 instructions, none recorded"]
+
+
+def test_counts_are_recorded_for_the_cases_that_are_counted() -> None:
+    recorded = json.loads((counts.BENCH / "counts.json").read_text())
+    assert set(recorded["counts"]) == set(counts.STEPS)
+
+
+def test_counts_of_another_compiler_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert counts.obstacle({"rustc": "1.0.0"}, "1.0.0") is None
+    assert "rustc 1.0.0, here is 1.1.0" in str(counts.obstacle({"rustc": "1.0.0"}, "1.1.0"))
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert counts.obstacle({"rustc": "1.0.0"}, "1.0.0") == "valgrind is not installed"
+
+
+def test_a_quick_run_leaves_out_what_takes_long_to_compile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entered: list[tuple[str, ...]] = []
+    monkeypatch.setattr(contest, "Contestant", lambda *who: entered.append(who))
+    contest.enter(engines.ENGINES, quick=True)
+    quick = {(engine, variant) for engine, variant, _ in entered}
+    contest.enter(engines.ENGINES)
+    whole = {(engine, variant) for engine, variant, _ in entered}
+    assert whole - quick == {("jax", "step"), ("pytorch", "compiled")}
+
+
+def test_in_a_hurry_rivals_with_one_thread_stay_away_from_large_cases() -> None:
+    def takes_part(engine: str, threads: str, case: str, pace: contest.Pace) -> bool:
+        contestant: Any = SimpleNamespace(engine=engine, threads=threads)
+        return contest.takes_part(contestant, CASES[case], pace)
+
+    assert not takes_part("numpy", "1", "wide", contest.QUICK)
+    assert takes_part("numpy", "2", "wide", contest.QUICK)
+    assert takes_part("lamella", "1", "wide", contest.QUICK)
+    assert takes_part("numpy", "1", "tabular", contest.QUICK)
+    assert takes_part("numpy", "1", "wide", contest.Pace(9))
+
+
+def test_a_worker_compiles_without_a_pass_over_the_data() -> None:
+    runner = worker.Worker("numpy", "plain", 1)
+    runner.load("toy")
+    before = runner.engine.loss()
+    assert runner.compile() == {}
+    assert runner.engine.loss() == before
+    assert runner.time(1e-9)["times"][0] > 0
+    assert runner.engine.loss() != before

@@ -2,9 +2,9 @@
 
 `python worker.py ENGINE VARIANT THREADS` reads a JSON object a line from standard input and
 answers each with one on standard output: ``{"do": "load", "case": name}``, ``{"do": "check"}``,
-``{"do": "time", "seconds": s}``. It stays alive between them, so that timings of several engines
-can alternate. `THREADS` is a number or "auto"; whoever starts the process puts it into the
-environment too, where BLAS libraries look for it when they are loaded.
+``{"do": "compile"}``, ``{"do": "time", "seconds": s}``. It stays alive between them, so that
+timings of several engines can alternate. `THREADS` is a number or "auto"; whoever starts the
+process puts it into the environment too, where BLAS libraries look for it when they are loaded.
 """
 
 import json
@@ -46,6 +46,12 @@ class Worker:
     def check(self) -> dict[str, Any]:
         """Return the losses that all engines have to agree on."""
         return {"losses": engines.first_losses(self.engine, self.case)}
+
+    def compile(self) -> dict[str, Any]:
+        """Let an engine that compiles whole calls compile one; it makes no pass over the data."""
+        self.engine.restart()
+        self.engine.train(self.case.batches, 0)
+        return {}
 
     def time(self, seconds: float) -> dict[str, Any]:
         """Time whole calls, each from the start, until `seconds` have been spent in them."""

@@ -44,7 +44,7 @@
 //! # Layers of the crate; imports point down
 //!
 //! `python -> train -> step -> plan -> {network, data} -> kernels -> {panel, activation} -> isa -> error`, with `rng`, `memory` and
-//! `threads` at the bottom. `unsafe` stays in `isa/`, `kernels/`, `panel.rs`, `threads.rs` and `python/arrays.rs`.
+//! `threads` at the bottom; `limits` drives kernels that measure the machine. `unsafe` stays in `isa/`, `kernels/`, `panel.rs`, `threads.rs` and `python/arrays.rs`.
 //!
 //! # The same bits
 //!
@@ -57,6 +57,7 @@ pub mod data;
 pub mod error;
 pub mod isa;
 pub mod kernels;
+pub mod limits;
 pub mod memory;
 pub mod network;
 pub mod panel;

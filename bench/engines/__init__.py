@@ -20,6 +20,7 @@ class Entry:
     library: str
     variants: tuple[str, ...]
     threads: tuple[str, ...] = ("1", "2")  # "auto": the library decides
+    slow: tuple[str, ...] = ()  # variants that take long to compile: a quick run leaves them out
 
     @property
     def installed(self) -> bool:
@@ -31,9 +32,9 @@ OURS = "lamella"
 ENGINES = {
     OURS: Entry("lamella", ("fit",), ("1", "2", "auto")),
     "numpy": Entry("numpy", ("plain",)),
-    "jax": Entry("jax", ("loop", "step")),
+    "jax": Entry("jax", ("loop", "step"), slow=("step",)),
     "sklearn": Entry("sklearn", ("partial_fit",)),
-    "pytorch": Entry("torch", ("eager", "compiled")),
+    "pytorch": Entry("torch", ("eager", "compiled"), slow=("compiled",)),
 }
 RIVALS = [name for name in ENGINES if name != OURS]
 

@@ -21,12 +21,10 @@ class Engine:
     def __init__(self, problem: Problem, variant: str, threads: int | None) -> None:
         jax.config.update("jax_enable_x64", problem.case.dtype == "float64")
         self.problem, self.variant, case = problem, variant, problem.case
-        self.mean_loss = (
-            binary_cross_entropy if case.loss == "binary_cross_entropy" else cross_entropy
-        )
+        self.mean_loss = LOSSES[case.loss]
         self.X = jnp.asarray(problem.X.reshape(case.batches, case.batch, -1))
         target = problem.y if case.loss == "cross_entropy" else problem.y.astype(case.dtype)
-        self.y = jnp.asarray(target.reshape(case.batches, case.batch))
+        self.y = jnp.asarray(target.reshape(case.batches, case.batch, *target.shape[1:]))
         self.pairs = list(zip(self.X, self.y, strict=True))
         self.step = jax.jit(self.pure_step, donate_argnums=0)
         self.loop = jax.jit(self.pure_loop, donate_argnums=0)
@@ -79,7 +77,7 @@ class Engine:
 
     def loss(self) -> float:
         X = self.X.reshape(-1, self.X.shape[-1])
-        return float(self.whole(self.state[0], X, self.y.reshape(-1)))
+        return float(self.whole(self.state[0], X, self.y.reshape(-1, *self.y.shape[2:])))
 
 
 def binary_cross_entropy(Z: Any, y: Any) -> Any:
@@ -90,3 +88,15 @@ def binary_cross_entropy(Z: Any, y: Any) -> Any:
 def cross_entropy(Z: Any, y: Any) -> Any:
     """Return the mean of `-log softmax(z)[y]`: Z (m, C), y (m,)."""
     return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(Z), y[:, None], axis=1))
+
+
+def squared_error(Z: Any, y: Any) -> Any:
+    """Return the mean of `(z - y)^2`: Z and y (m, n_outputs)."""
+    return jnp.mean((Z - y) ** 2)
+
+
+LOSSES = {
+    "binary_cross_entropy": binary_cross_entropy,
+    "cross_entropy": cross_entropy,
+    "squared_error": squared_error,
+}

@@ -3,6 +3,12 @@
 import lamella
 from cases import LEARNING_RATE, Problem
 
+OUTPUTS = {
+    "binary_cross_entropy": "sigmoid",
+    "cross_entropy": "softmax",
+    "squared_error": "identity",
+}
+
 
 class Engine:
     """One `lamella.Network`."""
@@ -14,7 +20,7 @@ class Engine:
 
     def restart(self) -> None:
         case = self.problem.case
-        output = "sigmoid" if case.loss == "binary_cross_entropy" else "softmax"
+        output = OUTPUTS[case.loss]
         self.network = lamella.Network(list(case.layers), output=output, dtype=case.dtype)
         pairs = enumerate(zip(self.problem.weights, self.problem.biases, strict=True), 1)
         self.network.parameters = {

@@ -29,7 +29,8 @@ class Engine:
         self.dA = [np.empty((case.batch, n), kind) for n in case.layers[1:]]
         self.active = [np.empty((case.batch, n), bool) for n in case.layers[1:-1]]
         self.rows = np.arange(case.batch)
-        self.y = problem.y[:, None].astype(kind)
+        y = problem.y if case.loss == "squared_error" else problem.y[:, None]
+        self.y = y.astype(kind, copy=False)
         self.restart()
 
     def views(self, flat: Array) -> tuple[list[Array], list[Array]]:
@@ -76,13 +77,19 @@ class Engine:
             A = Z
 
     def output_gradient(self, start: int, stop: int) -> None:
-        """Write the mean loss's gradient by the logits: (softmax or sigmoid - target) / rows."""
+        """Write the mean loss's gradient by the logits.
+
+        It is (softmax or sigmoid - target) / rows, and 2 (value - target) / (rows outputs).
+        """
         Z, dZ = self.A[-1], self.dA[-1]
         if self.problem.case.loss == "cross_entropy":
             np.subtract(Z, Z.max(axis=1, keepdims=True), out=dZ)
             np.exp(dZ, out=dZ)
             dZ /= dZ.sum(axis=1, keepdims=True)
             dZ[self.rows, self.problem.y[start:stop]] -= 1
+        elif self.problem.case.loss == "squared_error":
+            np.subtract(Z, self.y[start:stop], out=dZ)
+            dZ *= 2 / Z.shape[1]
         else:
             np.negative(Z, out=dZ)
             np.exp(dZ, out=dZ)
@@ -134,4 +141,6 @@ class Engine:
             Z -= Z.max(axis=1, keepdims=True)
             picked = Z[np.arange(len(Z)), self.problem.y]
             return float(np.mean(np.log(np.exp(Z).sum(axis=1)) - picked))
+        if self.problem.case.loss == "squared_error":
+            return float(np.mean((Z - self.y) ** 2))
         return float(np.mean(np.logaddexp(0, Z) - self.y * Z))

@@ -11,6 +11,12 @@ from torch import nn
 
 from cases import LEARNING_RATE, Problem
 
+CRITERIA = {
+    "binary_cross_entropy": nn.BCEWithLogitsLoss,
+    "cross_entropy": nn.CrossEntropyLoss,
+    "squared_error": nn.MSELoss,
+}
+
 
 class Engine:
     """One `nn.Sequential`, its loss and its optimizer."""
@@ -24,7 +30,7 @@ class Engine:
             parts += [nn.Linear(n_in, n_out), nn.ReLU()]
         self.network = nn.Sequential(*parts[:-1]).to(getattr(torch, case.dtype))
         binary = case.loss == "binary_cross_entropy"
-        self.criterion = nn.BCEWithLogitsLoss() if binary else nn.CrossEntropyLoss()
+        self.criterion = CRITERIA[case.loss]()
         self.X = torch.from_numpy(problem.X)
         self.y = torch.from_numpy(problem.y[:, None].astype(case.dtype) if binary else problem.y)
         self.objective = torch.compile(self.forward) if variant == "compiled" else self.forward

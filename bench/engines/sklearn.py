@@ -1,7 +1,14 @@
-"""scikit-learn: `MLPClassifier.partial_fit`, one call an epoch."""
+"""scikit-learn: `MLPClassifier.partial_fit` or `MLPRegressor.partial_fit`, one call an epoch.
+
+The regressor's own loss is half the squared error, summed over outputs in its gradient: the mean
+squared error times half the outputs. Adam's steps do not feel the factor (its epsilon aside), so
+that the same network is trained; the mean squared error is what `loss` returns.
+"""
+
+from typing import Any
 
 import numpy as np
-from sklearn.neural_network import MLPClassifier
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from cases import LEARNING_RATE, Problem
 
@@ -11,8 +18,9 @@ class Engine:
 
     def __init__(self, problem: Problem, variant: str, threads: int | None) -> None:
         self.problem, case = problem, problem.case
-        self.classes = np.arange(max(case.layers[-1], 2))
-        self.model = MLPClassifier(
+        self.regression = case.loss == "squared_error"
+        estimator: Any = MLPRegressor if self.regression else MLPClassifier
+        self.model = estimator(
             hidden_layer_sizes=case.layers[1:-1],
             activation="relu",
             solver="adam",
@@ -22,9 +30,8 @@ class Engine:
             shuffle=False,
             random_state=0,
         )
-        self.model.partial_fit(
-            problem.X[: case.batch], problem.y[: case.batch], classes=self.classes
-        )
+        labels = {} if self.regression else {"classes": np.arange(max(case.layers[-1], 2))}
+        self.model.partial_fit(problem.X[: case.batch], problem.y[: case.batch], **labels)
         self.restart()
 
     def restart(self) -> None:
@@ -39,5 +46,7 @@ class Engine:
             self.model.partial_fit(X, y)
 
     def loss(self) -> float:
+        if self.regression:
+            return float(np.mean((self.model.predict(self.problem.X) - self.problem.y) ** 2.0))
         P = self.model.predict_proba(self.problem.X).astype(np.float64)
         return float(-np.mean(np.log(P[np.arange(len(P)), self.problem.y])))

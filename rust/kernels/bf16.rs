@@ -16,6 +16,7 @@
 use super::On;
 use super::gemm::{Gradient, GradientOp, Product, ProductOp};
 use super::math::Math;
+use super::peak::MultiplyAddOp;
 use crate::isa::bf16::PairSimd;
 use crate::isa::{Operation, Simd};
 
@@ -72,6 +73,8 @@ pub trait PairKernels<T>: Send + Sync {
     fn pack(&self, pack: &mut Pack<'_, T>);
     /// Rounds a block of weights into its two forms.
     fn reflect(&self, block: &mut PairMirror<'_, T>);
+    /// [`Kernels::multiply_add`](super::Kernels::multiply_add) of pairs.
+    fn multiply_add(&self, rounds: usize) -> usize;
 }
 
 impl<S: PairSimd> PairKernels<f32> for On<S> {
@@ -86,6 +89,9 @@ impl<S: PairSimd> PairKernels<f32> for On<S> {
     }
     fn reflect(&self, block: &mut PairMirror<'_, f32>) {
         self.0.vectorize(PairMirrorOp(block));
+    }
+    fn multiply_add(&self, rounds: usize) -> usize {
+        self.0.vectorize(MultiplyAddOp { rounds, operand: Pairs })
     }
 }
 

@@ -9,6 +9,7 @@ pub mod epilogue;
 pub mod gemm;
 pub mod loss;
 pub mod math;
+pub mod peak;
 pub mod update;
 
 #[cfg(test)]
@@ -46,6 +47,10 @@ pub trait Kernels<T>: Send + Sync {
     fn softmax(&self, logits: &mut Panels<T>, scratch: &mut [T]);
     /// An elementwise function.
     fn map(&self, function: Function, x: &mut [T]);
+    /// Multiply-adds in registers alone, as fast as they go; returns the floating-point operations done.
+    fn multiply_add(&self, rounds: usize) -> usize;
+    /// Reads all numbers, as fast as they come; returns their sum.
+    fn read(&self, x: &[T]) -> T;
 }
 
 /// The kernels of one instruction set.
@@ -81,6 +86,12 @@ impl<T: Math, S: Simd<T>> Kernels<T> for On<S> {
     }
     fn map(&self, function: Function, x: &mut [T]) {
         self.0.vectorize(epilogue::MapOp(function, x));
+    }
+    fn multiply_add(&self, rounds: usize) -> usize {
+        self.0.vectorize(peak::MultiplyAddOp { rounds, operand: bf16::Plain })
+    }
+    fn read(&self, x: &[T]) -> T {
+        self.0.vectorize(peak::ReadOp(x))
     }
 }
 

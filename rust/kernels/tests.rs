@@ -647,3 +647,21 @@ proptest! {
         check_gradient::<f32>(&slices, units, lanes, &|i| i % opens == 0);
     }
 }
+
+#[test]
+fn reading_reads_every_number_and_multiply_adds_are_counted() {
+    fn check<T: Number>() {
+        each_isa::<T>(|kernels, _| {
+            let lanes = kernels.geometry().lanes;
+            for len in [0, 1, 7, 8 * lanes - 1, 8 * lanes, 24 * lanes + 5] {
+                let numbers: Vec<T> = (1..=len).map(|i| T::from_f64(i as f64)).collect();
+                assert_eq!(kernels.read(&numbers).to_f64(), (len * (len + 1) / 2) as f64);
+            }
+            // Two operations in each lane of 12 or 24 accumulators.
+            let operations = kernels.multiply_add(3);
+            assert!([3 * 2 * 12 * lanes, 3 * 2 * 24 * lanes].contains(&operations));
+        });
+    }
+    check::<f32>();
+    check::<f64>();
+}

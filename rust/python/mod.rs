@@ -9,6 +9,7 @@ mod model;
 
 use crate::error::Error;
 use crate::isa::Isa;
+use crate::limits::{self, Limit};
 use crate::threads::contain;
 use crate::train::Host;
 use pyo3::create_exception;
@@ -93,6 +94,20 @@ fn info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(dict)
 }
 
+/// What this machine can do at most: billions of operations a second ("f32", "f64", "bf16") or of bytes read ("memory").
+///
+/// One measurement of so many seconds on so many threads, with the kernels that are chosen.
+#[pyfunction]
+fn measure(py: Python<'_>, what: &str, threads: i64, seconds: f64) -> PyResult<f64> {
+    let limit = Limit::parse(what).map_err(exception)?;
+    let isa = Isa::choose().map_err(exception)?;
+    let mut host = Interpreter::new(None);
+    let count = usize::try_from(threads);
+    let count = count.map_err(|_| exception(Error::expected("threads", "a number of at least 1", threads)))?;
+    let rate = unlocked(py, || limits::measure(limit, isa, count, seconds, &mut || host.poll()));
+    host.settle(rate)
+}
+
 /// The CPU features that bear on the kernels.
 #[cfg(target_arch = "x86_64")]
 fn features() -> Vec<&'static str> {
@@ -125,6 +140,8 @@ mod _core {
     use super::functional::{backward, elementwise, forward, softmax};
     #[pymodule_export]
     use super::info;
+    #[pymodule_export]
+    use super::measure;
     #[pymodule_export]
     use super::model::Network;
 

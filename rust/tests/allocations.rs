@@ -3,15 +3,15 @@
 //! One test, since the counter counts for the whole process.
 
 use _core::activation::Activation;
-use _core::data::Matrix;
+use _core::data::{Dense, Matrix};
 use _core::error::Error;
 use _core::isa::Isa;
 use _core::kernels::{Loss, SAMPLE_SEGMENT};
 use _core::network::{LayerSpec, Network};
 use _core::step::TargetData;
 use _core::train::Host;
-use _core::train::infer::{Spares, Wanted, infer};
-use _core::train::optimizer::Optimizer;
+use _core::train::infer::{Penalty, Spares, Wanted, infer};
+use _core::train::optimizer::{Kind, Moments, Optimizer};
 use _core::train::trainer::{Options, Workspace, fit};
 use ndarray::Array2;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -94,16 +94,19 @@ fn steps_after_the_first_allocate_nothing() {
     for features in [512, 6] {
         for (rows, batch_size, of_epoch) in CASES {
             let x = Array2::from_shape_fn((rows, features), |(i, j)| ((i * 31 + j * 17) % 13) as f32 - 6.0);
-            let (x, classes) = (Matrix::F32(x.view()), (0..rows as u32).map(|i| i % 3).collect::<Vec<_>>());
+            let (x, classes) =
+                (Matrix::Dense(Dense::F32(x.view())), (0..rows as u32).map(|i| i % 3).collect::<Vec<_>>());
             let y = TargetData::Classes(&classes);
             for threads in [1, 2] {
                 let fit_steps = |network: &mut Network<f32>, workspace: &mut Workspace<f32>, steps: usize| {
-                    let (learning_rate, beta1, beta2, epsilon) = (1e-3, 0.9, 0.999, 1e-8);
+                    let moments = Moments { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+                    let kind = Kind::Adam { moments, amsgrad: false };
                     let options = Options {
                         epochs: steps / of_epoch,
                         batch_size,
-                        optimizer: Optimizer::Adam { learning_rate, beta1, beta2, epsilon },
-                        l2: 1e-4,
+                        optimizer: Optimizer { learning_rate: 1e-3, weight_decay: 0.01, kind },
+                        penalty: Penalty { l2: 1e-4, ..Penalty::default() },
+                        clip_value: f64::INFINITY,
                         loss_scale: 1.0,
                         shuffle: true,
                         seed: 1,
@@ -135,7 +138,7 @@ fn a_second_pass_forward_on_one_thread_allocates_nothing() {
     let x = Array2::<f32>::ones((1000, 6));
     for rows in [1000, 1, 300] {
         let mut labels = vec![0; rows];
-        let x = Matrix::F32(x.slice(ndarray::s![..rows, ..]));
+        let x = Matrix::Dense(Dense::F32(x.slice(ndarray::s![..rows, ..])));
         let mut pass =
             || infer(&network, &spares, &x, None, Wanted::Labels(&mut labels), Some(1), &mut Nobody).map(drop).unwrap();
         if rows == 1000 {

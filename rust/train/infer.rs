@@ -397,7 +397,12 @@ impl Default for StridedSum {
 
 #[cfg(test)]
 mod tests {
-    use super::StridedSum;
+    use super::*;
+    use crate::activation::Activation;
+    use crate::data::Dense;
+    use crate::isa::Isa;
+    use crate::network::LayerSpec;
+    use ndarray::Array2;
 
     #[test]
     fn a_strided_sum_is_the_same_however_its_terms_arrive() {
@@ -410,5 +415,27 @@ mod tests {
             sum.extend(&terms[cut..]);
             assert_eq!(sum.total(), one_by_one.total(), "{cut}");
         }
+    }
+
+    #[test]
+    fn a_worker_may_take_the_short_last_rows_first() {
+        let spec = LayerSpec { units: 1, activation: Activation::Sigmoid };
+        let mut network = Network::<f32>::new(3, &[spec], Loss::BinaryCrossEntropy, Isa::Scalar).unwrap();
+        network.set_layer(0, |_, i| i as f32 - 1.0, |_| 0.5);
+        let (x, y) = (Array2::from_shape_fn((5, 3), |(i, j)| (i * 3 + j) as f32 / 7.0), Array2::<f32>::ones((5, 1)));
+        let x = Matrix::Dense(Dense::F32(x.view()));
+        let y = TargetData::Dense(Matrix::Dense(Dense::F32(y.view())));
+        let (spares, plan) = (Spares::new(), Plan { threads: 1, group_rows: 5, slice_rows: 3 });
+        let call = Call { network: &network, spares: &spares, x: &x, y: Some((&y, 1.0)), plan, work: 1.0 };
+        let losses = |ranges: &[Range<usize>]| {
+            let (mut slice, mut spare) = (Slice::new(&network, 3, Role::Answers).unwrap(), None);
+            let (mut losses, mut outputs) = ([0.0; 5], [0.0; 5]);
+            for range in ranges {
+                let (wanted, losses) = (Wanted::Outputs(&mut outputs[range.clone()]), &mut losses[range.clone()]);
+                call.pass(&mut slice, &mut spare, range.clone(), wanted, losses).unwrap();
+            }
+            (losses, outputs)
+        };
+        assert_eq!(losses(&[3..5, 0..3]), losses(&[0..3, 3..5]));
     }
 }
