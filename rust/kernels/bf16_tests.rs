@@ -70,12 +70,12 @@ fn both_forms_hold_the_nearest_numbers() {
 fn rounding_is_to_the_nearest_and_drops_subnormal_numbers() {
     assert_eq!(parts(pair(1.0, -2.5)), [1.0, -2.5]);
     // Ties go to the even number: 1 + 2^-8 is halfway between 1 and 1 + 2^-7.
-    assert_eq!(parts(pair(1.0 + 0.00390625, 1.0 + 3.0 * 0.00390625)), [1.0, 1.015625]);
+    assert_eq!(parts(pair(1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0)), [1.0, 1.015625]);
     assert_eq!(parts(pair(f32::from_bits(3), -0.0))[0], 0.0);
     assert_eq!(parts(pair(f32::MAX, f32::NEG_INFINITY)), [f32::INFINITY, f32::NEG_INFINITY]);
     assert!(parts(pair(f32::NAN, 0.0))[0].is_nan());
     each(|kernels, geometry| {
-        let special = [f32::from_bits(3), -f32::MIN_POSITIVE / 2.0, f32::MAX, f32::INFINITY, -0.0, 1.00390625];
+        let special = [f32::from_bits(3), -f32::MIN_POSITIVE / 2.0, f32::MAX, f32::INFINITY, -0.0, 1.0 + 1.0 / 256.0];
         let mut source = Panels::zeroed(1, 6, geometry, "test").unwrap();
         (0..6).for_each(|c| source.set(0, c, special[c]));
         let [rows, _] = packed(kernels, &source);

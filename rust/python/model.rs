@@ -402,7 +402,7 @@ fn check_options(options: &Options) -> Result<(), Error> {
             return Err(Error::expected(name, "a finite number of at least 0", x));
         }
     }
-    if !(options.clip_value > 0.0) {
+    if options.clip_value.is_nan() || options.clip_value <= 0.0 {
         return Err(Error::expected("clip_value", "a number above 0, or None", options.clip_value));
     }
     options.optimizer.check()
