@@ -11,10 +11,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// Rounds of waiting before the thread sleeps: 4 to 10 microseconds by processor, about what sleeping and being woken costs. Who is not here by
-/// then has probably lost its processor, and waiting on this one may be what keeps it from another. Giving the processor
-/// up in between (`sched_yield`) was many times slower beside a busy neighbour: the scheduler takes it for a whole slice.
-const SPINS: usize = 200;
+/// Rounds of waiting before the thread sleeps: some 40 to 100 microseconds by processor, longer than the slices and jobs of
+/// neighbours usually differ, since sleeping and being woken costs about as much. Giving the processor up in between
+/// (`sched_yield`) was many times slower beside a busy neighbour: the scheduler takes it for a whole slice.
+const SPINS: usize = 2_000;
 /// More threads than this are never started.
 pub const MAX_THREADS: usize = 256;
 
