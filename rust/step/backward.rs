@@ -2,9 +2,9 @@
 //! optimizer's rule, job by job.
 
 use super::forward::{Weights, panel_of};
-use super::{Slice, blocks};
+use super::{Slice, blocks, product};
 use crate::kernels::{
-    BiasGradient, Finish, Gradient, Mirror, Number, Pair, PairKernels, PairMirror, Product, Rule, Shrink, Start, Update,
+    BiasGradient, Finish, Gradient, Mirror, Number, Pair, PairMirror, Product, Rule, Shrink, Start, Update,
 };
 use crate::network::{BUFFERS, Form, Job, Layer, Network, Part};
 use crate::panel::Reading;
@@ -19,76 +19,47 @@ pub fn backward<T: Number>(network: &Network<T>, from: Weights<'_, T>, slice: &m
         (0..logits.panels()).for_each(|p| slice.rounded_deltas[last].pack(kernels, logits, p));
     }
     for l in (1..network.layers.len()).rev() {
-        match network.pair_kernels {
-            None => data(network, from, slice, l),
-            Some(kernels) => mixed(network, kernels, from, slice, l),
-        }
+        data(network, from, slice, l);
     }
 }
 
-/// dZ of layer `l - 1` (from 0) from that of layer `l`, in mixed precision.
-fn mixed<T: Number>(
-    net: &Network<T>,
-    kernels: &dyn PairKernels<T>,
-    from: Weights<'_, T>,
-    slice: &mut Slice<T>,
-    l: usize,
-) {
-    let (layer, below) = (&net.layers[l], &net.layers[l - 1]);
-    let panel = net.geometry.panel();
-    let (targets, sources) = slice.rounded_deltas.split_at_mut(l);
-    let (a, c) = (sources[0].rows.view(), &mut slice.deltas[l - 1]);
-    for depth in blocks(a.lanes) {
-        for p in 0..c.panels() {
-            let width = c.width(p);
-            kernels.product(&mut Product {
-                a,
-                b: &from.mirror[layer.mirror_block(0, p * panel)..],
-                b_first: 0,
-                b_stride: layer.mirror_stride(),
-                depth: depth.clone(),
-                start: Start::Zero,
-                finish: Finish::Times(below.activation, slice.activations[l - 1].panel(p)),
-                totals: panel_of(&mut slice.totals, a.rows, p * panel, width),
-                c: c.panel_mut(p),
-                width,
-                lanes: width.min(layer.inputs - p * panel),
-            });
-            if depth.end == a.lanes {
-                targets[l - 1].pack(kernels, c, p);
-            }
-        }
-    }
-}
-
-/// dZ of layer `l - 1` (from 0) from that of layer `l`.
+/// dZ of layer `l - 1` (from 0) from that of layer `l`; in mixed precision it is rounded while it is in the cache.
 fn data<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>, l: usize) {
     let (layer, below) = (&net.layers[l], &net.layers[l - 1]);
     let panel = net.geometry.panel();
-    let (targets, sources) = slice.deltas.split_at_mut(l);
-    let (a, c) = (sources[0].view(), &mut targets[l - 1]);
-    for depth in blocks(layer.outputs) {
+    let Slice { activations, deltas, rounded_deltas, totals, .. } = slice;
+    let (targets, sources) = deltas.split_at_mut(l);
+    let count = rounded_deltas.len();
+    let (rounded, operands) = rounded_deltas.split_at_mut(l.min(count));
+    let c = &mut targets[l - 1];
+    let a = operands.first().map_or_else(|| sources[0].view(), |rounded| rounded.rows.view());
+    for depth in blocks(a.lanes) {
         for p in 0..c.panels() {
             let width = c.width(p);
-            let totals = panel_of(&mut slice.totals, a.rows, p * panel, width);
             // A narrow layer's few outputs are rows of one panel.
             let (b, b_stride) = match layer.form {
                 Form::Wide => (&from.mirror[layer.mirror_block(0, p * panel)..], layer.mirror_stride()),
                 Form::Narrow => (&from.weights[layer.row(p, 0)..], 0),
             };
-            net.kernels.product(&mut Product {
-                a,
-                b,
-                b_first: 0,
-                b_stride,
-                depth: depth.clone(),
-                start: Start::Zero,
-                finish: Finish::Times(below.activation, slice.activations[l - 1].panel(p)),
-                totals,
-                c: c.panel_mut(p),
-                width,
-                lanes: width.min(layer.inputs - p * panel),
-            });
+            product(
+                net,
+                &mut Product {
+                    a,
+                    b,
+                    b_first: 0,
+                    b_stride,
+                    depth: depth.clone(),
+                    start: Start::Zero,
+                    finish: Finish::Times(below.activation, activations[l - 1].panel(p)),
+                    totals: panel_of(totals, a.rows, p * panel, width),
+                    c: c.panel_mut(p),
+                    width,
+                    lanes: width.min(layer.inputs - p * panel),
+                },
+            );
+            if let (Some(kernels), Some(rounded), true) = (net.pair_kernels, rounded.last_mut(), depth.end == a.lanes) {
+                rounded.pack(kernels, c, p);
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Forward: `A[l] = f(A[l-1] W[l]^T + b[l])`, layer after layer, for one slice.
 
-use super::{Role, Slice, blocks};
+use super::{Role, Slice, blocks, product};
 use crate::activation::Activation;
 use crate::kernels::{Finish, Function, Number, Product, Start, Turn};
 use crate::network::{Form, Layer, MIRROR, Network, PAIRS, WEIGHTS};
@@ -41,12 +41,13 @@ pub fn layer<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slic
     let hidden = l + 1 < net.layers.len();
     let activation = if hidden && activates { spec.activation } else { Activation::Identity };
     match spec.form {
-        _ if net.pair_kernels.is_some() => mixed(net, spec, from, slice, l, activation),
         Form::Narrow if !spec.has_mirror => narrow(net, spec, from.weights, slice, activation),
         _ => wide(net, spec, from, slice, l, activation),
     }
 }
 
+/// A layer whose lanes are units. In mixed precision its operands are pairs, and what the next layer reads of its result
+/// is rounded while that is in the cache.
 fn wide<T: Number>(
     net: &Network<T>,
     layer: &Layer,
@@ -55,67 +56,42 @@ fn wide<T: Number>(
     l: usize,
     apply: Activation,
 ) {
-    let (before, rest) = slice.activations.split_at_mut(l);
-    let a = before.last().unwrap_or(&slice.input).view();
-    let c = rest.first_mut().unwrap_or_else(|| slice.deltas.last_mut().expect("a network has a layer"));
-    let panel = net.geometry.panel();
-    for depth in blocks(layer.inputs) {
-        for p in 0..c.panels() {
-            let width = c.width(p);
-            let (b, bias) = match layer.form {
-                Form::Wide => (&from.weights[layer.row(p, 0)..], layer.row(p, layer.inputs)),
-                Form::Narrow => (&from.mirror[layer.mirror..], layer.weights),
-            };
-            net.kernels.product(&mut Product {
-                a,
-                b: &b[..layer.inputs * width],
-                b_first: 0,
-                b_stride: panel * width,
-                depth: depth.clone(),
-                start: Start::Lanes(&from.weights[bias..bias + width]),
-                finish: Finish::Apply(apply),
-                totals: panel_of(&mut slice.totals, a.rows, p * panel, width),
-                c: c.panel_mut(p),
-                width,
-                lanes: width.min(layer.outputs - p * panel),
-            });
-        }
-    }
-}
-
-/// A layer in mixed precision; what the next one reads of its result is rounded while that is in the cache.
-fn mixed<T: Number>(
-    net: &Network<T>,
-    layer: &Layer,
-    from: Weights<'_, T>,
-    slice: &mut Slice<T>,
-    l: usize,
-    apply: Activation,
-) {
-    let Some(kernels) = net.pair_kernels else { return };
-    let (before, after) = slice.rounded_units.split_at_mut(l + 1);
-    let a = before[l].rows.view();
-    let c = slice.activations.get_mut(l).unwrap_or_else(|| slice.deltas.last_mut().expect("a network has a layer"));
+    let Slice { input, activations, deltas, rounded_units, totals, .. } = slice;
+    let (before, rest) = activations.split_at_mut(l);
+    let c = rest.first_mut().unwrap_or_else(|| deltas.last_mut().expect("a network has a layer"));
+    let count = rounded_units.len();
+    let (operands, rounded) = rounded_units.split_at_mut((l + 1).min(count));
+    let a = match operands.last() {
+        Some(rounded) => rounded.rows.view(),
+        None => before.last().unwrap_or(input).view(),
+    };
     let panel = net.geometry.panel();
     for depth in blocks(a.lanes) {
         for p in 0..c.panels() {
             let width = c.width(p);
-            let bias = layer.row(p, layer.inputs);
-            kernels.product(&mut Product {
-                a,
-                b: &from.pairs[layer.pair_row(p, 0)..layer.pair_row(p, layer.inputs)],
-                b_first: 0,
-                b_stride: panel / 2 * width,
-                depth: depth.clone(),
-                start: Start::Lanes(&from.weights[bias..bias + width]),
-                finish: Finish::Apply(apply),
-                totals: panel_of(&mut slice.totals, a.rows, p * panel, width),
-                c: c.panel_mut(p),
-                width,
-                lanes: width.min(layer.outputs - p * panel),
-            });
-            if depth.end == a.lanes
-                && let Some(rounded) = after.first_mut()
+            let bias = if layer.form == Form::Wide { layer.row(p, layer.inputs) } else { layer.weights };
+            let b = match layer.form {
+                _ if net.pair_kernels.is_some() => &from.pairs[layer.pair_row(p, 0)..],
+                Form::Wide => &from.weights[layer.row(p, 0)..],
+                Form::Narrow => &from.mirror[layer.mirror..],
+            };
+            product(
+                net,
+                &mut Product {
+                    a,
+                    b: &b[..a.lanes * width],
+                    b_first: 0,
+                    b_stride: a.geometry.panel() * width,
+                    depth: depth.clone(),
+                    start: Start::Lanes(&from.weights[bias..bias + width]),
+                    finish: Finish::Apply(apply),
+                    totals: panel_of(totals, a.rows, p * panel, width),
+                    c: c.panel_mut(p),
+                    width,
+                    lanes: width.min(layer.outputs - p * panel),
+                },
+            );
+            if let (Some(kernels), Some(rounded), true) = (net.pair_kernels, rounded.first_mut(), depth.end == a.lanes)
             {
                 rounded.pack(kernels, c, p);
             }

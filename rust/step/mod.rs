@@ -9,7 +9,7 @@ pub mod forward;
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
 use crate::isa::Isa;
-use crate::kernels::{INPUT_SEGMENT, LossRows, Number, Pack, PairKernels, Targets, loss};
+use crate::kernels::{INPUT_SEGMENT, LossRows, Number, Pack, PairKernels, Product, Targets, loss};
 use crate::network::{Form, Network};
 use crate::panel::{Buffer, Geometry, Panels};
 
@@ -242,6 +242,14 @@ impl<T: Number> Slice<T> {
             let lanes = width.min(result.lanes() - p * result.geometry().panel());
             result.panel(p).chunks_exact(width).all(|row| row[..lanes].iter().all(|x| x.is_finite()))
         })
+    }
+}
+
+/// A product; in mixed precision, of pairs.
+fn product<T: Number>(network: &Network<T>, product: &mut Product<'_, T>) {
+    match network.pair_kernels {
+        None => network.kernels.product(product),
+        Some(kernels) => kernels.product(product),
     }
 }
 
