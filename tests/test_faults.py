@@ -137,15 +137,22 @@ X = np.random.default_rng(0).standard_normal((4000, 300)); y = np.arange(4000) %
 net = lamella.Network([300, 500, 500, 3], output="softmax")
 print("ready", flush=True)
 try:
-    net.fit(X, y, epochs=100000)
+    net.fit(X, y, epochs=100000, batch_size=BATCH, threads=THREADS)
 except KeyboardInterrupt:
     print(time.time(), flush=True)
 assert np.isfinite(net.fit(X, y, epochs=1).loss).all()
 """
 
 
-def test_interrupts_stop_a_fit_soon_and_leave_the_model_usable() -> None:
-    command = [sys.executable, "-c", INTERRUPTED]
+@pytest.mark.parametrize(
+    ("batch", "threads"),
+    [(32, None), (4000, None), (16, 2)],  # the last: fewer slices of a batch than threads
+)
+def test_interrupts_stop_a_fit_soon_and_leave_the_model_usable(
+    batch: int, threads: int | None
+) -> None:
+    script = INTERRUPTED.replace("BATCH", str(batch)).replace("THREADS", str(threads))
+    command = [sys.executable, "-c", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"

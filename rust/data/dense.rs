@@ -232,6 +232,12 @@ fn gather_rows<E: Element, T: Float>(view: &ArrayView2<'_, E>, selection: Select
     let (rows, lanes, panel) = (target.rows(), target.lanes(), target.geometry().panel());
     let (last, last_width) = (target.panels() - 1, target.width(target.panels() - 1));
     let data = target.data_mut();
+    if let (0, Selection::From(first), Some(all)) = (last, selection, view.as_slice()) {
+        // One panel and neighbouring rows: for a few columns the dealing out would cost more than the copy.
+        let from = all[first * lanes..(first + rows) * lanes].chunks_exact(lanes);
+        from.zip(data.chunks_exact_mut(last_width)).for_each(|(row, into)| convert(row, &mut into[..lanes]));
+        return;
+    }
     for i in 0..rows {
         if let Some(next) = selection.jump(i + AHEAD, rows) {
             prefetch(view.row(next).to_slice().unwrap_or_default());
