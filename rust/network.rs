@@ -12,7 +12,8 @@
 //! inputs][P/2][P]`, and a further buffer the pairs that forward reads (`kernels/bf16.rs`).
 //!
 //! Gradient and optimizer state have the form of the weights. The arena is cut into [`Job`]s of one or more [`Part`]s, the unit
-//! in which threads share the weight gradient and the update. This file decides places; it computes nothing.
+//! in which threads share the weight gradient and the update. This file decides places; it computes nothing, and has given
+//! weights rounded by the kernels.
 
 use crate::activation::Activation;
 use crate::error::Error;

@@ -241,7 +241,7 @@ pub fn untyped<'a, 'py>(name: &str, object: &'a Bound<'py, PyAny>) -> PyResult<&
 /// vector is a column.
 ///
 /// # Errors
-/// TypeError for another dtype, ValueError for another shape.
+/// TypeError for what is no real numeric array, ValueError for another shape.
 pub fn plain<'py, T: Number + numpy::Element>(
     name: &str,
     object: &Bound<'py, PyAny>,
