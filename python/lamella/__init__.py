@@ -25,7 +25,8 @@ from .functional import (
     tanh,
     update_parameters_deep,
 )
-from .network import Dense, History, Network
+from .layers import Dense
+from .network import History, Network
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
 
 if "threadpoolctl" in _sys.modules:

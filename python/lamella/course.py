@@ -1,4 +1,4 @@
-"""What `functional.py` and `reference.py` share besides the checks: no formula of a network.
+"""What `functional.py` and `reference/` share besides the checks: no formula of a network.
 
 Owns the names and defaults of the course, the arguments of `L_layer_model` and
 `gradient_check`, checked and made ready, the printed cost, the labels that outputs stand for,

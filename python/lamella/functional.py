@@ -1,7 +1,7 @@
 """The L-layer functions on the core: NumPy arrays and dicts in and out, features x samples.
 
 A thin layer: it checks arguments, calls `lamella._core` and gives the results their course
-names. `reference.py` has the same functions in NumPy, to be read beside this file, and says
+names. `reference/` has the same functions in NumPy, to be read beside this file, and says
 what each of them computes. Code written on the course page runs after
 `from lamella import *` in place of its own definitions.
 

@@ -22,32 +22,13 @@ from numpy.typing import ArrayLike, DTypeLike
 from . import _core, checks, initializers, optimizers
 from .checks import CSR, Array
 from .initializers import Init
+from .layers import Dense, layers_of
 from .optimizers import Optimizer
 
-__all__ = ["Dense", "History", "Network"]
+__all__ = ["History", "Network"]
 
 Progress = bool | Callable[[int, float], object] | None
 """None or False, True for a bar, or a function of the epoch, from 0, and its loss."""
-
-
-@dataclass(frozen=True)
-class Dense:
-    """A fully connected layer.
-
-    Parameters
-    ----------
-    units : int
-    activation : str, optional
-        Hidden layers: "relu", "leaky_relu" (slope 0.01), "tanh", "sigmoid", "identity"; by
-        default the network's `hidden`. Last layer: "sigmoid", "softmax", "identity"; by default the
-        network's `output`.
-    init : {"normal", "lecun", "xavier", "he"} or float, optional
-        By default the network's.
-    """
-
-    units: int
-    activation: str | None = None
-    init: Init | None = None
 
 
 @dataclass(frozen=True)
@@ -141,7 +122,7 @@ class Network:
         l2: float = 0.0,
         decay_biases: bool = False,
     ) -> None:
-        self.n_features, self.layers = _layers(layers, hidden, output, initializers.checked(init))
+        self.n_features, self.layers = layers_of(layers, hidden, output, initializers.checked(init))
         self.n_outputs = self.layers[-1].units
         self.output = str(self.layers[-1].activation)
         self.loss = _loss(loss, self.output)
@@ -459,32 +440,6 @@ class Network:
         if self.output != "softmax":
             checks.finite("y", labels, self.dtype)
         return rows, labels
-
-
-def _layers(
-    value: Sequence[int | Dense], hidden: str, output: str, init: Init
-) -> tuple[int, tuple[Dense, ...]]:
-    """Return the number of features, and the layers with everything filled in."""
-    given = checks.sequence("layers", value)
-    sizes = [d.units if isinstance(d, Dense) and n else d for n, d in enumerate(given)]
-    dims = checks.layer_dims("layers", sizes)
-    checks.choice("hidden", hidden, checks.HIDDEN)
-    checks.choice("output", output, tuple(checks.LOSSES))
-    layers = []
-    for n, (units, layer) in enumerate(zip(dims[1:], given[1:], strict=True), start=1):
-        asked = layer if isinstance(layer, Dense) else Dense(units)
-        last = n == len(dims) - 1
-        activation = checks.choice(
-            f"layers[{n}].activation",
-            asked.activation or (output if last else hidden),
-            tuple(checks.LOSSES) if last else checks.HIDDEN,
-        )
-        scale = (
-            init if asked.init is None else initializers.checked(asked.init, f"layers[{n}].init")
-        )
-        layers.append(Dense(units, activation, scale))
-    checks.output(layers[-1].activation, dims[-1])
-    return dims[0], tuple(layers)
 
 
 def _loss(name: str | None, output: str) -> str:

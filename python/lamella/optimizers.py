@@ -2,7 +2,7 @@
 
 Owns defaults and validation. Promises that an optimizer is immutable, compares by value, and
 can be pickled. Leaves the update rules to the core (`rust/kernels/update.rs`) and, in NumPy, to
-`reference.py`; both follow PyTorch's classes of the same names, and optax's Lion.
+`reference/`; both follow PyTorch's classes of the same names, and optax's Lion.
 """
 
 from __future__ import annotations

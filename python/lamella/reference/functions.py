@@ -1,0 +1,263 @@
+"""The L-layer functions; see `lamella.functional`, which has them on the core."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from .. import checks, course, initializers, optimizers
+from ..checks import Array
+from ..course import COSTS_EVERY, COURSE_RATE, Cache, Details, Parameters, lists
+from ..initializers import Init
+from ..optimizers import Optimizer
+from .layers import activations_of, backward, forward
+from .losses import losses
+from .trainer import fit
+
+
+def initialize_parameters_deep(
+    layer_dims: Sequence[int],
+    *,
+    init: Init = "normal",
+    seed: int = 3,
+    dtype: DTypeLike = "float64",
+) -> Parameters:
+    """Draw the parameters of an L-layer network.
+
+    Parameters
+    ----------
+    layer_dims : sequence of int
+        `n[0], ..., n[L]`.
+    init : {"normal", "lecun", "xavier", "he"} or float
+        What standard normal draws are multiplied by: 0.01, 1/sqrt(n[l-1]),
+        sqrt(2/(n[l-1]+n[l])), sqrt(2/n[l-1]), or a number. See `lamella.initializers`.
+    seed : int
+        Of `numpy.random.RandomState`; the global random state is not touched.
+    dtype : {"float64", "float32"}
+
+    Returns
+    -------
+    dict of ndarray
+        `W1, b1, ..., WL, bL`: `W[l] (n[l], n[l-1])`, `b[l] (n[l], 1)`, zeros.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For sizes that are not integers of at least 1, fewer than two of them, an unknown
+        `init`.
+    MemoryError
+        If the parameters exceed the available memory.
+    """
+    dims = checks.layer_dims("layer_dims", layer_dims)
+    inits = [initializers.checked(init)] * (len(dims) - 1)
+    return initializers.draw(dims, inits, checks.seed(seed), checks.floating(dtype))
+
+
+def L_model_forward(
+    X: ArrayLike,
+    parameters: Mapping[str, ArrayLike],
+    *,
+    hidden: str = "relu",
+    output: str = "sigmoid",
+) -> tuple[Array, list[Cache]]:
+    """Compute the outputs of a network, and what the backward pass reads.
+
+    Returns
+    -------
+    AL : ndarray (n[L], m)
+    caches : list of tuple
+        `(A_prev, W, b, Z)` per layer; W and b are the dict's own arrays.
+    """
+    net = checks.layers(parameters)
+    X = checks.samples("X", X, net.dims[0], net.dtype)
+    activations = activations_of(hidden, output, net.dims)
+    AL, caches = forward(X, net.weights, net.biases, activations)
+    own = [(parameters[f"W{n}"], parameters[f"b{n}"]) for n in range(1, len(caches) + 1)]
+    return AL, [(c[0], *pair, c[3]) for c, pair in zip(caches, own, strict=True)]  # type: ignore[misc]
+
+
+def compute_cost(AL: ArrayLike, Y: ArrayLike, *, output: str = "sigmoid") -> float:
+    """Return the cost of outputs AL (n[L], m).
+
+    sigmoid: `-(1/m) sum(Y log AL + (1-Y) log(1-AL))`; softmax: `-(1/m) sum(Y log AL)`;
+    identity: `(1/2m) sum((AL-Y)^2)`; sums over all outputs and samples, in float64.
+    `0 log 0` is 0, so the cost is infinite only where a certain output is wrong.
+    """
+    AL, output = checks.activations(AL, output)
+    AL = AL.astype(np.float64)
+    m = AL.shape[1]
+    Y = checks.target_matrix(Y, AL.shape, output, AL.dtype)
+    if output == "identity":
+        return float(np.sum((AL - Y) ** 2) / (2 * m))
+    chosen = np.where(Y == 1, AL, 1 - AL if output == "sigmoid" else 1)
+    with np.errstate(divide="ignore"):
+        return float(-np.sum(np.log(chosen)) / m)
+
+
+def L_model_backward(
+    AL: ArrayLike,
+    Y: ArrayLike,
+    caches: Sequence[Cache],
+    *,
+    hidden: str = "relu",
+    output: str = "sigmoid",
+) -> Parameters:
+    """Return the gradients `dW1, db1, ...` of `compute_cost`, shaped like the parameters."""
+    AL, output = checks.activations(AL, output)
+    cached = checks.caches(caches, AL.shape)
+    Y = checks.target_matrix(Y, AL.shape, output, cached.net.dtype)
+    activations = activations_of(hidden, output, cached.net.dims)
+    dZ = (AL.astype(cached.net.dtype) - Y) / AL.shape[1]
+    return backward(dZ, cached.inputs, cached.net.weights, cached.pre_activations, activations)
+
+
+def update_parameters_deep(
+    parameters: Parameters, grads: Mapping[str, ArrayLike], learning_rate: float
+) -> Parameters:
+    """Make one step of gradient descent in place: `W[l] -= learning_rate * dW[l]`, b likewise.
+
+    Parameters
+    ----------
+    parameters : dict of ndarray
+        Changed, and returned. Everything is checked before anything is changed.
+    grads : dict of ndarray
+        `dW1, db1, ...`, shaped like the parameters; further keys are ignored.
+    learning_rate : float
+        At least 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For shapes that differ, numbers that are not finite, arrays of integers, read-only arrays.
+    """
+    net = checks.layers(parameters)
+    checks.writable(parameters)
+    rate = checks.number("learning_rate", learning_rate)
+    for layer, (dW, db) in enumerate(checks.gradients(grads, net), start=1):
+        parameters[f"W{layer}"] -= (rate * dW).astype(net.dtype, copy=False)
+        parameters[f"b{layer}"] -= (rate * db).astype(net.dtype, copy=False)
+    return parameters
+
+
+def L_layer_model(
+    X: ArrayLike,
+    Y: ArrayLike,
+    layers_dims: Sequence[int],
+    learning_rate: float = COURSE_RATE,
+    num_iterations: int = 3000,
+    print_cost: bool = False,
+    *,
+    seed: int = 3,
+    init: Init = "normal",
+    dtype: DTypeLike = "float64",
+    hidden: str = "relu",
+    output: str = "sigmoid",
+    l2: float = 0.0,
+    optimizer: str | Optimizer = "sgd",
+    batch_size: int | None = None,
+    shuffle: bool = True,
+    threads: int | None = None,
+    parameters: Mapping[str, ArrayLike] | None = None,
+) -> tuple[Parameters, list[float]]:
+    """Train an L-layer network; see `lamella.functional.L_layer_model`, which is faster.
+
+    `threads` is checked and ignored: NumPy's BLAS has its own count.
+    """
+    task = course.course_task(
+        X, Y, layers_dims, seed=seed, init=init, dtype=dtype, output=output, parameters=parameters
+    )
+    print_cost = checks.flag("print_cost", print_cost)
+    checks.threads(threads)
+    trained, losses = fit(
+        task.start,
+        task.X,
+        task.Y,
+        epochs=checks.integer("num_iterations", num_iterations),
+        batch_size=batch_size,
+        optimizer=optimizers.for_course(optimizer, learning_rate, COURSE_RATE),
+        l2=l2,
+        hidden=hidden,
+        output=output,
+        shuffle=shuffle,
+        seed=seed,
+        report=course.report_cost if print_cost else None,
+        report_every=COSTS_EVERY,
+    )
+    return trained, losses[::COSTS_EVERY].tolist()
+
+
+def predict(
+    X: ArrayLike,
+    parameters: Mapping[str, ArrayLike],
+    *,
+    hidden: str = "relu",
+    output: str = "sigmoid",
+) -> Array:
+    """Return the network's answer for each sample.
+
+    sigmoid: 0 or 1, `(n[L], m)`, 1 where the output is above one half; softmax: class indices
+    `(m,)`; identity: the outputs `(n[L], m)`.
+    """
+    return course.answers(L_model_forward(X, parameters, hidden=hidden, output=output)[0], output)
+
+
+# --- the gradient, checked -------------------------------------------------------------------
+
+
+@overload
+def gradient_check(
+    parameters: Mapping[str, ArrayLike], X: ArrayLike, Y: ArrayLike, *, epsilon: float = ...,
+    hidden: str = ..., output: str = ..., details: Literal[False] = ...,
+) -> float: ...  # fmt: skip
+@overload
+def gradient_check(
+    parameters: Mapping[str, ArrayLike], X: ArrayLike, Y: ArrayLike, *, epsilon: float = ...,
+    hidden: str = ..., output: str = ..., details: Literal[True],
+) -> tuple[float, Details]: ...  # fmt: skip
+def gradient_check(
+    parameters: Mapping[str, ArrayLike],
+    X: ArrayLike,
+    Y: ArrayLike,
+    *,
+    epsilon: float = 1e-7,
+    hidden: str = "relu",
+    output: str = "sigmoid",
+    details: bool = False,
+) -> float | tuple[float, Details]:
+    """Compare the gradient of `L_model_backward` with central differences of the cost.
+
+    Computed in float64, whatever the parameters' dtype. The cost is taken from the logits, so
+    that saturated outputs do not spoil it; relu has no derivative at its kink, where a large
+    difference is no error.
+
+    Parameters
+    ----------
+    parameters, X, Y, hidden, output
+        As in `L_model_forward` and `compute_cost`.
+    epsilon : float
+        Half the distance between the two costs of a difference.
+    details : bool
+
+    Returns
+    -------
+    difference : float
+        `|g - h| / (|g| + |h|)` (Euclidean norms over all parameters) of the gradient g and
+        the differences h; about 1e-7 or less for a right gradient.
+    worst : dict of WorstEntry
+        With `details=True`, of each array `dW1, db1, ...` the entry farthest off.
+    """
+    task = course.gradient_task(parameters, X, Y, output, epsilon, details)
+    activations = activations_of(hidden, output, task.dims)
+    m = task.X.shape[1]
+    targets = checks.target_matrix(Y, (task.dims[-1], m), output, task.X.dtype)
+
+    def cost(trial: Parameters) -> float:
+        _, caches = forward(task.X, *lists(trial), activations)
+        return float(np.sum(losses(caches[-1][3], targets, output)) / m)
+
+    AL, caches = L_model_forward(task.X, task.start, hidden=hidden, output=output)
+    grads = L_model_backward(AL, Y, caches, hidden=hidden, output=output)
+    return course.compare_gradients(task, grads, cost)
