@@ -67,11 +67,8 @@ fn network(request: &Request) -> Result<Network<f32>, Error> {
     };
     let last = request.layers.len() - 2;
     let activation = |l: usize| if l == last { output } else { Activation::Relu };
-    let specs: Vec<LayerSpec> = request.layers[1..]
-        .iter()
-        .enumerate()
-        .map(|(l, &units)| LayerSpec { units, activation: activation(l) })
-        .collect();
+    let specs: Vec<LayerSpec> =
+        request.layers[1..].iter().enumerate().map(|(l, &units)| LayerSpec::plain(units, activation(l))).collect();
     let mut network = Network::new(request.layers[0], &specs, request.loss, Isa::choose()?)?;
     for l in 0..specs.len() {
         let scale = (2.0 / request.layers[l] as f32).sqrt();

@@ -25,7 +25,7 @@ from .functional import (
     tanh,
     update_parameters_deep,
 )
-from .layers import Dense
+from .layers import BatchNorm, Dense, LayerNorm
 from .network import History, Network
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
 
@@ -37,12 +37,14 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "BatchNorm",
     "Dense",
     "DivergenceError",
     "History",
     "L_layer_model",
     "L_model_backward",
     "L_model_forward",
+    "LayerNorm",
     "Lion",
     "NAdam",
     "Network",

@@ -55,7 +55,13 @@ class _CSR(Protocol):
 @final
 class Network:
     def __new__(
-        cls, n_features: int, layers: Sequence[tuple[int, str, float]], loss: str, dtype: str
+        cls,
+        n_features: int,
+        layers: Sequence[
+            tuple[int, str, float, bool, tuple[str, float, float] | None, float, bool]
+        ],
+        loss: str,
+        dtype: str,
     ) -> Network: ...
     @property
     def n_parameters(self) -> int: ...
@@ -65,6 +71,8 @@ class Network:
     def epochs(self) -> int: ...
     def set_parameters(self, arrays: Sequence[NDArray[Any]]) -> None: ...
     def get_parameters(self) -> list[NDArray[Any]]: ...
+    def get_statistics(self) -> list[NDArray[Any]]: ...
+    def set_statistics(self, arrays: Sequence[NDArray[Any]]) -> None: ...
     def reset(self) -> None: ...
     def fit(
         self,
@@ -91,6 +99,7 @@ class Network:
         optimizer: tuple[str, Mapping[str, float]],
         penalty: tuple[float, float, bool],
         loss_scale: float,
+        seed: int,
         threads: int | None,
     ) -> float: ...
     def takes(self, X: object, Y: object = None) -> bool: ...
@@ -114,5 +123,6 @@ class Network:
         *,
         loss_scale: float,
         penalty: tuple[float, float, bool],
+        seed: int,
         threads: int | None,
     ) -> tuple[float, list[NDArray[Any]]]: ...

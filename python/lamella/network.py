@@ -22,7 +22,15 @@ from numpy.typing import ArrayLike, DTypeLike
 from . import _core, checks, initializers, optimizers
 from .checks import CSR, Array
 from .initializers import Init
-from .layers import Dense, layers_of
+from .layers import (
+    Defaults,
+    Dense,
+    Norm,
+    core_layer,
+    layers_of,
+    parameter_shapes,
+    statistic_names,
+)
 from .optimizers import Optimizer
 
 __all__ = ["History", "Network"]
@@ -66,15 +74,24 @@ class Network:
     ----------
     layers : sequence
         The number of features, then of each layer an int or a `Dense`.
-    hidden : {"relu", "leaky_relu", "tanh", "sigmoid", "identity"}
-        The activation of the layers before the last.
+    hidden : str
+        The activation of the layers before the last; see `Dense`.
     output : {"identity", "sigmoid", "softmax"}
         The activation of the last layer.
     loss : str, optional
         "binary_cross_entropy", "cross_entropy" or "mean_squared_error": the one that belongs to
         the output, which is also the default.
-    init : {"he", "lecun", "xavier", "normal"} or float
-        Scale of the initial weights; biases are zero. See `lamella.initializers`.
+    init : str or float
+        Scale of the initial weights; biases are zero. See `lamella.initializers`, also for
+        uniform and orthogonal ones.
+    bias : bool
+        Whether layers have a b.
+    norm : {"batch", "layer"}, BatchNorm, LayerNorm or None
+        Normalisation of the hidden layers, before their activation.
+    dropout : float
+        The share of hidden units that training drops, in [0, 1).
+    residual : bool
+        Whether the input of a hidden layer is added to its result, where both are as wide.
     dtype : {"float32", "float64", "bfloat16"}
         Of parameters and computation. X may have any real dtype. "bfloat16" is mixed precision:
         parameters, optimizer state and sums are float32, and products round their operands to
@@ -116,13 +133,18 @@ class Network:
         output: str = "identity",
         loss: str | None = None,
         init: Init = "he",
+        bias: bool = True,
+        norm: str | Norm | None = None,
+        dropout: float = 0.0,
+        residual: bool = False,
         dtype: DTypeLike = "float32",
         seed: int = 0,
         l1: float = 0.0,
         l2: float = 0.0,
         decay_biases: bool = False,
     ) -> None:
-        self.n_features, self.layers = layers_of(layers, hidden, output, initializers.checked(init))
+        defaults = Defaults.checked(hidden, output, init, bias, norm, dropout, residual)
+        self.n_features, self.layers, inits = layers_of(layers, defaults)
         self.n_outputs = self.layers[-1].units
         self.output = str(self.layers[-1].activation)
         self.loss = _loss(loss, self.output)
@@ -131,10 +153,10 @@ class Network:
         self.l1, self.l2 = checks.number("l1", l1), checks.number("l2", l2)
         self.decay_biases = checks.flag("decay_biases", decay_biases)
         dims = (self.n_features, *(layer.units for layer in self.layers))
-        inits = [layer.init for layer in self.layers if layer.init is not None]
-        start = initializers.draw(dims, inits, self.seed, self.dtype)
+        drawn = initializers.draw(dims, inits, self.seed, self.dtype)
         self._net = self._core_network()
-        self._net.set_parameters(list(start.values()))
+        start = self.parameters  # with gamma 1 and beta 0
+        self.parameters = start | {name: drawn[name] for name in start if name in drawn}
 
     # --- training ---
 
@@ -260,7 +282,7 @@ class Network:
         spec = optimizers.spec(optimizer, learning_rate)
         threads = checks.threads(threads)
         return self._net.partial_fit(
-            rows, labels, optimizer=spec, threads=threads, **self._objective
+            rows, labels, optimizer=spec, seed=self.seed, threads=threads, **self._objective
         )
 
     def loss_and_gradients(
@@ -268,11 +290,12 @@ class Network:
     ) -> tuple[float, dict[str, Array]]:
         """Return the loss of all samples as one batch, and its gradients `dW1, db1, ...`.
 
-        Both include the penalties. The gradients are shaped as `parameters`.
+        Both include the penalties. The gradients are shaped as `parameters`. They are those that
+        the next step would see: with its dropout, and by the batch's own statistics.
         """
         rows, labels = self._data(X, y)
         loss, arrays = self._net.loss_and_gradients(
-            rows, labels, **self._objective, threads=checks.threads(threads)
+            rows, labels, **self._objective, seed=self.seed, threads=checks.threads(threads)
         )
         return loss, dict(zip((f"d{name}" for name in self._names), arrays, strict=True))
 
@@ -331,16 +354,15 @@ class Network:
     def parameters(self) -> dict[str, Array]:
         """Copies of the parameters: `W1 (n[1], n[0]), b1 (n[1],), W2, ...`.
 
-        Assign a dict of the same keys to set them (`b` may be a column, as in the L-layer
-        functions); the optimizer's state stays.
+        A normalised layer has `gamma` and `beta (n[l],)` too; one without bias has no `b`. Assign
+        a dict of the same keys to set them (`b` may be a column, as in the L-layer functions); the
+        optimizer's state stays.
         """
         return dict(zip(self._names, self._net.get_parameters(), strict=True))
 
     @parameters.setter
     def parameters(self, parameters: Mapping[str, ArrayLike]) -> None:
-        L = checks.depth("parameters", parameters)
-        if len(self.layers) != L:
-            raise checks.wrong("parameters", f"{len(self.layers)} layers", L)
+        checks.keys("parameters", parameters, self._names)
         arrays = [checks.real(name, parameters[name]) for name in self._names]
         for name, array, shape in zip(self._names, arrays, self._shapes, strict=True):
             if array.shape != shape and not (len(shape) == 1 and array.shape == (*shape, 1)):
@@ -349,8 +371,23 @@ class Network:
         self._net.set_parameters([array.astype(self.dtype, copy=False) for array in arrays])
 
     @property
+    def statistics(self) -> dict[str, Array]:
+        """Copies of the running statistics of batch normalisation: `mean1, variance1 (n[1],)`, ...
+
+        Assign a dict of the same keys to set them.
+        """
+        return dict(zip(statistic_names(self.layers), self._net.get_statistics(), strict=True))
+
+    @statistics.setter
+    def statistics(self, statistics: Mapping[str, ArrayLike]) -> None:
+        names = statistic_names(self.layers)
+        checks.keys("statistics", statistics, names)
+        arrays = [checks.real(name, statistics[name]) for name in names]
+        self._net.set_statistics([array.astype(self.dtype, copy=False) for array in arrays])
+
+    @property
     def n_parameters(self) -> int:
-        """Weights and biases."""
+        """Numbers that training changes: weights, biases, gammas and betas."""
         return self._net.n_parameters
 
     @property
@@ -386,29 +423,27 @@ class Network:
     def __getstate__(self) -> dict[str, Any]:
         """Return settings and parameters, without the optimizer's state."""
         settings = {name: value for name, value in vars(self).items() if name != "_net"}
-        return {**settings, "parameters": self.parameters}
+        return {**settings, "parameters": self.parameters, "statistics": self.statistics}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Rebuild the core's network from settings and parameters."""
         settings = dict(state)
-        parameters = settings.pop("parameters")
+        parameters, statistics = settings.pop("parameters"), settings.pop("statistics")
         vars(self).update(settings)
         self._net = self._core_network()
-        self.parameters = parameters
+        self.parameters, self.statistics = parameters, statistics
 
     # --- what is derived ---
 
     @property
     def _shapes(self) -> list[tuple[int, ...]]:
         """The shapes of W1, b1, W2, ..."""
-        sizes = [self.n_features, *(layer.units for layer in self.layers)]
-        pairs = zip(sizes[1:], sizes[:-1], strict=True)
-        return [shape for n, n_prev in pairs for shape in ((n, n_prev), (n,))]
+        return list(parameter_shapes(self.n_features, self.layers).values())
 
     @property
     def _names(self) -> list[str]:
         """The keys W1, b1, W2, ..."""
-        return [f"{kind}{n}" for n in range(1, len(self.layers) + 1) for kind in "Wb"]
+        return list(parameter_shapes(self.n_features, self.layers))
 
     @property
     def _objective(self) -> dict[str, Any]:
@@ -420,7 +455,7 @@ class Network:
 
     def _core_network(self) -> _core.Network:
         """Build the core's network, all parameters zero."""
-        layers = [(d.units, str(d.activation), checks.LEAKY_SLOPE) for d in self.layers]
+        layers = [core_layer(layer) for layer in self.layers]
         loss = checks.CORE_LOSSES[self.output]
         return _core.Network(self.n_features, layers, loss, self.precision)
 

@@ -6,7 +6,7 @@ use crate::activation::Activation;
 use crate::data::Matrix;
 use crate::error::Error;
 use crate::isa::Isa;
-use crate::kernels::{Loss, Number};
+use crate::kernels::{Loss, Norm, Number};
 use crate::network::{GRADIENT, LayerSpec, Network as Core, WEIGHTS};
 use crate::step::TargetData;
 use crate::train::infer::{self, Penalty, Spares, Wanted, infer};
@@ -72,13 +72,8 @@ pub struct Network {
 #[pymethods]
 impl Network {
     #[new]
-    fn new(n_features: usize, layers: Vec<(usize, String, f64)>, loss: &str, dtype: &str) -> PyResult<Self> {
-        let specs: Result<Vec<LayerSpec>, Error> = layers
-            .iter()
-            .map(|(units, name, parameter)| {
-                Ok(LayerSpec { units: *units, activation: Activation::parse(name, *parameter)? })
-            })
-            .collect();
+    fn new(n_features: usize, layers: Vec<LayerTuple>, loss: &str, dtype: &str) -> PyResult<Self> {
+        let specs: Result<Vec<LayerSpec>, Error> = layers.into_iter().map(layer_spec).collect();
         let specs = specs.map_err(exception)?;
         let loss = parse_loss(loss).map_err(exception)?;
         let isa = Isa::choose().map_err(exception)?;
@@ -91,14 +86,35 @@ impl Network {
         Ok(Network { inner: inner.map_err(exception)? })
     }
 
-    /// Copies plain arrays in: W1 (n1, n0), b1 (n1,) or (n1, 1), W2, ... Optimizer state is kept.
+    /// Copies plain arrays in, of each layer W1 (n1, n0), and where it has them b1, gamma1 and beta1, (n1,) or (n1, 1).
+    /// Optimizer state is kept.
     fn set_parameters(&mut self, arrays: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
         with_core!(&mut self.inner, net => set_parameters(net, &arrays))
     }
 
-    /// Copies the parameters out: W1 (n1, n0), b1 (n1,), W2, ...
+    /// Copies the parameters out: of each layer W1 (n1, n0), and where it has them b1, gamma1 and beta1, (n1,).
     fn get_parameters<'py>(&mut self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
         with_core!(&mut self.inner, net => get_layers(py, net, WEIGHTS))
+    }
+
+    /// The running statistics: of each layer with batch normalisation mean and variance, (n,).
+    fn get_statistics<'py>(&mut self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
+        with_core!(&mut self.inner, net => {
+            let mut arrays = Vec::new();
+            for (place, &l) in net.coupled.iter().enumerate() {
+                let (reading, n) = (net.statistics.read(), net.layers[l].outputs);
+                let of = reading.get(place);
+                for numbers in [&of.running_mean, &of.running_variance] {
+                    arrays.push(numbers[..n].to_vec().into_pyarray(py).into_any());
+                }
+            }
+            arrays
+        })
+    }
+
+    /// Copies running statistics in, as `get_statistics` gives them.
+    fn set_statistics(&mut self, arrays: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
+        with_core!(&mut self.inner, net => set_statistics(net, &arrays))
     }
 
     /// Trains; returns each epoch's loss.
@@ -152,7 +168,7 @@ impl Network {
     }
 
     /// One update on all rows as one batch; returns the loss before it.
-    #[pyo3(signature = (X, Y, *, optimizer, penalty, loss_scale, threads))]
+    #[pyo3(signature = (X, Y, *, optimizer, penalty, loss_scale, seed, threads))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn partial_fit<'py>(
         &mut self,
@@ -162,10 +178,11 @@ impl Network {
         optimizer: (PyBackedStr, Bound<'py, PyDict>),
         penalty: (f64, f64, bool),
         loss_scale: f64,
+        seed: u64,
         threads: Option<usize>,
     ) -> PyResult<f64> {
         let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
-        let options = one_batch(optimizer, penalty, loss_scale, threads);
+        let options = one_batch(optimizer, penalty, loss_scale, seed, threads);
         check_options(&options).map_err(exception)?;
         let mut host = Interpreter::new(None);
         with_core!(&mut self.inner, net, workspace => {
@@ -267,8 +284,8 @@ impl Network {
         })
     }
 
-    /// The loss of all rows as one batch, and its gradient, shaped as the parameters.
-    #[pyo3(signature = (X, Y, *, loss_scale, penalty, threads))]
+    /// The loss of all rows as one batch, and its gradient, shaped as the parameters, as the next step would see them.
+    #[pyo3(signature = (X, Y, *, loss_scale, penalty, seed, threads))]
     #[allow(non_snake_case)]
     fn loss_and_gradients<'py>(
         &mut self,
@@ -277,9 +294,10 @@ impl Network {
         Y: &Bound<'py, PyAny>,
         loss_scale: f64,
         penalty: (f64, f64, bool),
+        seed: u64,
         threads: Option<usize>,
     ) -> PyResult<(f64, Vec<Bound<'py, PyAny>>)> {
-        let options = one_batch(Optimizer::descent(0.0), penalty, loss_scale, threads);
+        let options = one_batch(Optimizer::descent(0.0), penalty, loss_scale, seed, threads);
         check_options(&options).map_err(exception)?;
         let mut host = Interpreter::new(None);
         with_core!(&mut self.inner, net, workspace => {
@@ -319,8 +337,32 @@ impl Network {
     }
 }
 
+/// A layer as Python tells of it: units, activation and its parameter, whether it has biases, normalisation ("batch" or "layer",
+/// epsilon, momentum), dropout, whether its input is added.
+type LayerTuple = (usize, String, f64, bool, Option<(String, f64, f64)>, f64, bool);
+
+fn layer_spec((units, name, parameter, bias, norm, dropout, residual): LayerTuple) -> Result<LayerSpec, Error> {
+    let norm = norm.map(|(name, epsilon, momentum)| match name.as_str() {
+        _ if !(epsilon > 0.0 && epsilon.is_finite()) => {
+            Err(Error::expected("norm: epsilon", "a finite number above 0", epsilon))
+        }
+        "batch" if (0.0..=1.0).contains(&momentum) => Ok(Norm::Batch { epsilon, momentum }),
+        "batch" => Err(Error::expected("norm: momentum", "a number in [0, 1]", momentum)),
+        "layer" => Ok(Norm::Layer { epsilon }),
+        _ => Err(Error::expected("norm", "batch or layer", format!("{name:?}"))),
+    });
+    let activation = Activation::parse(&name, parameter)?;
+    Ok(LayerSpec { units, activation, bias, norm: norm.transpose()?, dropout, residual })
+}
+
 /// Options for all rows as one batch.
-fn one_batch(optimizer: Optimizer, penalty: (f64, f64, bool), loss_scale: f64, threads: Option<usize>) -> Options {
+fn one_batch(
+    optimizer: Optimizer,
+    penalty: (f64, f64, bool),
+    loss_scale: f64,
+    seed: u64,
+    threads: Option<usize>,
+) -> Options {
     Options {
         epochs: 1,
         batch_size: usize::MAX,
@@ -329,7 +371,7 @@ fn one_batch(optimizer: Optimizer, penalty: (f64, f64, bool), loss_scale: f64, t
         clip_value: f64::INFINITY,
         loss_scale,
         shuffle: false,
-        seed: 0,
+        seed,
         threads,
         report_every: 0,
     }
@@ -500,31 +542,73 @@ fn takes_labels<T: Number>(net: &Core<T>, labels: &Bound<'_, PyAny>, rows: usize
     })
 }
 
+/// The arrays of a network's parameters in order: name, layer, rows, columns.
+fn parameter_names<T: Number>(net: &Core<T>) -> Vec<(String, usize, usize, usize)> {
+    let mut names = Vec::new();
+    for (l, layer) in net.layers.iter().enumerate() {
+        names.push((format!("W{}", l + 1), l, layer.outputs, layer.inputs));
+        let vectors = [("b", layer.bias), ("gamma", layer.norm.is_some()), ("beta", layer.norm.is_some())];
+        let there = vectors.into_iter().filter(|(_, there)| *there);
+        names.extend(there.map(|(name, _)| (format!("{name}{}", l + 1), l, layer.outputs, 1)));
+    }
+    names
+}
+
+/// A finite array, read as a matrix.
+fn finite<T: Number + numpy::Element>(name: &str, array: &Bound<'_, PyAny>, shape: (usize, usize)) -> PyResult<Vec<T>> {
+    let numbers: Vec<T> = arrays::plain(name, array, shape)?;
+    match numbers.iter().all(|x| x.is_finite()) {
+        true => Ok(numbers),
+        false => Err(exception(Error::expected(name, "finite numbers", "NaN or infinity"))),
+    }
+}
+
 pub(super) fn set_parameters<T: Number + numpy::Element>(
     net: &mut Core<T>,
     arrays: &[Bound<'_, PyAny>],
 ) -> PyResult<()> {
-    let layers = net.layers.clone();
-    if arrays.len() != 2 * layers.len() {
-        let expected = format!("{} arrays, W1, b1, ... W{1}, b{1}", 2 * layers.len(), layers.len());
+    let names = parameter_names(net);
+    if arrays.len() != names.len() {
+        let expected = format!("{} arrays, {} ... {}", names.len(), names[0].0, names[names.len() - 1].0);
         return Err(exception(Error::expected("parameters", expected, arrays.len())));
     }
     // Everything is checked before anything is changed.
-    let mut plain = Vec::with_capacity(layers.len());
-    for (l, (pair, layer)) in arrays.chunks_exact(2).zip(&layers).enumerate() {
-        let (w, b) = (format!("W{}", l + 1), format!("b{}", l + 1));
-        let weights: Vec<T> = arrays::plain(&w, &pair[0], (layer.outputs, layer.inputs))?;
-        let biases: Vec<T> = arrays::plain(&b, &pair[1], (layer.outputs, 1))?;
-        for (name, numbers) in [(w, &weights), (b, &biases)] {
-            if !numbers.iter().all(|x| x.is_finite()) {
-                return Err(exception(Error::expected(name, "finite numbers", "NaN or infinity")));
-            }
+    let read = |((name, _, rows, columns), array): (&(String, usize, usize, usize), _)| {
+        finite::<T>(name, array, (*rows, *columns))
+    };
+    let mut plain = names.iter().zip(arrays).map(read).collect::<PyResult<Vec<_>>>()?.into_iter();
+    for l in 0..net.layers.len() {
+        let layer = net.layers[l];
+        let weights = plain.next().unwrap_or_default();
+        let biases = if layer.bias { plain.next() } else { None };
+        net.set_layer(l, |j, i| weights[j * layer.inputs + i], |j| biases.as_ref().map_or(T::ZERO, |b| b[j]));
+        if layer.norm.is_some() {
+            let (gamma, beta) = (plain.next().unwrap_or_default(), plain.next().unwrap_or_default());
+            net.set_affine(l, |j| gamma[j], |j| beta[j]);
         }
-        plain.push((weights, biases));
     }
-    for (l, (weights, biases)) in plain.iter().enumerate() {
-        let inputs = layers[l].inputs;
-        net.set_layer(l, |j, i| weights[j * inputs + i], |j| biases[j]);
+    Ok(())
+}
+
+fn set_statistics<T: Number + numpy::Element>(net: &mut Core<T>, arrays: &[Bound<'_, PyAny>]) -> PyResult<()> {
+    if arrays.len() != 2 * net.coupled.len() {
+        return Err(exception(Error::expected(
+            "statistics",
+            format!("{} arrays", 2 * net.coupled.len()),
+            arrays.len(),
+        )));
+    }
+    for (place, (&l, pair)) in net.coupled.iter().zip(arrays.chunks_exact(2)).enumerate() {
+        let layer = net.layers[l];
+        let mean: Vec<T> = finite(&format!("mean{}", l + 1), &pair[0], (layer.outputs, 1))?;
+        let variance: Vec<T> = finite(&format!("variance{}", l + 1), &pair[1], (layer.outputs, 1))?;
+        if variance.iter().any(|&x| x < T::ZERO) {
+            return Err(exception(Error::expected(format!("variance{}", l + 1), "numbers of at least 0", "less")));
+        }
+        let mut statistics = net.statistics.write(place);
+        statistics.running_mean[..layer.outputs].copy_from_slice(&mean);
+        statistics.running_variance[..layer.outputs].copy_from_slice(&variance);
+        statistics.renew(&layer);
     }
     Ok(())
 }
@@ -540,7 +624,13 @@ pub(super) fn get_layers<'py, T: Number + numpy::Element>(
         let layer = net.layers[l];
         let (weights, biases) = net.get_layer(l, buffer);
         arrays.push(arrays::matrix(py, layer.outputs, layer.inputs, weights));
-        arrays.push(biases.into_pyarray(py).into_any());
+        if layer.bias {
+            arrays.push(biases.into_pyarray(py).into_any());
+        }
+        if layer.norm.is_some() {
+            let (gamma, beta) = net.get_affine(l, buffer);
+            arrays.extend([gamma, beta].map(|numbers| numbers.into_pyarray(py).into_any()));
+        }
     }
     arrays
 }

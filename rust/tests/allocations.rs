@@ -79,8 +79,8 @@ const CASES: [(usize, usize, usize); 4] = [
 ];
 
 fn network(features: usize) -> Network<f32> {
-    let relu = |units| LayerSpec { units, activation: Activation::Relu };
-    let specs = [relu(20), relu(9), LayerSpec { units: 3, activation: Activation::Softmax }];
+    let relu = |units| LayerSpec::plain(units, Activation::Relu);
+    let specs = [relu(20), relu(9), LayerSpec::plain(3, Activation::Softmax)];
     let mut network = Network::new(features, &specs, Loss::CrossEntropy, Isa::choose().unwrap()).unwrap();
     for l in 0..specs.len() {
         network.set_layer(l, |j, i| ((7 * j + 3 * i) % 11) as f32 * 0.02 - 0.1, |_| 0.0);

@@ -13,11 +13,11 @@ use crate::error::Error;
 use crate::kernels::{Number, Rule, SAMPLE_SEGMENT, Shrink};
 use crate::network::{Form, GRADIENT, Network, Progress, WEIGHTS};
 use crate::panel::{Buffer, Parts};
-use crate::plan::{self, Plan};
+use crate::plan::{self, MAX_COUPLED_ROWS, Plan};
 use crate::rng;
 use crate::step::backward::{self, Finishing, Group};
 use crate::step::forward::Weights;
-use crate::step::{Role, Slice, TargetData, forward};
+use crate::step::{Draw, Role, Slice, TargetData, route};
 use crate::threads::{self, Claims, Team};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, RwLock, RwLockReadGuard};
@@ -132,6 +132,12 @@ fn add_penalty<T: Number>(network: &mut Network<T>, Penalty { l1, l2, biases }: 
                 add(layer.bias(j));
             }
         }
+        let affine = layer.affine();
+        let half = affine.len() / 2;
+        if biases {
+            let used = layer.outputs.min(half);
+            (0..used).chain(half..half + used).for_each(|i| add(affine.start + i));
+        }
     }
 }
 
@@ -196,6 +202,8 @@ struct State<T> {
     /// The batch's first row in the order, and its rows.
     batch: usize,
     rows: usize,
+    /// The step of the network's life, from 1: what masks are drawn for.
+    step: u64,
     /// The group's first row in the batch, and its rows.
     group: usize,
     group_rows: usize,
@@ -208,8 +216,8 @@ struct State<T> {
 /// What all workers do between two barriers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Slices of the samples are taken from one point where samples couple to the next: gather, forward, loss, backward.
-    Samples,
+    /// Slices of the samples are taken over a stretch of their way (`step/route.rs`): of gather, forward, loss, backward.
+    Samples(usize),
     /// Parts of the weights get their gradient and, with the batch's last group, their update.
     Weights,
 }
@@ -241,6 +249,8 @@ struct Run<'r, 'x, 'y, T: Number> {
     job_claims: Claims,
     stop: AtomicBool,
     slice_work: f64,
+    /// Stretches of a step.
+    stretches: usize,
 }
 
 impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
@@ -253,6 +263,10 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         updates: bool,
     ) -> Result<Self, Error> {
         let batch = options.batch_size.min(x.rows());
+        if !network.coupled.is_empty() && batch > MAX_COUPLED_ROWS {
+            let expected = format!("at most {MAX_COUPLED_ROWS} rows in a batch with batch normalisation");
+            return Err(Error::expected("batch_size", expected, batch));
+        }
         let steps = options.epochs as f64 * x.rows().div_ceil(batch) as f64;
         let plan = plan::training(network, batch, steps, options.threads);
         if batch > plan.group_rows || !updates {
@@ -269,7 +283,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let role = if stays { Role::LearnsTheSameRows } else { Role::Learns };
         let buffers = Buffers::of(network, workspace, slices, rows, role, plan.threads)?;
         let shuffles = options.shuffle && batch < x.rows();
-        let state = State { epoch: 0, batch: 0, rows: 0, group: 0, group_rows: 0, rule: None, phase: None };
+        let state = State { epoch: 0, batch: 0, rows: 0, step: 0, group: 0, group_rows: 0, rule: None, phase: None };
         let books = Books {
             progress: network.progress,
             batch_loss: StridedSum::new(),
@@ -280,6 +294,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         };
         let run = Run {
             slice_work: 6.0 * (network.n_parameters() * rows) as f64,
+            stretches: route::stretches(network),
             network,
             x,
             y,
@@ -328,7 +343,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let mut state = self.state();
         while let Some(phase) = state.phase {
             match phase {
-                Phase::Samples => self.samples(team, worker, state, &mut poller, host),
+                Phase::Samples(stretch) => self.samples(team, worker, state, stretch, &mut poller, host),
                 Phase::Weights => self.weights(team, worker, state, &mut scratch),
             }
             if !team.barrier(|| self.advance(phase)) {
@@ -344,13 +359,22 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     /// The last worker out of a phase decides on the next.
     fn advance(&self, phase: Phase) {
         match phase {
-            Phase::Samples => self.after_samples(),
+            Phase::Samples(stretch) if stretch + 1 < self.stretches => self.couple(stretch),
+            Phase::Samples(_) => self.after_samples(),
             Phase::Weights => self.after_weights(),
         }
     }
 
-    /// Gather, forward, loss, backward data, slice by slice.
-    fn samples(&self, team: &Team, worker: usize, state: State<T>, poller: &mut Poller, host: &Mutex<&mut dyn Host>) {
+    /// Gather, forward, loss and backward data, or a stretch of that, slice by slice.
+    fn samples(
+        &self,
+        team: &Team,
+        worker: usize,
+        state: State<T>,
+        stretch: usize,
+        poller: &mut Poller,
+        host: &Mutex<&mut dyn Host>,
+    ) {
         let reading = self.network.arena.read();
         let from = Weights::of(&reading);
         let order = self.order();
@@ -366,14 +390,17 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             let first = state.batch + state.group + begin;
             let selection =
                 if order.is_empty() { Selection::From(first) } else { Selection::Rows(&order[first..first + rows]) };
-            if !self.gathered.load(Ordering::Relaxed) {
+            if stretch == 0 && !self.gathered.load(Ordering::Relaxed) {
                 slice.gather(self.x, selection, rows);
                 slice.gather_targets(self.y, selection);
             }
-            forward::forward(self.network, from, slice);
+            if stretch == 0 {
+                slice.trains(state.group + begin, Draw { seed: self.options.seed, step: state.step });
+            }
             let scale = self.options.loss_scale;
-            slice.loss(self.network, self.y, T::from_f64(scale), T::from_f64(scale / state.rows as f64));
-            backward::backward(self.network, from, slice);
+            route::stretch(self.network, from, slice, stretch, |slice| {
+                slice.loss(self.network, self.y, T::from_f64(scale), T::from_f64(scale / state.rows as f64));
+            });
             if worker == 0
                 && let Err(error) = poller.poll(self.slice_work, host)
             {
@@ -428,6 +455,18 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
     }
 
+    /// All samples have come to where they couple: statistics of the batch, and on.
+    fn couple(&self, stretch: usize) {
+        let state = self.state();
+        self.slice_claims.reset();
+        if self.stop.load(Ordering::Relaxed) {
+            return self.set_state(State { phase: None, ..state });
+        }
+        let used = state.group_rows.div_ceil(self.plan.slice_rows);
+        route::couple(self.network, &self.buffers.slices.read(), used, stretch, state.rows);
+        self.set_state(State { phase: Some(Phase::Samples(stretch + 1)), ..state });
+    }
+
     /// All samples are through: losses, divergence, and whether to go on.
     fn after_samples(&self) {
         let state = self.state();
@@ -454,6 +493,9 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
         books.epoch_loss += mean * state.rows as f64;
         let rule = self.updates.then(|| self.options.optimizer.step(&mut books.progress));
+        if self.updates {
+            route::run_on(self.network, state.rows);
+        }
         self.set_state(State { rule, phase: Some(Phase::Weights), ..state });
         let whole = state.rows == self.x.rows() && self.plan.group_rows >= state.rows;
         self.gathered.store(whole, Ordering::Relaxed);
@@ -498,12 +540,13 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
 
     fn begin_batch(&self, epoch: usize, batch: usize) {
         let rows = self.options.batch_size.min(self.x.rows() - batch);
-        self.begin_group(State { epoch, batch, rows, group: 0, group_rows: 0, rule: None, phase: None });
+        let step = lock(&self.books).progress.steps + 1;
+        self.begin_group(State { epoch, batch, rows, step, group: 0, group_rows: 0, rule: None, phase: None });
     }
 
     fn begin_group(&self, state: State<T>) {
         let group_rows = self.plan.group_rows.min(state.rows - state.group);
-        self.set_state(State { group_rows, phase: Some(Phase::Samples), ..state });
+        self.set_state(State { group_rows, phase: Some(Phase::Samples(0)), ..state });
     }
 
     /// Worker 0 tells the host of an epoch; the others need not wait.

@@ -11,9 +11,10 @@ from numpy.typing import ArrayLike
 from .. import checks, optimizers
 from .._core import DivergenceError
 from ..checks import Array
-from ..course import Cache, Parameters, dictionary, lists
+from ..course import Parameters, dictionary
+from ..layers import Dense
 from ..optimizers import Optimizer
-from .layers import Rounding, activations_of, as_it_is, backward, bfloat16, forward
+from .layers import Passed, Rounding, Training, as_it_is, backward, bfloat16, forward, layers_like
 from .losses import losses
 from .optimizers import State, update
 
@@ -37,6 +38,8 @@ def fit(
     shuffle: bool = True,
     seed: int = 0,
     operands: str | None = None,
+    layers: Sequence[Dense] | None = None,
+    statistics: Parameters | None = None,
     report: Callable[[int, float], object] | None = None,
     report_every: int = 1,
 ) -> tuple[Parameters, Array]:
@@ -74,6 +77,11 @@ def fit(
     seed : int
     operands : {None, "bfloat16"}
         What products round their operands to; their sums keep the parameters' dtype.
+    layers : sequence of Dense, optional
+        Layers with everything filled in, as `Network.layers`, in place of `hidden` and `output`.
+        Parameters are then those of `Network.parameters`.
+    statistics : dict of ndarray, optional
+        Running statistics of batch normalisation, as `Network.statistics`; brought up to date.
     report : callable, optional
         Called with the epoch, from 0, and its loss, every `report_every` epochs.
 
@@ -88,11 +96,16 @@ def fit(
     DivergenceError
         If a loss is not finite, naming step and layer.
     """
-    net = checks.layers(parameters)
-    X = checks.samples("X", X, net.dims[0], net.dtype)
-    m = X.shape[1]
-    activations = activations_of(hidden, output, net.dims)
-    Y = checks.target_matrix(Y, (net.dims[-1], m), output, net.dtype)
+    if layers is None:
+        net = checks.layers(parameters)
+        layers = layers_like(hidden, output, net.dims)
+        trained = dictionary([W.copy() for W in net.weights], [b.copy() for b in net.biases])
+    else:
+        trained = {name: np.array(array) for name, array in parameters.items()}
+    features, dtype = trained["W1"].shape[1], trained["W1"].dtype
+    X = checks.samples("X", X, features, dtype)
+    m, units = X.shape[1], layers[-1].units
+    Y = checks.target_matrix(Y, (units, m), str(layers[-1].activation), dtype)
     rule = optimizers.resolve(optimizer, learning_rate)
     scale = checks.number("loss_scale", loss_scale)
     penalty = Penalty(checks.number("l1", l1), checks.number("l2", l2), decay_biases)
@@ -104,7 +117,6 @@ def fit(
         checks.choice("operands", operands, ("bfloat16",))
     rounded = bfloat16 if operands else as_it_is
 
-    trained = dictionary([W.copy() for W in net.weights], [b.copy() for b in net.biases])
     state = {
         name: State(*(np.zeros_like(array) for _ in range(3))) for name, array in trained.items()
     }
@@ -118,7 +130,15 @@ def fit(
             step += 1
             X_batch, Y_batch = (X, Y) if size == m else (X.T[batch].T, Y.T[batch].T)
             loss, grads = _loss_and_gradients(
-                trained, X_batch, Y_batch, activations, penalty, scale, step, rounded
+                trained,
+                X_batch,
+                Y_batch,
+                layers,
+                penalty,
+                scale,
+                Training(seed, step),
+                rounded,
+                statistics,
             )
             history[epoch] += loss * len(batch) / m
             for name, array in trained.items():
@@ -157,7 +177,7 @@ class Penalty(NamedTuple):
     biases: bool
 
     def covers(self, name: str) -> bool:
-        """Return whether the parameter of this name is penalised."""
+        """Return whether the parameter of this name is penalised; gamma and beta as biases."""
         return self.biases or name.startswith("W")
 
 
@@ -165,38 +185,36 @@ def _loss_and_gradients(
     parameters: Parameters,
     X: Array,
     Y: Array,
-    activations: list[str],
+    layers: Sequence[Dense],
     penalty: Penalty,
     scale: float,
-    step: int,
+    training: Training,
     rounded: Rounding,
+    statistics: Parameters | None,
 ) -> tuple[float, Parameters]:
     """Return a batch's loss, with the l2 term, and its gradients."""
-    W, b = lists(parameters)
     m = X.shape[1]
     with np.errstate(over="ignore", invalid="ignore"):  # the loss tells
-        AL, caches = forward(X, W, b, activations, rounded)
-        loss = (
-            float(np.sum(losses(caches[-1][3], Y, activations[-1]), dtype=np.float64)) * scale / m
-        )
+        AL, passed = forward(X, parameters, layers, rounded, training, statistics)
+        each = losses(passed[-1].Z, Y, str(layers[-1].activation))
+        loss = float(np.sum(each, dtype=np.float64)) * scale / m
         for name, w in parameters.items():
             if penalty.covers(name):
                 loss += penalty.l1 * float(np.sum(np.abs(w), dtype=np.float64))
                 loss += penalty.l2 / 2 * float(np.sum(w**2, dtype=np.float64))
     if not np.isfinite(loss):
-        raise DivergenceError(_divergence(step, caches))
-    inputs, Zs = [c[0] for c in caches], [c[3] for c in caches]
-    grads = backward((AL - Y) * (scale / m), inputs, W, Zs, activations, rounded)
+        raise DivergenceError(_divergence(training.step, passed))
+    grads = backward((AL - Y) * (scale / m), parameters, layers, passed, rounded)
     for name, w in parameters.items():
         if penalty.covers(name):
             grads[f"d{name}"] += penalty.l2 * w + penalty.l1 * np.sign(w)
     return loss, grads
 
 
-def _divergence(step: int, caches: list[Cache]) -> str:
+def _divergence(step: int, passed: list[Passed]) -> str:
     """Spell where training left the finite numbers."""
-    bad = (layer for layer, c in enumerate(caches, start=1) if not np.all(np.isfinite(c[3])))
+    bad = (n for n, here in enumerate(passed, start=1) if not np.all(np.isfinite(here.Z)))
     return (
-        f"training diverged at step {step}: layer {next(bad, len(caches))} is the first whose"
+        f"training diverged at step {step}: layer {next(bad, len(passed))} is the first whose"
         " numbers are not finite; a smaller learning_rate or scaled inputs may help"
     )
