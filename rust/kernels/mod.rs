@@ -8,6 +8,7 @@ pub mod bf16;
 pub mod epilogue;
 pub mod gemm;
 pub mod loss;
+mod losses;
 pub mod math;
 pub mod peak;
 pub mod update;
@@ -18,7 +19,7 @@ mod tests;
 pub use bf16::{Pack, PairKernels, PairMirror};
 pub use epilogue::{Finish, Function};
 pub use gemm::{BiasGradient, Gradient, INPUT_SEGMENT, Pair, Product, SAMPLE_SEGMENT, Start};
-pub use loss::{Loss, LossRows, Targets};
+pub use loss::{GradientScale, Loss, LossRows, Targets};
 pub use update::{Mirror, Rule, Shrink, Turn, Update};
 
 use crate::isa::{Isa, Portable, Simd};

@@ -19,12 +19,13 @@ use crate::step::backward::{self, Finishing, Group};
 use crate::step::forward::Weights;
 use crate::step::{Role, Slice, TargetData, forward};
 use crate::threads::{self, Claims, Team};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, RwLock, RwLockReadGuard};
 
 /// What is asked of a fit.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct Options<'o> {
     /// Passes over the data.
     pub epochs: usize,
     /// Rows of a batch; at most the data's.
@@ -37,6 +38,9 @@ pub struct Options {
     pub clip_value: f64,
     /// What a sample's loss is multiplied by.
     pub loss_scale: f64,
+    /// What each sample counts in its batch's mean, finite and at least 0, one for each row; `None` for all the same. A batch
+    /// whose weights are all 0 has the loss 0 and no gradient.
+    pub weights: Option<&'o [f64]>,
     /// Whether batches are drawn anew in each epoch; a full batch keeps its order.
     pub shuffle: bool,
     /// Of the shuffle.
@@ -57,7 +61,7 @@ pub fn fit<T: Number>(
     workspace: &mut Workspace<T>,
     x: &Matrix<'_>,
     y: &TargetData<'_>,
-    options: &Options,
+    options: &Options<'_>,
     host: &mut dyn Host,
 ) -> Result<Vec<f64>, Error> {
     options.optimizer.check()?;
@@ -77,7 +81,7 @@ pub fn partial_fit<T: Number>(
     workspace: &mut Workspace<T>,
     x: &Matrix<'_>,
     y: &TargetData<'_>,
-    options: &Options,
+    options: &Options<'_>,
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
     let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
@@ -96,7 +100,7 @@ pub fn loss_and_gradient<T: Number>(
     workspace: &mut Workspace<T>,
     x: &Matrix<'_>,
     y: &TargetData<'_>,
-    options: &Options,
+    options: &Options<'_>,
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
     let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
@@ -196,6 +200,8 @@ struct State<T> {
     /// The batch's first row in the order, and its rows.
     batch: usize,
     rows: usize,
+    /// What the batch counts in its epoch: the sum of its rows' weights, or their number.
+    weight: f64,
     /// The group's first row in the batch, and its rows.
     group: usize,
     group_rows: usize,
@@ -219,6 +225,9 @@ struct Books {
     progress: Progress,
     batch_loss: StridedSum,
     epoch_loss: f64,
+    /// The sum of the epoch's batches' weights.
+    epoch_weight: f64,
+    last_loss: f64,
     losses: Vec<f64>,
     report: Option<(usize, f64)>,
     outcome: Result<(), Error>,
@@ -228,7 +237,7 @@ struct Run<'r, 'x, 'y, T: Number> {
     network: &'r Network<T>,
     x: &'r Matrix<'x>,
     y: &'r TargetData<'y>,
-    options: &'r Options,
+    options: &'r Options<'r>,
     plan: Plan,
     updates: bool,
     buffers: Buffers<T>,
@@ -249,7 +258,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         workspace: &mut Workspace<T>,
         x: &'r Matrix<'x>,
         y: &'r TargetData<'y>,
-        options: &'r Options,
+        options: &'r Options<'r>,
         updates: bool,
     ) -> Result<Self, Error> {
         let batch = options.batch_size.min(x.rows());
@@ -269,11 +278,14 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let role = if stays { Role::LearnsTheSameRows } else { Role::Learns };
         let buffers = Buffers::of(network, workspace, slices, rows, role, plan.threads)?;
         let shuffles = options.shuffle && batch < x.rows();
-        let state = State { epoch: 0, batch: 0, rows: 0, group: 0, group_rows: 0, rule: None, phase: None };
+        let state =
+            State { epoch: 0, batch: 0, rows: 0, weight: 0.0, group: 0, group_rows: 0, rule: None, phase: None };
         let books = Books {
             progress: network.progress,
             batch_loss: StridedSum::new(),
             epoch_loss: 0.0,
+            epoch_weight: 0.0,
+            last_loss: 0.0,
             losses: Vec::with_capacity(options.epochs.min(LOSSES_AT_ONCE)),
             report: None,
             outcome: Ok(()),
@@ -371,8 +383,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
                 slice.gather_targets(self.y, selection);
             }
             forward::forward(self.network, from, slice);
-            let scale = self.options.loss_scale;
-            slice.loss(self.network, self.y, T::from_f64(scale), T::from_f64(scale / state.rows as f64));
+            self.loss(slice, selection, state);
             backward::backward(self.network, from, slice);
             if worker == 0
                 && let Err(error) = poller.poll(self.slice_work, host)
@@ -385,6 +396,18 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             && let Err(error) = poller.poll(self.slice_work, host)
         {
             self.fail(error);
+        }
+    }
+
+    /// The loss of a slice's rows and its gradient.
+    fn loss(&self, slice: &mut Slice<T>, selection: Selection<'_>, state: State<T>) {
+        let scale = self.options.loss_scale;
+        match self.options.weights {
+            None => slice.loss(self.network, self.y, T::from_f64(scale), T::from_f64(scale / state.weight)),
+            Some(weights) => {
+                let factor = |i| T::from_f64(ratio(scale * weights[selection.row(i)], state.weight));
+                slice.weighted_loss(self.network, self.y, T::from_f64(scale), factor);
+            }
         }
     }
 
@@ -437,13 +460,23 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             return self.set_state(State { phase: None, ..state });
         }
         let slices = self.buffers.slices.read();
+        let (order, mut first) = (self.order(), state.batch + state.group);
         for i in 0..state.group_rows.div_ceil(self.plan.slice_rows) {
-            books.batch_loss.extend(slices.get(i).losses());
+            let losses = slices.get(i).losses();
+            match self.options.weights {
+                None => books.batch_loss.extend(losses),
+                Some(weights) => {
+                    let row = |i: usize| if order.is_empty() { first + i } else { order[first + i] as usize };
+                    let weighted = losses.iter().enumerate().map(|(i, &loss)| weights[row(i)] * loss.to_f64());
+                    weighted.for_each(|loss| books.batch_loss.add(loss));
+                }
+            }
+            first += losses.len();
         }
         if state.group + state.group_rows < state.rows {
             return self.set_state(State { phase: Some(Phase::Weights), ..state });
         }
-        let mean = books.batch_loss.total() / state.rows as f64 + penalty(self.network, self.options.penalty);
+        let mean = ratio(books.batch_loss.total(), state.weight) + penalty(self.network, self.options.penalty);
         books.batch_loss = StridedSum::new();
         if !mean.is_finite() {
             let bad =
@@ -452,7 +485,9 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             books.outcome = Err(Error::Divergence { step: books.progress.steps + 1, layer });
             return self.set_state(State { phase: None, ..state });
         }
-        books.epoch_loss += mean * state.rows as f64;
+        books.epoch_loss += mean * state.weight;
+        books.epoch_weight += state.weight;
+        books.last_loss = mean;
         let rule = self.updates.then(|| self.options.optimizer.step(&mut books.progress));
         self.set_state(State { rule, phase: Some(Phase::Weights), ..state });
         let whole = state.rows == self.x.rows() && self.plan.group_rows >= state.rows;
@@ -472,8 +507,9 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             return self.begin_batch(state.epoch, batch);
         }
         let mut books = lock(&self.books);
-        let loss = books.epoch_loss / self.x.rows() as f64;
-        books.epoch_loss = 0.0;
+        // Where no row counts, what the last batch had: the penalties.
+        let loss = if books.epoch_weight > 0.0 { books.epoch_loss / books.epoch_weight } else { books.last_loss };
+        (books.epoch_loss, books.epoch_weight) = (0.0, 0.0);
         books.losses.push(loss);
         books.progress.epochs += u64::from(self.updates);
         let every = self.options.report_every;
@@ -498,7 +534,21 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
 
     fn begin_batch(&self, epoch: usize, batch: usize) {
         let rows = self.options.batch_size.min(self.x.rows() - batch);
-        self.begin_group(State { epoch, batch, rows, group: 0, group_rows: 0, rule: None, phase: None });
+        let weight = self.weight(batch..batch + rows);
+        self.begin_group(State { epoch, batch, rows, weight, group: 0, group_rows: 0, rule: None, phase: None });
+    }
+
+    /// What these places in the order count together.
+    fn weight(&self, places: Range<usize>) -> f64 {
+        let Some(weights) = self.options.weights else { return places.len() as f64 };
+        let order = self.order();
+        let mut sum = StridedSum::new();
+        if order.is_empty() {
+            weights[places].iter().for_each(|&weight| sum.add(weight));
+        } else {
+            order[places].iter().for_each(|&row| sum.add(weights[row as usize]));
+        }
+        sum.total()
     }
 
     fn begin_group(&self, state: State<T>) {
@@ -518,4 +568,9 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             self.fail(error);
         }
     }
+}
+
+/// `part / whole`, or 0 of nothing.
+fn ratio(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
 }
