@@ -26,6 +26,18 @@ from .functional import (
     update_parameters_deep,
 )
 from .layers import Dense
+from .losses import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Focal,
+    Hinge,
+    Huber,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    Poisson,
+    Quantile,
+    SquaredHinge,
+)
 from .network import History, Network
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
 
@@ -56,4 +68,14 @@ __all__ = [
     "softmax",
     "tanh",
     "update_parameters_deep",
+    "BinaryCrossEntropy",
+    "CrossEntropy",
+    "Focal",
+    "Hinge",
+    "Huber",
+    "MeanAbsoluteError",
+    "MeanSquaredError",
+    "Poisson",
+    "Quantile",
+    "SquaredHinge",
 ]

@@ -55,7 +55,11 @@ class _CSR(Protocol):
 @final
 class Network:
     def __new__(
-        cls, n_features: int, layers: Sequence[tuple[int, str, float]], loss: str, dtype: str
+        cls,
+        n_features: int,
+        layers: Sequence[tuple[int, str, float]],
+        loss: tuple[str, Sequence[float]],
+        dtype: str,
     ) -> Network: ...
     @property
     def n_parameters(self) -> int: ...
@@ -77,6 +81,7 @@ class Network:
         penalty: tuple[float, float, bool],
         clip_value: float | None,
         loss_scale: float,
+        weights: NDArray[np.float64] | None,
         shuffle: bool,
         seed: int,
         threads: int | None,
@@ -91,6 +96,7 @@ class Network:
         optimizer: tuple[str, Mapping[str, float]],
         penalty: tuple[float, float, bool],
         loss_scale: float,
+        weights: NDArray[np.float64] | None,
         threads: int | None,
     ) -> float: ...
     def takes(self, X: object, Y: object = None) -> bool: ...
@@ -105,6 +111,7 @@ class Network:
         *,
         loss_scale: float,
         penalty: tuple[float, float, bool],
+        weights: NDArray[np.float64] | None,
         threads: int | None,
     ) -> tuple[float, NDArray[Any]]: ...
     def loss_and_gradients(
@@ -114,5 +121,6 @@ class Network:
         *,
         loss_scale: float,
         penalty: tuple[float, float, bool],
+        weights: NDArray[np.float64] | None,
         threads: int | None,
     ) -> tuple[float, list[NDArray[Any]]]: ...

@@ -279,6 +279,7 @@ def L_layer_model(
         penalty=(0.0, checks.number("l2", l2), False),
         clip_value=None,
         loss_scale=1.0,
+        weights=None,
         shuffle=checks.flag("shuffle", shuffle),
         seed=checks.seed(seed),
         threads=checks.threads(threads),
@@ -374,7 +375,10 @@ def gradient_check(
 
     def cost(trial: Parameters) -> float:
         net.set_parameters(list(trial.values()))
-        return net.evaluate(rows, targets, loss_scale=1.0, penalty=(0.0, 0.0, False), threads=1)[0]
+        penalty = (0.0, 0.0, False)
+        return net.evaluate(
+            rows, targets, loss_scale=1.0, penalty=penalty, weights=None, threads=1
+        )[0]
 
     AL, caches = L_model_forward(task.X, task.start, hidden=hidden, output=output)
     grads = L_model_backward(AL, Y, caches, hidden=hidden, output=output)
@@ -388,5 +392,5 @@ def _network(
     hidden = checks.choice("hidden", hidden, checks.HIDDEN)
     layers = [(n, hidden, checks.LEAKY_SLOPE) for n in dims[1:-1]]
     return _core.Network(
-        dims[0], [*layers, (dims[-1], output, 0.0)], checks.CORE_LOSSES[output], dtype.name
+        dims[0], [*layers, (dims[-1], output, 0.0)], (checks.CORE_LOSSES[output], []), dtype.name
     )

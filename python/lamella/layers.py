@@ -14,6 +14,9 @@ from .initializers import Init
 
 __all__ = ["Dense", "layers_of"]
 
+OUTPUTS = (*checks.LOSSES, "exponential")
+"""The activations that a last layer may have."""
+
 
 @dataclass(frozen=True)
 class Dense:
@@ -24,8 +27,8 @@ class Dense:
     units : int
     activation : str, optional
         Hidden layers: "relu", "leaky_relu" (slope 0.01), "tanh", "sigmoid", "identity"; by
-        default the network's `hidden`. Last layer: "sigmoid", "softmax", "identity"; by default the
-        network's `output`.
+        default the network's `hidden`. Last layer: "sigmoid", "softmax", "identity", "exponential"; by
+        default the network's `output`.
     init : {"normal", "lecun", "xavier", "he"} or float, optional
         By default the network's.
     """
@@ -43,7 +46,7 @@ def layers_of(
     sizes = [d.units if isinstance(d, Dense) and n else d for n, d in enumerate(given)]
     dims = checks.layer_dims("layers", sizes)
     checks.choice("hidden", hidden, checks.HIDDEN)
-    checks.choice("output", output, tuple(checks.LOSSES))
+    checks.choice("output", output, OUTPUTS)
     layers = []
     for n, (units, layer) in enumerate(zip(dims[1:], given[1:], strict=True), start=1):
         asked = layer if isinstance(layer, Dense) else Dense(units)
@@ -51,11 +54,12 @@ def layers_of(
         activation = checks.choice(
             f"layers[{n}].activation",
             asked.activation or (output if last else hidden),
-            tuple(checks.LOSSES) if last else checks.HIDDEN,
+            OUTPUTS if last else checks.HIDDEN,
         )
         scale = (
             init if asked.init is None else initializers.checked(asked.init, f"layers[{n}].init")
         )
         layers.append(Dense(units, activation, scale))
-    checks.output(layers[-1].activation, dims[-1])
+    if layers[-1].activation == "softmax":
+        checks.output("softmax", dims[-1])
     return dims[0], tuple(layers)

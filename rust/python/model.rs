@@ -256,7 +256,7 @@ impl Network {
 
     /// The mean loss and what the last layer returns, (m, n_outputs).
     #[pyo3(signature = (X, Y, *, loss_scale, penalty, weights, threads))]
-    #[allow(non_snake_case)]
+    #[allow(non_snake_case, clippy::too_many_arguments)]
     fn evaluate<'py>(
         &self,
         py: Python<'py>,
@@ -284,7 +284,7 @@ impl Network {
 
     /// The loss of all rows as one batch, and its gradient, shaped as the parameters.
     #[pyo3(signature = (X, Y, *, loss_scale, penalty, weights, threads))]
-    #[allow(non_snake_case)]
+    #[allow(non_snake_case, clippy::too_many_arguments)]
     fn loss_and_gradients<'py>(
         &mut self,
         py: Python<'py>,
@@ -399,7 +399,7 @@ fn as_weights<'a>(weights: &'a Option<PyReadonlyArray1<'_, f64>>) -> PyResult<Op
     weights.as_slice().map(Some).map_err(strided)
 }
 
-/// Weights are finite and not negative, one for each row, and their sum is no danger either.
+/// Weights are finite and not negative, one for each row.
 fn check_weights(weights: Option<&[f64]>, rows: usize) -> Result<(), Error> {
     let Some(weights) = weights else { return Ok(()) };
     if weights.len() != rows {

@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import checks, optimizers
+from .. import losses as named
 from .._core import DivergenceError
 from ..checks import Array
 from ..course import Cache, Parameters, dictionary, lists
+from ..losses import Loss
 from ..optimizers import Optimizer
 from .layers import Rounding, activations_of, as_it_is, backward, bfloat16, forward
-from .losses import losses
+from .losses import loss_and_gradient, targets
 from .optimizers import State, update
 
 
@@ -31,7 +33,9 @@ def fit(
     l2: float = 0.0,
     decay_biases: bool = False,
     clip_value: float | None = None,
+    loss: str | Loss | None = None,
     loss_scale: float = 1.0,
+    sample_weight: ArrayLike | None = None,
     hidden: str | Sequence[str] = "relu",
     output: str = "sigmoid",
     shuffle: bool = True,
@@ -42,10 +46,10 @@ def fit(
 ) -> tuple[Parameters, Array]:
     """Train as the core does: the twin of `lamella.Network.fit`, features x samples.
 
-    A batch's loss is `loss_scale / rows * sum(losses) + l1 * sum(|W|) + l2/2 * sum(W**2)`, from
-    logits: with
-    `loss_scale=1` that of `L_layer_model`, which sums over outputs. `Network` takes means over n
-    outputs: 1/n for sigmoid, 1 for softmax, 2/n for identity.
+    A batch's loss is `loss_scale / sum(w) * sum(w * losses) + l1 * sum(|W|) + l2/2 * sum(W**2)`,
+    from logits, where w are the samples' weights: with `loss_scale=1` that of `L_layer_model`,
+    which sums over outputs. `Network` takes means over n outputs: `lamella.losses` has the scale
+    of each loss, 1/n for sigmoid, 1 for softmax, 2/n for mean squared error.
 
     Parameters
     ----------
@@ -62,13 +66,17 @@ def fit(
     learning_rate : float, optional
         In place of the optimizer's own.
     l1, l2, loss_scale : float
+    loss : str or Loss, optional
+        By default the one that matches the output.
+    sample_weight : array_like (m,), optional
+        1 by default. A batch whose weights are all 0 has the loss 0 and no gradient.
     decay_biases : bool
         Whether penalties and the optimizer's weight decay reach biases too.
     clip_value : float, optional
         What bounds each gradient, penalties included.
     hidden : str or sequence of str
         One activation for all hidden layers, or one for each.
-    output : {"sigmoid", "softmax", "identity"}
+    output : {"sigmoid", "softmax", "identity", "exponential"}
     shuffle : bool
         Whether batches follow `epoch_order`.
     seed : int
@@ -81,7 +89,7 @@ def fit(
     -------
     parameters : dict of ndarray
     losses : ndarray (epochs,)
-        The mean over each epoch's rows of their batch's loss before its update.
+        The mean over each epoch's rows of their batch's loss before its update, weighted by w.
 
     Raises
     ------
@@ -91,8 +99,12 @@ def fit(
     net = checks.layers(parameters)
     X = checks.samples("X", X, net.dims[0], net.dtype)
     m = X.shape[1]
-    activations = activations_of(hidden, output, net.dims)
-    Y = checks.target_matrix(Y, (net.dims[-1], m), output, net.dtype)
+    # Losses are of logits, so that no output's function is needed; this one no layer has elsewhere.
+    plain = "identity" if output == "exponential" else output
+    activations = activations_of(hidden, plain, net.dims)
+    criterion = named.resolve(loss, output)
+    Y = targets(criterion, Y, output, (net.dims[-1], m), net.dtype)  # type: ignore[arg-type]
+    w = np.ones(m) if sample_weight is None else checks.shaped("sample_weight", sample_weight, (m,))
     rule = optimizers.resolve(optimizer, learning_rate)
     scale = checks.number("loss_scale", loss_scale)
     penalty = Penalty(checks.number("l1", l1), checks.number("l2", l2), decay_biases)
@@ -117,10 +129,11 @@ def fit(
             batch = order[first : first + size]
             step += 1
             X_batch, Y_batch = (X, Y) if size == m else (X.T[batch].T, Y.T[batch].T)
-            loss, grads = _loss_and_gradients(
-                trained, X_batch, Y_batch, activations, penalty, scale, step, rounded
-            )
-            history[epoch] += loss * len(batch) / m
+            value, grads = _loss_and_gradients(
+                trained, X_batch, Y_batch, w[batch], activations, criterion, penalty, scale, step,
+                rounded,
+            )  # fmt: skip
+            history[epoch] += value * np.sum(w[batch]) / np.sum(w)
             for name, array in trained.items():
                 gradient = grads[f"d{name}"]
                 if clip_value is not None:
@@ -165,31 +178,33 @@ def _loss_and_gradients(
     parameters: Parameters,
     X: Array,
     Y: Array,
+    w: Array,
     activations: list[str],
+    criterion: Loss,
     penalty: Penalty,
     scale: float,
     step: int,
     rounded: Rounding,
 ) -> tuple[float, Parameters]:
-    """Return a batch's loss, with the l2 term, and its gradients."""
+    """Return a batch's loss, with the penalties, and its gradients."""
     W, b = lists(parameters)
-    m = X.shape[1]
+    share = w / np.sum(w) if np.any(w) else 0 * w
     with np.errstate(over="ignore", invalid="ignore"):  # the loss tells
-        AL, caches = forward(X, W, b, activations, rounded)
-        loss = (
-            float(np.sum(losses(caches[-1][3], Y, activations[-1]), dtype=np.float64)) * scale / m
-        )
-        for name, w in parameters.items():
+        _, caches = forward(X, W, b, activations, rounded)
+        each, dZ = loss_and_gradient(criterion, caches[-1][3], Y, activations[-1])
+        loss = scale * float(np.sum(share * np.sum(each, axis=0, dtype=np.float64)))
+        for name, p in parameters.items():
             if penalty.covers(name):
-                loss += penalty.l1 * float(np.sum(np.abs(w), dtype=np.float64))
-                loss += penalty.l2 / 2 * float(np.sum(w**2, dtype=np.float64))
+                loss += penalty.l1 * float(np.sum(np.abs(p), dtype=np.float64))
+                loss += penalty.l2 / 2 * float(np.sum(p**2, dtype=np.float64))
     if not np.isfinite(loss):
         raise DivergenceError(_divergence(step, caches))
     inputs, Zs = [c[0] for c in caches], [c[3] for c in caches]
-    grads = backward((AL - Y) * (scale / m), inputs, W, Zs, activations, rounded)
-    for name, w in parameters.items():
+    dZ = (dZ * (scale * share)).astype(X.dtype)
+    grads = backward(dZ, inputs, W, Zs, activations, rounded)
+    for name, p in parameters.items():
         if penalty.covers(name):
-            grads[f"d{name}"] += penalty.l2 * w + penalty.l1 * np.sign(w)
+            grads[f"d{name}"] += penalty.l2 * p + penalty.l1 * np.sign(p)
     return loss, grads
 
 
