@@ -309,13 +309,13 @@ def test_hinges_answer_with_classes() -> None:
     for loss in ("hinge", "squared_hinge"):
         net = network(loss, "identity", 3)
         y = np.argmax(X[:, :3], axis=1)
-        net.fit(X, y, epochs=30)
+        net.fit(X, y, epochs=30, learning_rate=0.01)
         logits = net.decision_function(X)
         assert (net.predict(X) == np.argmax(logits, axis=1)).all()
         assert net.evaluate(X, y)["accuracy"] == np.mean(net.predict(X) == y) > 0.9
         binary = network(loss, "identity", 1)
         bits = X[:, 0] > 0
-        binary.fit(X, bits, epochs=30)
+        binary.fit(X, bits, epochs=30, learning_rate=0.01)
         assert (binary.predict(X) == (binary.decision_function(X)[:, 0] > 0)).all()
         assert binary.evaluate(X, bits)["accuracy"] == np.mean(binary.predict(X) == bits) > 0.9
         with pytest.raises(ValueError, match="^output: "):
@@ -327,7 +327,7 @@ def test_quantiles_enclose_what_they_say() -> None:
     X = rng.random((2000, 1))
     y = X[:, 0] + (0.1 + X[:, 0]) * rng.standard_normal(2000)
     net = lamella.Network([1, 32, 3], loss=lamella.Quantile([0.1, 0.5, 0.9]))
-    net.fit(X, y, epochs=30)
+    net.fit(X, y, epochs=30, learning_rate=0.01)
     answers = net.predict(X)
     assert answers.shape == (2000, 3)
     below = np.mean(y[:, None] < answers, axis=0)
