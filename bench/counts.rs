@@ -72,7 +72,7 @@ fn network(request: &Request) -> Result<Network<f32>, Error> {
         .enumerate()
         .map(|(l, &units)| LayerSpec { units, activation: activation(l) })
         .collect();
-    let mut network = Network::new(request.layers[0], &specs, request.loss, Isa::choose()?)?;
+    let mut network = Network::new(request.layers[0], &specs, request.loss.clone(), Isa::choose()?)?;
     for l in 0..specs.len() {
         let scale = (2.0 / request.layers[l] as f32).sqrt();
         network.set_layer(l, |j, i| scale * number(j + l, i), |_| 0.0);

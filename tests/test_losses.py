@@ -437,3 +437,147 @@ def test_bits_depend_on_neither_threads_nor_instructions() -> None:
     for isa, threads in (("avx512", 1), ("avx512", 3), ("avx2", 2), ("portable", 2)):
         if isa in _core.info()["available"]:
             assert digest(isa, threads) == expected, (isa, threads)
+
+
+# --- losses in Python ------------------------------------------------------------------------
+
+
+def mean_squares(logits: Array, y: Array) -> tuple[float, Array]:
+    """Return the batch's mean squared error and its gradient."""
+    d = logits - y
+    return float(np.mean(d**2)), 2 * d / d.size
+
+
+def each_square(logits: Array, y: Array) -> tuple[Array, Array]:
+    """Return the rows' mean squared errors and the gradient of each."""
+    d = logits - y
+    return np.mean(d**2, axis=1), 2 * d / d.shape[1]
+
+
+@pytest.mark.parametrize("function", [mean_squares, each_square])
+@pytest.mark.parametrize(("rows", "size"), [(70, 32), (70, None), (3000, None), (9001, None)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_function_trains_as_the_core_does(
+    function: Any, rows: int, size: int | None, threads: int
+) -> None:
+    rng = np.random.default_rng(15)
+    X, y = rng.standard_normal((rows, 6)), rng.standard_normal((rows, 3))
+    ours, core = network(function, "identity", 3, l2=0.1), network(None, "identity", 3, l2=0.1)
+    assert ours.loss == function.__name__
+    options: dict[str, Any] = {"epochs": 3, "batch_size": size}
+    one = ours.fit(X, y, threads=threads, **options)
+    two = core.fit(X, y, **options)
+    assert difference(one.loss, two.loss) <= 1e-12
+    agree(ours.parameters, core.parameters, 1e-10)
+    assert (ours.steps, ours.epochs) == (core.steps, core.epochs)
+    value, gradients = ours.loss_and_gradients(X, y, threads=threads)
+    expected, theirs = core.loss_and_gradients(X, y)
+    assert value == pytest.approx(expected, rel=1e-9)
+    agree(gradients, theirs, 1e-9)
+    assert ours.evaluate(X, y)["loss"] == pytest.approx(core.evaluate(X, y)["loss"], rel=1e-9)
+    assert ours.partial_fit(X, y) == pytest.approx(core.partial_fit(X, y), rel=1e-9)
+    assert (ours.predict(X) == ours.decision_function(X)).all()
+
+
+@pytest.mark.parametrize("function", [mean_squares, each_square])
+def test_a_function_trains_as_in_the_reference(function: Any) -> None:
+    rng = np.random.default_rng(16)
+    X, y, w = rng.standard_normal((70, 6)), rng.standard_normal((70, 3)), rng.random(70)
+    weight = w if function is each_square else None
+    net = network(function, "identity", 3)
+    history = net.fit(X, y, epochs=4, batch_size=32, optimizer="sgd", sample_weight=weight)
+    theirs, expected = reference.fit(
+        start([6, 19, 3], 4), X.T, y, epochs=4, batch_size=32, optimizer="sgd", hidden="tanh",
+        output="identity", loss=function, sample_weight=weight, seed=3,
+    )  # fmt: skip
+    assert difference(history.loss, expected) <= 1e-10
+    agree(columns(net), theirs, 1e-10)
+
+
+def test_a_function_has_the_same_bits_on_all_threads() -> None:
+    rng = np.random.default_rng(17)
+    X, y, w = rng.standard_normal((500, 6)), rng.standard_normal((500, 3)), rng.random(500)
+    for dtype in ("float32", "float64"):
+        nets = [network(each_square, "identity", 3, dtype=dtype) for _ in range(3)]
+        for net, threads in zip(nets, (1, 2, 5), strict=True):
+            net.fit(X, y, epochs=2, batch_size=200, sample_weight=w, threads=threads)
+            for name, value in nets[0].parameters.items():
+                assert (value == net.parameters[name]).all()
+
+
+def test_a_function_sees_logits_and_any_targets() -> None:
+    rng = np.random.default_rng(18)
+    X = rng.standard_normal((20, 6)).astype("f")
+    y = np.array([f"row {i}" for i in range(20)])
+    seen: list[str] = []
+
+    def loss(logits: Array, targets: Array) -> tuple[float, Array]:
+        seen.extend(targets)
+        assert logits.dtype == np.float32
+        assert logits.shape == (len(targets), 3)
+        wanted = net.decision_function(X[[int(t[4:]) for t in targets]])
+        assert (logits == wanted).all()
+        logits[:] = 7.0  # it is the function's own
+        return 0.0, np.zeros((len(targets), 3))
+
+    net = lamella.Network([6, 9, 3], output="softmax", loss=loss)
+    other = lamella.Network([6, 9, 3], output="softmax")
+    other.parameters = net.parameters
+
+    net.loss_and_gradients(X, y)
+    assert seen == y.tolist()
+    assert net.predict(X).shape == (20,)
+    np.testing.assert_array_equal(net.predict_proba(X), other.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "message"),
+    [
+        (lambda z: 1.0, TypeError, "^loss: expected a function that gives"),
+        (lambda z: (1.0, z[:1]), ValueError, "^loss gradient: expected shape"),
+        (lambda z: (1.0, z * np.nan), ValueError, "^loss gradient: expected finite numbers"),
+        (lambda z: (1.0, z.astype(str)), TypeError, "^loss gradient: "),
+        (lambda z: (np.nan, z), ValueError, "^loss value: expected finite numbers"),
+        (lambda z: (z, z), ValueError, "^loss value: expected a number or shape"),
+        (lambda z: ("1", z), TypeError, "^loss value: "),
+        (lambda z: 1 / 0, ZeroDivisionError, "division"),
+    ],
+)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_a_function_does_wrong_reaches_the_caller(
+    answer: Any, error: type[Exception], message: str, threads: int
+) -> None:
+    rng = np.random.default_rng(19)
+    X, y = rng.standard_normal((90, 6)), rng.standard_normal((90, 3))
+    calls = [0]
+
+    def loss(logits: Array, targets: Array) -> Any:
+        calls[0] += 1
+        return mean_squares(logits, targets) if calls[0] % 5 else answer(logits)
+
+    net, whole = network(loss, "identity", 3), network(mean_squares, "identity", 3)
+    with pytest.raises(error, match=message):
+        net.fit(X, y, epochs=9, batch_size=30, shuffle=False, threads=threads)
+    # The model stays as the four whole steps left it, and goes on from there.
+    assert net.steps == 4
+    for first in (0, 30, 60, 0):
+        whole.partial_fit(X[first : first + 30], y[first : first + 30])
+    agree(net.parameters, whole.parameters, 0.0)
+    net.fit(X, y, batch_size=30, threads=threads)
+    assert net.steps == 7
+
+
+def test_what_a_function_cannot_do_is_said() -> None:
+    X, y = np.ones((8, 6)), np.ones((8, 3))
+    net = network(mean_squares, "identity", 3)
+    with pytest.raises(ValueError, match=r"^loss value: expected shape \(8,\), to weigh samples"):
+        net.fit(X, y, sample_weight=np.ones(8))
+    with pytest.raises(ValueError, match="^class_weight: "):
+        net.fit(X, y, class_weight="balanced")
+    with pytest.raises(ValueError, match="^y: expected targets of 8 samples"):
+        net.fit(X, y[:7])
+    net.parameters = {k: v * 1e200 for k, v in net.parameters.items()}
+    with pytest.raises(lamella.DivergenceError, match="step 1"):
+        net.fit(X * 1e200, y, optimizer="sgd")
+    again = pickle.loads(pickle.dumps(net))
+    assert again.criterion is mean_squares

@@ -52,6 +52,10 @@ class _CSR(Protocol):
     indices: NDArray[Any]
     indptr: NDArray[Any]
 
+_Asked = Callable[
+    [NDArray[Any], Any], tuple[float | None, NDArray[np.float64] | None, NDArray[Any]]
+]
+
 @final
 class Network:
     def __new__(
@@ -70,6 +74,7 @@ class Network:
     def set_parameters(self, arrays: Sequence[NDArray[Any]]) -> None: ...
     def get_parameters(self) -> list[NDArray[Any]]: ...
     def reset(self) -> None: ...
+    def penalty(self, penalty: tuple[float, float, bool]) -> float: ...
     def fit(
         self,
         X: NDArray[Any] | _CSR,
@@ -81,6 +86,7 @@ class Network:
         penalty: tuple[float, float, bool],
         clip_value: float | None,
         loss_scale: float,
+        loss: _Asked | None,
         weights: NDArray[np.float64] | None,
         shuffle: bool,
         seed: int,
@@ -96,6 +102,7 @@ class Network:
         optimizer: tuple[str, Mapping[str, float]],
         penalty: tuple[float, float, bool],
         loss_scale: float,
+        loss: _Asked | None,
         weights: NDArray[np.float64] | None,
         threads: int | None,
     ) -> float: ...
@@ -121,6 +128,7 @@ class Network:
         *,
         loss_scale: float,
         penalty: tuple[float, float, bool],
+        loss: _Asked | None,
         weights: NDArray[np.float64] | None,
         threads: int | None,
     ) -> tuple[float, list[NDArray[Any]]]: ...

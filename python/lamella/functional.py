@@ -279,6 +279,7 @@ def L_layer_model(
         penalty=(0.0, checks.number("l2", l2), False),
         clip_value=None,
         loss_scale=1.0,
+        loss=None,
         weights=None,
         shuffle=checks.flag("shuffle", shuffle),
         seed=checks.seed(seed),

@@ -377,15 +377,83 @@ MATCHING = checks.LOSSES | {"exponential": "poisson"}
 """The output activations, each with the loss that it has by default."""
 
 
-def resolve(loss: object, output: str) -> Loss:
+def resolve(loss: object, output: str) -> Loss | Custom:
     """Return the loss of this name, or `loss` itself, or for None the one that matches."""
+    if callable(loss) and not isinstance(loss, type):
+        return loss
     if loss is None:
         return BY_NAME[MATCHING[output]]
     if isinstance(loss, str):
         loss = BY_NAME[checks.choice("loss", loss, tuple(BY_NAME))]
     if not isinstance(loss, Loss):
-        raise TypeError(f"loss: expected a name or a loss, got {loss!r}")
+        raise TypeError(f"loss: expected a name, a loss or a function, got {loss!r}")
     if output not in loss.outputs:
         fitting = [name for name, other in BY_NAME.items() if output in other.outputs]
         raise checks.wrong("loss", f"one of {', '.join(fitting)} for output {output}", loss.name)
     return loss
+
+
+# --- losses in Python ------------------------------------------------------------------------
+
+CUSTOM = Task(("custom", []), 1.0, "anything", 0)
+"""What the core takes of a function: it asks for every batch's loss."""
+
+
+def name_of(loss: Loss | Custom) -> str:
+    """Return a loss's name, or a function's."""
+    if isinstance(loss, Loss):
+        return loss.name
+    return str(getattr(loss, "__name__", type(loss).__name__))
+
+
+def custom_targets(y: Any, m: int) -> Array:
+    """Return the targets of m samples as an array of whatever its elements are."""
+    try:
+        targets = np.asarray(y)
+    except ValueError:
+        raise checks.wrong("y", "a rectangular array", "rows of different lengths") from None
+    if targets.ndim == 0 or len(targets) != m:
+        raise checks.wrong("y", f"targets of {m} samples", f"shape {targets.shape}")
+    return targets
+
+
+class Batches:
+    """A loss in Python on batches of the data, its answers checked.
+
+    Parameters
+    ----------
+    function : callable
+        Of a batch's logits (rows, n_outputs), an array of its own, and its targets `y[rows]`. It
+        returns value and gradient: either a number, the batch's loss, and its gradient (rows,
+        n_outputs) by the logits; or the rows' losses `(rows,)` and the gradient of each.
+    y : ndarray
+        Targets of all samples.
+    weighted : bool
+        Whether samples have weights, which need the rows' losses.
+    """
+
+    def __init__(self, function: Custom, y: Array, *, weighted: bool) -> None:
+        self.function, self.y, self.weighted = function, y, weighted
+
+    def __call__(
+        self, logits: Array, rows: slice | Array
+    ) -> tuple[float | None, Array | None, Array]:
+        """Return the batch's value, or its rows' values, and the gradient."""
+        if not np.isfinite(logits).all():  # training diverged before the loss
+            return float("nan"), None, np.zeros_like(logits)
+        shape, dtype = logits.shape, logits.dtype
+        answer = self.function(logits, self.y[rows])
+        if not isinstance(answer, tuple | list) or len(answer) != 2:
+            received = type(answer).__name__
+            raise TypeError(f"loss: expected a function that gives (value, gradient), got {received}")
+        gradient = checks.shaped("loss gradient", answer[1], shape)
+        checks.finite("loss gradient", gradient, dtype)
+        value = checks.real("loss value", answer[0])
+        if value.shape not in ((), shape[:1]):
+            raise checks.wrong("loss value", f"a number or shape ({shape[0]},)", value.shape)
+        checks.finite("loss value", np.atleast_1d(value))
+        if value.ndim:
+            return None, value.astype(np.float64), gradient
+        if self.weighted:
+            raise checks.wrong("loss value", f"shape ({shape[0]},), to weigh samples", "a number")
+        return float(value), None, gradient

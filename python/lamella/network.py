@@ -23,7 +23,7 @@ from . import _core, checks, initializers, losses, optimizers
 from .checks import CSR, Array
 from .initializers import Init
 from .layers import Dense, layers_of
-from .losses import Loss, Task
+from .losses import Custom, Loss
 from .optimizers import Optimizer
 from .weights import ClassWeight, weights
 
@@ -73,11 +73,17 @@ class Network:
         The activation of the layers before the last.
     output : {"identity", "sigmoid", "softmax", "exponential"}
         The activation of the last layer.
-    loss : str or Loss, optional
+    loss : str, Loss or callable, optional
         A name or an object of `lamella.losses` such as `lamella.Focal(gamma=2)`, and what output
         it goes with: "binary_cross_entropy" and "focal" with sigmoid, "cross_entropy" and "focal"
         with softmax, "mean_squared_error", "mean_absolute_error", "huber", "quantile", "hinge" and
         "squared_hinge" with identity, "poisson" with exponential. By default the matching one.
+        A callable is given each batch's logits (rows, n_outputs), as an array of its own, and its
+        targets `y[rows]`, where y may be any array whose first axis is the samples; it returns
+        value and gradient by the logits (rows, n_outputs): the batch's value, a number, and its
+        gradient, or the rows' values `(rows,)`, whose weighted mean is the loss, and the gradient
+        of each. It goes with every output; the activation is not applied to its logits, and a
+        batch's logits are held at once, whatever its size.
     init : {"he", "lecun", "xavier", "normal"} or float
         Scale of the initial weights; biases are zero. See `lamella.initializers`.
     dtype : {"float32", "float64", "bfloat16"}
@@ -98,7 +104,7 @@ class Network:
     n_features, n_outputs : int
     output, loss : str
         The names of the last layer's activation and of the loss.
-    criterion : Loss
+    criterion : Loss or callable
         The loss with its settings.
     dtype : dtype
         Of the parameters: float32 in mixed precision too.
@@ -122,7 +128,7 @@ class Network:
         *,
         hidden: str = "relu",
         output: str = "identity",
-        loss: str | Loss | None = None,
+        loss: str | Loss | Custom | None = None,
         init: Init = "he",
         dtype: DTypeLike = "float32",
         seed: int = 0,
@@ -134,8 +140,10 @@ class Network:
         self.n_outputs = self.layers[-1].units
         self.output = str(self.layers[-1].activation)
         self.criterion = losses.resolve(loss, self.output)
-        self.loss = self.criterion.name
-        self._task: Task = self.criterion.task(self.output, self.n_outputs)
+        self.loss = losses.name_of(self.criterion)
+        self._task = losses.CUSTOM
+        if isinstance(self.criterion, Loss):
+            self._task = self.criterion.task(self.output, self.n_outputs)
         self.dtype, self.precision = checks.precision(dtype)
         self.seed = checks.seed(seed)
         self.l1, self.l2 = checks.number("l1", l1), checks.number("l2", l2)
@@ -229,7 +237,8 @@ class Network:
             "batch_size": checks.batch_size(batch_size, rows.shape[0]),
             "optimizer": optimizers.spec(optimizer, learning_rate),
             "clip_value": checks.clip("clip_value", clip_value),
-            "weights": weights(sample_weight, class_weight, labels, self._task),
+            "weights": (w := weights(sample_weight, class_weight, labels, self._task)),
+            "loss": self._asked(labels, w),
             "shuffle": checks.flag("shuffle", shuffle),
             "seed": self.seed,
             "threads": checks.threads(threads),
@@ -288,7 +297,13 @@ class Network:
         threads = checks.threads(threads)
         w = weights(sample_weight, class_weight, labels, self._task, balance=False)
         return self._net.partial_fit(
-            rows, labels, optimizer=spec, weights=w, threads=threads, **self._objective
+            rows,
+            labels,
+            optimizer=spec,
+            loss=self._asked(labels, w),
+            weights=w,
+            threads=threads,
+            **self._objective,
         )
 
     def loss_and_gradients(
@@ -308,7 +323,12 @@ class Network:
         rows, labels = self._data(X, y)
         w = weights(sample_weight, class_weight, labels, self._task)
         loss, arrays = self._net.loss_and_gradients(
-            rows, labels, **self._objective, weights=w, threads=checks.threads(threads)
+            rows,
+            labels,
+            **self._objective,
+            loss=self._asked(labels, w),
+            weights=w,
+            threads=checks.threads(threads),
         )
         return loss, dict(zip((f"d{name}" for name in self._names), arrays, strict=True))
 
@@ -362,16 +382,22 @@ class Network:
             "loss", and "accuracy" (the share of right labels, over samples and outputs) or, for
             identity and exponential, "r2" (the coefficient of determination, its mean over
             outputs; an output whose target is constant counts 1 if met exactly, else 0). For
-            quantiles the loss alone.
+            quantiles and losses in Python the loss alone.
         """
         rows, labels = self._data(X, y)
         w = weights(sample_weight, class_weight, labels, self._task)
         if w is not None and not np.any(w):
             raise checks.wrong("sample_weight", "a weight above 0", "none")
+        asked = self._asked(labels, w)
+        if asked is not None:
+            logits = self._net.outputs(rows, logits=True, threads=checks.threads(threads))
+            value, values, _ = asked(logits, slice(None))
+            mean = float(np.average(values, weights=w)) if value is None else value
+            return {"loss": mean + self._net.penalty(self._objective["penalty"])}
         loss, outputs = self._net.evaluate(
             rows, labels, **self._objective, weights=w, threads=checks.threads(threads)
         )
-        if self.criterion.name == "quantile":
+        if self.loss == "quantile":
             return {"loss": loss}
         if not self._answers_labels:
             return {"loss": loss, "r2": _r2(outputs, labels.reshape(outputs.shape), w)}
@@ -476,7 +502,13 @@ class Network:
     @property
     def _answers_labels(self) -> bool:
         """Whether answers are labels, not values."""
-        return self._task.targets in ("bits", "classes")
+        return self.output in ("sigmoid", "softmax") or self._task.targets in ("bits", "classes")
+
+    def _asked(self, y: Array, w: Array | None) -> losses.Batches | None:
+        """Return what the core asks for the loss of batches of y, where it is a function."""
+        if isinstance(self.criterion, Loss):
+            return None
+        return losses.Batches(self.criterion, y, weighted=w is not None)
 
     def _core_network(self) -> _core.Network:
         """Build the core's network, all parameters zero."""
@@ -496,6 +528,8 @@ class Network:
         rows = self._rows(X)
         m = rows.shape[0]
         task = self._task
+        if not isinstance(self.criterion, Loss):
+            return rows, losses.custom_targets(y, m)
         like = {"bits": "sigmoid", "classes": "softmax"}.get(task.targets, "identity")
         labels = checks.labels("y", y, task.columns, m, like, features_first=False)
         if task.targets != "classes":

@@ -108,7 +108,7 @@ impl Network {
 
     /// Trains; returns each epoch's loss.
     #[pyo3(signature = (
-        X, Y, *, epochs, batch_size, optimizer, penalty, clip_value, loss_scale, weights, shuffle, seed, threads, report,
+        X, Y, *, epochs, batch_size, optimizer, penalty, clip_value, loss_scale, loss, weights, shuffle, seed, threads, report,
         report_every
     ))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
@@ -123,6 +123,7 @@ impl Network {
         penalty: (f64, f64, bool),
         clip_value: Option<f64>,
         loss_scale: f64,
+        loss: Option<Py<PyAny>>,
         weights: Option<PyReadonlyArray1<'py, f64>>,
         shuffle: bool,
         seed: u64,
@@ -147,7 +148,7 @@ impl Network {
             report_every,
         };
         check_options(&options).map_err(exception)?;
-        let mut host = Interpreter::new(report);
+        let mut host = Interpreter::new(report).with_loss(loss);
         with_core!(&mut self.inner, net, workspace => {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
@@ -161,7 +162,7 @@ impl Network {
     }
 
     /// One update on all rows as one batch; returns the loss before it.
-    #[pyo3(signature = (X, Y, *, optimizer, penalty, loss_scale, weights, threads))]
+    #[pyo3(signature = (X, Y, *, optimizer, penalty, loss_scale, loss, weights, threads))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn partial_fit<'py>(
         &mut self,
@@ -171,6 +172,7 @@ impl Network {
         optimizer: (PyBackedStr, Bound<'py, PyDict>),
         penalty: (f64, f64, bool),
         loss_scale: f64,
+        loss: Option<Py<PyAny>>,
         weights: Option<PyReadonlyArray1<'py, f64>>,
         threads: Option<usize>,
     ) -> PyResult<f64> {
@@ -178,7 +180,7 @@ impl Network {
         let weights = as_weights(&weights)?;
         let options = Options { weights, ..one_batch(optimizer, penalty, loss_scale, threads) };
         check_options(&options).map_err(exception)?;
-        let mut host = Interpreter::new(None);
+        let mut host = Interpreter::new(None).with_loss(loss);
         with_core!(&mut self.inner, net, workspace => {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
@@ -271,6 +273,9 @@ impl Network {
         check_threads(threads).map_err(exception)?;
         with_model!(&self.inner, model => {
             let net = &model.net;
+            if net.loss == Loss::Custom {
+                return Err(exception(Error::expected("loss", "one that the core has", "a function")));
+            }
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             check_weights(weights, x.rows()).map_err(exception)?;
@@ -283,7 +288,7 @@ impl Network {
     }
 
     /// The loss of all rows as one batch, and its gradient, shaped as the parameters.
-    #[pyo3(signature = (X, Y, *, loss_scale, penalty, weights, threads))]
+    #[pyo3(signature = (X, Y, *, loss_scale, penalty, loss, weights, threads))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn loss_and_gradients<'py>(
         &mut self,
@@ -292,13 +297,14 @@ impl Network {
         Y: &Bound<'py, PyAny>,
         loss_scale: f64,
         penalty: (f64, f64, bool),
+        loss: Option<Py<PyAny>>,
         weights: Option<PyReadonlyArray1<'py, f64>>,
         threads: Option<usize>,
     ) -> PyResult<(f64, Vec<Bound<'py, PyAny>>)> {
         let weights = as_weights(&weights)?;
         let options = Options { weights, ..one_batch(Optimizer::descent(0.0), penalty, loss_scale, threads) };
         check_options(&options).map_err(exception)?;
-        let mut host = Interpreter::new(None);
+        let mut host = Interpreter::new(None).with_loss(loss);
         with_core!(&mut self.inner, net, workspace => {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
@@ -311,6 +317,11 @@ impl Network {
             net.arena.release(GRADIENT);
             Ok((host.settle(loss)?, gradients))
         })
+    }
+
+    /// What the penalty (l1, l2, whether on biases) adds to the loss.
+    fn penalty(&self, penalty: (f64, f64, bool)) -> f64 {
+        with_core!(&self.inner, net => infer::penalty(net, as_penalty(penalty)))
     }
 
     /// Weights and biases.
@@ -473,6 +484,7 @@ fn check_data<T: Number>(
     let (rows, columns) = match y {
         TargetData::Classes(classes) => (classes.len(), wanted),
         TargetData::Dense(y) => (y.rows(), y.columns()),
+        TargetData::Elsewhere(rows) => (*rows, wanted),
     };
     if (rows, columns) != (x.rows(), wanted) {
         let expected = format!("{} rows of {wanted} outputs", x.rows());
@@ -493,10 +505,15 @@ fn target_columns<T: Number>(net: &Core<T>) -> usize {
 enum Labels<'py> {
     Classes(Vec<u32>),
     Dense(Held<'py>),
+    /// So many, which the loss in Python reads.
+    Elsewhere(usize),
 }
 
 impl<'py> Labels<'py> {
     fn new<T: Number>(net: &Core<T>, object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        if net.loss == Loss::Custom {
+            return Ok(Labels::Elsewhere(object.len()?));
+        }
         let vector = arrays::untyped("Y", object)?.ndim() == 1;
         if net.loss.takes_classes() && vector {
             return Ok(Labels::Classes(arrays::classes("Y", object, net.outputs())?));
@@ -511,6 +528,7 @@ impl<'py> Labels<'py> {
         match self {
             Labels::Classes(classes) => TargetData::Classes(classes),
             Labels::Dense(held) => TargetData::Dense(held.matrix()),
+            Labels::Elsewhere(rows) => TargetData::Elsewhere(*rows),
         }
     }
 }
@@ -526,8 +544,8 @@ fn takes_labels<T: Number>(net: &Core<T>, labels: &Bound<'_, PyAny>, rows: usize
         let classes = classes.try_readonly()?;
         return Ok(classes.as_array().iter().all(|&class| usize::try_from(class).is_ok_and(|class| class < n)));
     }
-    // Counts must not be negative, which nobody here looks at.
-    if net.loss == Loss::Poisson {
+    // Counts must not be negative, which nobody here looks at, and a loss in Python says itself what it takes.
+    if [Loss::Poisson, Loss::Custom].contains(&net.loss) {
         return Ok(false);
     }
     let n = target_columns(net);
@@ -539,7 +557,7 @@ fn takes_labels<T: Number>(net: &Core<T>, labels: &Bound<'_, PyAny>, rows: usize
     Ok(match labels.as_data() {
         TargetData::Dense(y) if net.loss.takes_bits() => y.is_binary(),
         TargetData::Dense(y) => y.first_unfit::<T>(net.isa, Some(1)).is_ok_and(|bad| bad.is_none()),
-        TargetData::Classes(_) => false,
+        TargetData::Classes(_) | TargetData::Elsewhere(_) => false,
     })
 }
 

@@ -19,6 +19,8 @@ pub enum TargetData<'a> {
     Dense(Matrix<'a>),
     /// Classes, each below the number of outputs.
     Classes(&'a [u32]),
+    /// The host has the targets of so many samples, and their loss.
+    Elsewhere(usize),
 }
 
 /// A matrix rounded to pairs of bfloat16, in the two forms that products read (`kernels/bf16.rs`).
@@ -203,6 +205,7 @@ impl<T: Number> Slice<T> {
     pub fn gather_targets(&mut self, y: &TargetData<'_>, selection: Selection<'_>) {
         let rows = self.rows;
         match (y, selection) {
+            (TargetData::Elsewhere(_), _) => {}
             (TargetData::Dense(y), _) => y.gather_plain(selection, 0..rows, &mut self.dense),
             (TargetData::Classes(y), Selection::From(first)) => {
                 self.classes[..rows].copy_from_slice(&y[first..first + rows])
@@ -230,6 +233,7 @@ impl<T: Number> Slice<T> {
         let targets = match y {
             TargetData::Dense(_) => Targets::Dense(&self.dense),
             TargetData::Classes(_) => Targets::Classes(&self.classes),
+            TargetData::Elsewhere(_) => unreachable!("the host's loss"),
         };
         network.kernels.loss(&mut LossRows {
             loss: &network.loss,
@@ -240,6 +244,22 @@ impl<T: Number> Slice<T> {
             losses: &mut self.losses[..self.rows],
             scratch: &mut self.scratch,
         });
+    }
+
+    /// dZ[L] from plain rows, `(m, n[L])`, row i's numbers times `factor(i)`.
+    pub fn set_delta(&mut self, rows: &[T], factor: impl Fn(usize) -> T) {
+        let last = self.deltas.len() - 1;
+        let delta = &mut self.deltas[last];
+        let n = delta.lanes();
+        for p in 0..delta.panels() {
+            let (width, first) = (delta.width(p), p * delta.geometry().panel());
+            let used = width.min(n - first);
+            let rows = delta.panel_mut(p).chunks_exact_mut(width).zip(rows.chunks_exact(n));
+            for (i, (into, from)) in rows.enumerate() {
+                let factor = factor(i);
+                into[..used].iter_mut().zip(&from[first..]).for_each(|(into, &x)| *into = x * factor);
+            }
+        }
     }
 
     /// What layer `l` (from 0) left: A[l + 1], or of the last layer its logits, their gradient or the output.

@@ -2,15 +2,19 @@
 //!
 //! A plain step has two phases. Each worker claims slices of the group's samples and takes them through gather,
 //! forward, loss and backward data; barrier; each claims parts of the weights for gradient and update; barrier.
+//! A loss of the host's own couples the batch, and adds phases: forward; barrier; the caller's thread asks the host; barrier;
+//! backward data, and so on. A batch of several groups then goes forward twice: once for the logits of all, and again group
+//! by group for what backward reads.
 //! A batch of several groups adds its gradients up in memory and updates with the last. Nothing is
 //! allocated after the first step.
 
+use super::exchange::{Exchange, Losses};
 use super::infer::{Penalty, StridedSum, penalty};
 use super::optimizer::Optimizer;
 use super::{Host, Poller, lock};
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
-use crate::kernels::{Number, Rule, SAMPLE_SEGMENT, Shrink};
+use crate::kernels::{Loss, Number, Rule, SAMPLE_SEGMENT, Shrink};
 use crate::network::{Form, GRADIENT, Network, Progress, WEIGHTS};
 use crate::panel::{Buffer, Parts};
 use crate::plan::{self, Plan};
@@ -21,7 +25,7 @@ use crate::step::{Role, Slice, TargetData, forward};
 use crate::threads::{self, Claims, Team};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, RwLock, RwLockReadGuard};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// What is asked of a fit.
 #[derive(Clone, Copy, Debug)]
@@ -216,6 +220,12 @@ struct State<T> {
 enum Phase {
     /// Slices of the samples are taken from one point where samples couple to the next: gather, forward, loss, backward.
     Samples,
+    /// The host's own loss: slices go forward, for their logits.
+    Forward,
+    /// The caller's thread asks the host for the batch's loss and gradient.
+    Asking,
+    /// Slices go backward from the host's gradient.
+    Backward,
     /// Parts of the weights get their gradient and, with the batch's last group, their update.
     Weights,
 }
@@ -227,7 +237,10 @@ struct Books {
     epoch_loss: f64,
     /// The sum of the epoch's batches' weights.
     epoch_weight: f64,
+    /// The last batch's loss.
     last_loss: f64,
+    /// What the host's loss and the penalties are, while the batch goes backward.
+    own_loss: f64,
     losses: Vec<f64>,
     report: Option<(usize, f64)>,
     outcome: Result<(), Error>,
@@ -241,6 +254,8 @@ struct Run<'r, 'x, 'y, T: Number> {
     plan: Plan,
     updates: bool,
     buffers: Buffers<T>,
+    /// Where the loss is the host's.
+    exchange: Option<RwLock<Exchange<T>>>,
     order: RwLock<Vec<u32>>,
     /// Whether the slices hold the whole data for good.
     gathered: AtomicBool,
@@ -277,6 +292,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let stays = turns && whole && steps > 1.0 && both_forms <= BOTH_FORMS;
         let role = if stays { Role::LearnsTheSameRows } else { Role::Learns };
         let buffers = Buffers::of(network, workspace, slices, rows, role, plan.threads)?;
+        let own = (network.loss == Loss::Custom).then(|| Exchange::new(batch, network.outputs())).transpose()?;
         let shuffles = options.shuffle && batch < x.rows();
         let state =
             State { epoch: 0, batch: 0, rows: 0, weight: 0.0, group: 0, group_rows: 0, rule: None, phase: None };
@@ -286,6 +302,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             epoch_loss: 0.0,
             epoch_weight: 0.0,
             last_loss: 0.0,
+            own_loss: 0.0,
             losses: Vec::with_capacity(options.epochs.min(LOSSES_AT_ONCE)),
             report: None,
             outcome: Ok(()),
@@ -299,6 +316,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             plan,
             updates,
             buffers,
+            exchange: own.map(RwLock::new),
             order: RwLock::new(vec![0; if shuffles { x.rows() } else { 0 }]),
             gathered: AtomicBool::new(false),
             state: RwLock::new(state),
@@ -340,7 +358,10 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let mut state = self.state();
         while let Some(phase) = state.phase {
             match phase {
-                Phase::Samples => self.samples(team, worker, state, &mut poller, host),
+                Phase::Samples | Phase::Forward | Phase::Backward => {
+                    self.samples(team, worker, phase, state, &mut poller, host);
+                }
+                Phase::Asking => self.ask(worker, host),
                 Phase::Weights => self.weights(team, worker, state, &mut scratch),
             }
             if !team.barrier(|| self.advance(phase)) {
@@ -357,12 +378,25 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     fn advance(&self, phase: Phase) {
         match phase {
             Phase::Samples => self.after_samples(),
+            Phase::Forward => self.after_forward(),
+            Phase::Asking => self.after_asking(),
+            Phase::Backward => self.after_backward(),
             Phase::Weights => self.after_weights(),
         }
     }
 
-    /// Gather, forward, loss, backward data, slice by slice.
-    fn samples(&self, team: &Team, worker: usize, state: State<T>, poller: &mut Poller, host: &Mutex<&mut dyn Host>) {
+    /// Gather, forward, loss, backward data, slice by slice; or the part of these that is a phase of its own.
+    fn samples(
+        &self,
+        team: &Team,
+        worker: usize,
+        phase: Phase,
+        state: State<T>,
+        poller: &mut Poller,
+        host: &Mutex<&mut dyn Host>,
+    ) {
+        // The slices of a batch's only group still hold what backward reads.
+        let goes_forward = phase != Phase::Backward || state.group_rows < state.rows;
         let reading = self.network.arena.read();
         let from = Weights::of(&reading);
         let order = self.order();
@@ -378,13 +412,21 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             let first = state.batch + state.group + begin;
             let selection =
                 if order.is_empty() { Selection::From(first) } else { Selection::Rows(&order[first..first + rows]) };
-            if !self.gathered.load(Ordering::Relaxed) {
+            if goes_forward && !self.gathered.load(Ordering::Relaxed) {
                 slice.gather(self.x, selection, rows);
                 slice.gather_targets(self.y, selection);
             }
-            forward::forward(self.network, from, slice);
-            self.loss(slice, selection, state);
-            backward::backward(self.network, from, slice);
+            if goes_forward {
+                forward::forward(self.network, from, slice);
+            }
+            match phase {
+                Phase::Backward => self.own_gradient(slice, selection, state, state.group + begin),
+                Phase::Forward => {}
+                _ => self.loss(slice, selection, state),
+            }
+            if phase != Phase::Forward {
+                backward::backward(self.network, from, slice);
+            }
             if worker == 0
                 && let Err(error) = poller.poll(self.slice_work, host)
             {
@@ -408,6 +450,36 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
                 let factor = |i| T::from_f64(ratio(scale * weights[selection.row(i)], state.weight));
                 slice.weighted_loss(self.network, self.y, T::from_f64(scale), factor);
             }
+        }
+    }
+
+    /// dZ[L] of a slice whose first row is the batch's `at`th, from the host's gradient.
+    fn own_gradient(&self, slice: &mut Slice<T>, selection: Selection<'_>, state: State<T>, at: usize) {
+        let exchange = read(self.exchange.as_ref().expect("the host's loss"));
+        let n = exchange.outputs;
+        let gradient = &exchange.gradient[at * n..(at + slice.rows()) * n];
+        match exchange.losses {
+            Losses::Batch(_) => slice.set_delta(gradient, |_| T::ONE),
+            Losses::Rows(_) => {
+                let weight = |i| self.options.weights.map_or(1.0, |weights| weights[selection.row(i)]);
+                slice.set_delta(gradient, |i| T::from_f64(ratio(weight(i), state.weight)));
+            }
+        }
+    }
+
+    /// The host's loss of the whole batch, on the caller's thread.
+    fn ask(&self, worker: usize, host: &Mutex<&mut dyn Host>) {
+        if worker != 0 || self.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut exchange = write(self.exchange.as_ref().expect("the host's loss"));
+        let asked = lock(host).loss(exchange.typed());
+        let (numbers, rows) = (exchange.logits.len(), exchange.rows());
+        let fits = exchange.gradient.len() == numbers
+            && !matches!(&exchange.losses, Losses::Rows(losses) if losses.len() != rows);
+        let refused = || Error::expected("loss", "a gradient of the logits' shape and a value a row or one", "others");
+        if let Err(error) = asked.and(if fits { Ok(()) } else { Err(refused()) }) {
+            self.fail(error);
         }
     }
 
@@ -476,22 +548,95 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         if state.group + state.group_rows < state.rows {
             return self.set_state(State { phase: Some(Phase::Weights), ..state });
         }
-        let mean = ratio(books.batch_loss.total(), state.weight) + penalty(self.network, self.options.penalty);
+        let mean = ratio(books.batch_loss.total(), state.weight);
         books.batch_loss = StridedSum::new();
-        if !mean.is_finite() {
-            let bad =
-                |l: &usize| !(0..state.group_rows.div_ceil(self.plan.slice_rows)).all(|i| slices.get(i).is_finite(*l));
-            let layer = (0..self.network.layers.len()).find(bad).unwrap_or(self.network.layers.len() - 1) + 1;
-            books.outcome = Err(Error::Divergence { step: books.progress.steps + 1, layer });
-            return self.set_state(State { phase: None, ..state });
+        drop((slices, order));
+        if let Some(loss) = self.finite(&mut books, mean, state) {
+            self.enter(&mut books, loss, state);
         }
-        books.epoch_loss += mean * state.weight;
+    }
+
+    /// A batch's loss from its samples' mean; ends training where it is not finite.
+    fn finite(&self, books: &mut Books, mean: f64, state: State<T>) -> Option<f64> {
+        let loss = mean + penalty(self.network, self.options.penalty);
+        if loss.is_finite() {
+            return Some(loss);
+        }
+        let slices = self.buffers.slices.read();
+        let bad =
+            |l: &usize| !(0..state.group_rows.div_ceil(self.plan.slice_rows)).all(|i| slices.get(i).is_finite(*l));
+        let layer = (0..self.network.layers.len()).find(bad).unwrap_or(self.network.layers.len() - 1) + 1;
+        books.outcome = Err(Error::Divergence { step: books.progress.steps + 1, layer });
+        self.set_state(State { phase: None, ..state });
+        None
+    }
+
+    /// Enters a batch's loss; its update is next.
+    fn enter(&self, books: &mut Books, loss: f64, state: State<T>) {
+        books.epoch_loss += loss * state.weight;
         books.epoch_weight += state.weight;
-        books.last_loss = mean;
+        books.last_loss = loss;
         let rule = self.updates.then(|| self.options.optimizer.step(&mut books.progress));
         self.set_state(State { rule, phase: Some(Phase::Weights), ..state });
         let whole = state.rows == self.x.rows() && self.plan.group_rows >= state.rows;
         self.gathered.store(whole, Ordering::Relaxed);
+    }
+
+    /// The group's logits are there: the next group's, or the host's turn.
+    fn after_forward(&self) {
+        let state = self.state();
+        self.slice_claims.reset();
+        if self.stop.load(Ordering::Relaxed) {
+            return self.set_state(State { phase: None, ..state });
+        }
+        let mut exchange = write(self.exchange.as_ref().expect("the host's loss"));
+        if state.group == 0 {
+            let order = self.order();
+            let places = state.batch..state.batch + state.rows;
+            exchange.begin(state.batch, if order.is_empty() { &[] } else { &order[places] });
+        }
+        let slices = self.buffers.slices.read();
+        for i in 0..state.group_rows.div_ceil(self.plan.slice_rows) {
+            exchange.append(slices.get(i).result(self.network.layers.len() - 1));
+        }
+        let group = state.group + state.group_rows;
+        if group < state.rows {
+            return self.begin_group(State { group, ..state }, Phase::Forward);
+        }
+        self.set_state(State { phase: Some(Phase::Asking), ..state });
+    }
+
+    /// The host has answered: backward, from the first group on.
+    fn after_asking(&self) {
+        let state = self.state();
+        if self.stop.load(Ordering::Relaxed) {
+            return self.set_state(State { phase: None, ..state });
+        }
+        let mean = {
+            let (exchange, order) = (read(self.exchange.as_ref().expect("the host's loss")), self.order());
+            let row = |i: usize| if order.is_empty() { state.batch + i } else { order[state.batch + i] as usize };
+            exchange.mean(|i| self.options.weights.map_or(1.0, |weights| weights[row(i)]), state.weight)
+        };
+        let mut books = lock(&self.books);
+        if let Some(loss) = self.finite(&mut books, mean, state) {
+            books.own_loss = loss;
+            self.begin_group(State { group: 0, ..state }, Phase::Backward);
+        }
+    }
+
+    /// The group's dZ are there.
+    fn after_backward(&self) {
+        let state = self.state();
+        self.slice_claims.reset();
+        if self.stop.load(Ordering::Relaxed) {
+            return self.set_state(State { phase: None, ..state });
+        }
+        if state.group + state.group_rows < state.rows {
+            return self.set_state(State { phase: Some(Phase::Weights), ..state });
+        }
+        let mut books = lock(&self.books);
+        let loss = books.own_loss;
+        self.enter(&mut books, loss, state);
     }
 
     /// A group's gradient is in: the next group, batch or epoch.
@@ -500,7 +645,8 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         self.job_claims.reset();
         let group = state.group + state.group_rows;
         if group < state.rows {
-            return self.begin_group(State { group, ..state });
+            let phase = if self.exchange.is_some() { Phase::Backward } else { Phase::Samples };
+            return self.begin_group(State { group, ..state }, phase);
         }
         let batch = state.batch + state.rows;
         if batch < self.x.rows() {
@@ -535,7 +681,8 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     fn begin_batch(&self, epoch: usize, batch: usize) {
         let rows = self.options.batch_size.min(self.x.rows() - batch);
         let weight = self.weight(batch..batch + rows);
-        self.begin_group(State { epoch, batch, rows, weight, group: 0, group_rows: 0, rule: None, phase: None });
+        let phase = if self.exchange.is_some() { Phase::Forward } else { Phase::Samples };
+        self.begin_group(State { epoch, batch, rows, weight, group: 0, group_rows: 0, rule: None, phase: None }, phase);
     }
 
     /// What these places in the order count together.
@@ -551,9 +698,9 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         sum.total()
     }
 
-    fn begin_group(&self, state: State<T>) {
+    fn begin_group(&self, state: State<T>, phase: Phase) {
         let group_rows = self.plan.group_rows.min(state.rows - state.group);
-        self.set_state(State { group_rows, phase: Some(Phase::Samples), ..state });
+        self.set_state(State { group_rows, phase: Some(phase), ..state });
     }
 
     /// Worker 0 tells the host of an epoch; the others need not wait.
@@ -568,6 +715,14 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             self.fail(error);
         }
     }
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// `part / whole`, or 0 of nothing.

@@ -13,7 +13,7 @@ from .. import losses as named
 from .._core import DivergenceError
 from ..checks import Array
 from ..course import Cache, Parameters, dictionary, lists
-from ..losses import Loss
+from ..losses import Batches, Custom, Loss
 from ..optimizers import Optimizer
 from .layers import Rounding, activations_of, as_it_is, backward, bfloat16, forward
 from .losses import loss_and_gradient, targets
@@ -33,7 +33,7 @@ def fit(
     l2: float = 0.0,
     decay_biases: bool = False,
     clip_value: float | None = None,
-    loss: str | Loss | None = None,
+    loss: str | Loss | Custom | None = None,
     loss_scale: float = 1.0,
     sample_weight: ArrayLike | None = None,
     hidden: str | Sequence[str] = "relu",
@@ -66,8 +66,9 @@ def fit(
     learning_rate : float, optional
         In place of the optimizer's own.
     l1, l2, loss_scale : float
-    loss : str or Loss, optional
-        By default the one that matches the output.
+    loss : str, Loss or callable, optional
+        By default the one that matches the output. A callable is as `Network`'s, and Y (m, ...)
+        whatever it takes.
     sample_weight : array_like (m,), optional
         1 by default. A batch whose weights are all 0 has the loss 0 and no gradient.
     decay_biases : bool
@@ -103,7 +104,10 @@ def fit(
     plain = "identity" if output == "exponential" else output
     activations = activations_of(hidden, plain, net.dims)
     criterion = named.resolve(loss, output)
-    Y = targets(criterion, Y, output, (net.dims[-1], m), net.dtype)  # type: ignore[arg-type]
+    if isinstance(criterion, Loss):
+        Y = targets(criterion, Y, output, (net.dims[-1], m), net.dtype)  # type: ignore[arg-type]
+    else:
+        Y = np.asarray(Y).T  # so that its last axis is the samples'
     w = np.ones(m) if sample_weight is None else checks.shaped("sample_weight", sample_weight, (m,))
     rule = optimizers.resolve(optimizer, learning_rate)
     scale = checks.number("loss_scale", loss_scale)
@@ -180,7 +184,7 @@ def _loss_and_gradients(
     Y: Array,
     w: Array,
     activations: list[str],
-    criterion: Loss,
+    criterion: Loss | Custom,
     penalty: Penalty,
     scale: float,
     step: int,
@@ -191,8 +195,15 @@ def _loss_and_gradients(
     share = w / np.sum(w) if np.any(w) else 0 * w
     with np.errstate(over="ignore", invalid="ignore"):  # the loss tells
         _, caches = forward(X, W, b, activations, rounded)
-        each, dZ = loss_and_gradient(criterion, caches[-1][3], Y, activations[-1])
-        loss = scale * float(np.sum(share * np.sum(each, axis=0, dtype=np.float64)))
+        Z = caches[-1][3]
+        if isinstance(criterion, Loss):
+            each, dZ = loss_and_gradient(criterion, Z, Y, activations[-1])
+            dZ = dZ * (scale * share)
+            loss = scale * float(np.sum(share * np.sum(each, axis=0, dtype=np.float64)))
+        else:
+            value, values, rows = Batches(criterion, Y.T, weighted=False)(Z.T, slice(None))
+            dZ = rows.T if values is None else rows.T * share
+            loss = float(np.sum(share * values)) if value is None else value
         for name, p in parameters.items():
             if penalty.covers(name):
                 loss += penalty.l1 * float(np.sum(np.abs(p), dtype=np.float64))
@@ -200,8 +211,7 @@ def _loss_and_gradients(
     if not np.isfinite(loss):
         raise DivergenceError(_divergence(step, caches))
     inputs, Zs = [c[0] for c in caches], [c[3] for c in caches]
-    dZ = (dZ * (scale * share)).astype(X.dtype)
-    grads = backward(dZ, inputs, W, Zs, activations, rounded)
+    grads = backward(dZ.astype(X.dtype), inputs, W, Zs, activations, rounded)
     for name, p in parameters.items():
         if penalty.covers(name):
             grads[f"d{name}"] += penalty.l2 * p + penalty.l1 * np.sign(p)
