@@ -20,6 +20,8 @@ pub enum Activation {
     Tanh,
     /// `1 / (1 + exp(-z))`
     Sigmoid,
+    /// `exp(z)`: an output, the mean of counts whose logarithm a network gives.
+    Exponential,
     /// `exp(z)` over its sum in the row: an output, never a hidden layer.
     Softmax,
     /// `scale z` where positive, else `scale alpha (exp(z) - 1)` (Clevert, Unterthiner and Hochreiter 2016); with the
@@ -57,7 +59,7 @@ const SELU_ALPHA: f64 = 1.673_263_242_354_377_2;
 const SELU_SCALE: f64 = 1.050_700_987_355_480_5;
 
 const NAMES: &str = "one of identity, relu, leaky_relu, elu, selu, gelu, gelu_tanh, silu, mish, softplus, softsign, \
-                     hard_tanh, hard_sigmoid, hard_swish, relu6, tanh, sigmoid, softmax";
+                     hard_tanh, hard_sigmoid, hard_swish, relu6, tanh, sigmoid, exponential, softmax";
 
 impl Activation {
     /// The function called `name` with its usual parameter.
@@ -94,6 +96,7 @@ impl Activation {
             "relu6" => Activation::Relu6,
             "tanh" => Activation::Tanh,
             "sigmoid" => Activation::Sigmoid,
+            "exponential" => Activation::Exponential,
             "softmax" => Activation::Softmax,
             _ => return Err(Error::expected("activation", NAMES, format!("{name:?}"))),
         })
@@ -101,12 +104,12 @@ impl Activation {
 
     /// Whether f(0) is not 0, so that padding must be cleared after it.
     pub fn stains_padding(self) -> bool {
-        matches!(self, Activation::Sigmoid | Activation::Softplus | Activation::HardSigmoid)
+        matches!(self, Activation::Sigmoid | Activation::Exponential | Activation::Softplus | Activation::HardSigmoid)
     }
 
     /// Whether the derivative can be told from the result alone; of the others forward keeps it.
     pub fn is_told_by_its_result(self) -> bool {
-        use Activation::{Identity, LeakyRelu, Relu, Sigmoid, Softmax, Tanh};
-        matches!(self, Identity | Relu | LeakyRelu { .. } | Tanh | Sigmoid | Softmax)
+        use Activation::{Exponential, Identity, LeakyRelu, Relu, Sigmoid, Softmax, Tanh};
+        matches!(self, Exponential | Identity | Relu | LeakyRelu { .. } | Tanh | Sigmoid | Softmax)
     }
 }

@@ -26,6 +26,18 @@ from .functional import (
     update_parameters_deep,
 )
 from .layers import BatchNorm, Dense, LayerNorm
+from .losses import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Focal,
+    Hinge,
+    Huber,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    Poisson,
+    Quantile,
+    SquaredHinge,
+)
 from .network import History, Network
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
 
@@ -38,17 +50,27 @@ __all__ = [
     "Adam",
     "AdamW",
     "BatchNorm",
+    "BinaryCrossEntropy",
+    "CrossEntropy",
     "Dense",
     "DivergenceError",
+    "Focal",
+    "Hinge",
     "History",
+    "Huber",
     "L_layer_model",
     "L_model_backward",
     "L_model_forward",
     "LayerNorm",
     "Lion",
+    "MeanAbsoluteError",
+    "MeanSquaredError",
     "NAdam",
     "Network",
+    "Poisson",
+    "Quantile",
     "RMSprop",
+    "SquaredHinge",
     "compute_cost",
     "gradient_check",
     "initialize_parameters_deep",

@@ -52,6 +52,10 @@ class _CSR(Protocol):
     indices: NDArray[Any]
     indptr: NDArray[Any]
 
+_Asked = Callable[
+    [NDArray[Any], Any], tuple[float | None, NDArray[np.float64] | None, NDArray[Any]]
+]
+
 @final
 class Network:
     def __new__(
@@ -60,7 +64,7 @@ class Network:
         layers: Sequence[
             tuple[int, str, float, bool, tuple[str, float, float] | None, float, bool]
         ],
-        loss: str,
+        loss: tuple[str, Sequence[float]],
         dtype: str,
     ) -> Network: ...
     @property
@@ -74,6 +78,7 @@ class Network:
     def get_statistics(self) -> list[NDArray[Any]]: ...
     def set_statistics(self, arrays: Sequence[NDArray[Any]]) -> None: ...
     def reset(self) -> None: ...
+    def penalty(self, penalty: tuple[float, float, bool]) -> float: ...
     def fit(
         self,
         X: NDArray[Any] | _CSR,
@@ -85,6 +90,8 @@ class Network:
         penalty: tuple[float, float, bool],
         clip_value: float | None,
         loss_scale: float,
+        loss: _Asked | None,
+        weights: NDArray[np.float64] | None,
         shuffle: bool,
         seed: int,
         threads: int | None,
@@ -99,6 +106,8 @@ class Network:
         optimizer: tuple[str, Mapping[str, float]],
         penalty: tuple[float, float, bool],
         loss_scale: float,
+        loss: _Asked | None,
+        weights: NDArray[np.float64] | None,
         seed: int,
         threads: int | None,
     ) -> float: ...
@@ -114,6 +123,7 @@ class Network:
         *,
         loss_scale: float,
         penalty: tuple[float, float, bool],
+        weights: NDArray[np.float64] | None,
         threads: int | None,
     ) -> tuple[float, NDArray[Any]]: ...
     def loss_and_gradients(
@@ -123,6 +133,8 @@ class Network:
         *,
         loss_scale: float,
         penalty: tuple[float, float, bool],
+        loss: _Asked | None,
+        weights: NDArray[np.float64] | None,
         seed: int,
         threads: int | None,
     ) -> tuple[float, list[NDArray[Any]]]: ...

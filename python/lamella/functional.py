@@ -284,6 +284,8 @@ def L_layer_model(
         penalty=(0.0, checks.number("l2", l2), False),
         clip_value=None,
         loss_scale=1.0,
+        loss=None,
+        weights=None,
         shuffle=checks.flag("shuffle", shuffle),
         seed=checks.seed(seed),
         threads=checks.threads(threads),
@@ -379,7 +381,10 @@ def gradient_check(
 
     def cost(trial: Parameters) -> float:
         net.set_parameters(list(trial.values()))
-        return net.evaluate(rows, targets, loss_scale=1.0, penalty=(0.0, 0.0, False), threads=1)[0]
+        penalty = (0.0, 0.0, False)
+        return net.evaluate(
+            rows, targets, loss_scale=1.0, penalty=penalty, weights=None, threads=1
+        )[0]
 
     AL, caches = L_model_forward(task.X, task.start, hidden=hidden, output=output)
     grads = L_model_backward(AL, Y, caches, hidden=hidden, output=output)
@@ -397,4 +402,4 @@ def _network(
     hidden = checks.choice("hidden", hidden, checks.HIDDEN)
     layers = [Dense(n, hidden, dropout=dropout) for n in dims[1:-1]]
     specs = [core_layer(layer) for layer in (*layers, Dense(dims[-1], output))]
-    return _core.Network(dims[0], specs, checks.CORE_LOSSES[output], dtype.name)
+    return _core.Network(dims[0], specs, (checks.CORE_LOSSES[output], []), dtype.name)

@@ -80,6 +80,9 @@ class LayerNorm:
 Norm = BatchNorm | LayerNorm
 NORMS: dict[str, Norm] = {"batch": BatchNorm(), "layer": LayerNorm()}
 
+OUTPUTS = (*checks.LOSSES, "exponential")
+"""The activations that a last layer may have."""
+
 
 @dataclass(frozen=True)
 class Dense:
@@ -95,7 +98,8 @@ class Dense:
         Hidden layers: "relu", "leaky_relu" (slope 0.01), "elu" (alpha 1), "selu", "gelu",
         "gelu_tanh", "silu", "mish", "softplus", "softsign", "hard_tanh", "hard_sigmoid",
         "hard_swish", "relu6", "tanh", "sigmoid", "identity"; by default the network's `hidden`.
-        Last layer: "sigmoid", "softmax", "identity"; by default the network's `output`.
+        Last layer: "sigmoid", "softmax", "identity", "exponential"; by default the network's
+        `output`.
     init : str, float or array_like (units, inputs), optional
         See `lamella.initializers`; by default the network's. An array is the weights themselves.
     bias : bool, optional
@@ -145,7 +149,7 @@ class Defaults:
         """Check a network's settings for its layers."""
         return cls(
             checks.choice("hidden", hidden, checks.HIDDEN),
-            checks.choice("output", output, tuple(checks.LOSSES)),
+            checks.choice("output", output, OUTPUTS),
             initializers.checked(init),
             checks.flag("bias", bias),
             _norm("norm", norm),
@@ -174,7 +178,8 @@ def layers_of(
         filled = _filled(asked, defaults, n, last=last, inputs=dims[n - 1])
         layers.append(Dense(units, filled.pop("activation"), init, **filled))
         starts.append(start)
-    checks.output(layers[-1].activation, dims[-1])
+    if layers[-1].activation == "softmax":
+        checks.output("softmax", dims[-1])
     return dims[0], tuple(layers), starts
 
 
@@ -182,7 +187,7 @@ def _filled(asked: Dense, defaults: Defaults, n: int, *, last: bool, inputs: int
     """Return a layer's checked settings besides its units and init."""
     name = f"layers[{n}]"
     activation = asked.activation or (defaults.output if last else defaults.hidden)
-    choices = tuple(checks.LOSSES) if last else checks.HIDDEN
+    choices = OUTPUTS if last else checks.HIDDEN
     bias = defaults.bias if asked.bias is None else asked.bias
     dropout = asked.dropout if asked.dropout is not None else 0.0 if last else defaults.dropout
     norm = asked.norm if asked.norm is not None else False if last else defaults.norm

@@ -16,6 +16,7 @@ pub fn value<T: Math, S: Simd<T>>(s: S, f: Activation, z: S::V) -> S::V {
         Activation::LeakyRelu { slope } => leaky_relu(s, z, slope),
         Activation::Tanh => math::tanh(s, z),
         Activation::Sigmoid => math::sigmoid(s, z),
+        Activation::Exponential => math::exp(s, z),
         _ => value_and_slope(s, f, z).0,
     }
 }
@@ -40,6 +41,10 @@ pub fn value_and_slope<T: Math, S: Simd<T>>(s: S, f: Activation, z: S::V) -> (S:
     let (zero, one) = (s.splat(T::ZERO), s.splat(T::ONE));
     match f {
         Activation::Identity | Activation::Softmax => (z, one),
+        Activation::Exponential => {
+            let a = math::exp(s, z);
+            (a, a)
+        }
         Activation::Relu => (relu(s, z), s.select_lt(zero, z, one, zero)),
         Activation::LeakyRelu { slope } => (leaky_relu(s, z, slope), s.select_lt(zero, z, one, number(slope))),
         Activation::Tanh => {

@@ -83,6 +83,7 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for DressOp<'_, '_, T> {
             A::LeakyRelu { slope } => A::LeakyRelu { slope },
             A::Tanh => A::Tanh,
             A::Sigmoid => A::Sigmoid,
+            A::Exponential => A::Exponential,
             A::Elu { alpha, scale } => A::Elu { alpha, scale },
             A::Gelu => A::Gelu,
             A::GeluTanh => A::GeluTanh,

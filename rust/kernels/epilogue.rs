@@ -89,6 +89,7 @@ unsafe fn times_derivatives<T: Math, S: Simd<T>, const R: usize, const N: usize>
         Activation::LeakyRelu { slope } => each!(Activation::LeakyRelu { slope }),
         Activation::Tanh => each!(Activation::Tanh),
         Activation::Sigmoid => each!(Activation::Sigmoid),
+        Activation::Exponential => each!(Activation::Exponential),
         // Of the others forward kept the derivative.
         _ => {}
     }
@@ -110,6 +111,17 @@ fn each_of<V: Copy, const R: usize, const N: usize>(acc: &mut [[V; N]; R], f: im
 pub fn finish_rows<T: Math, S: Simd<T>>(s: S, finish: Finish<'_, T>, c: &mut [T], width: usize, lanes: usize) {
     let clear = |c: &mut [T]| c.chunks_exact_mut(width).for_each(|row| row[lanes..].fill(T::ZERO));
     match finish {
+        Finish::Apply(Activation::Exponential) => {
+            each_vector(
+                s,
+                c,
+                #[inline(always)]
+                |x| value(s, Activation::Exponential, x),
+            );
+            if lanes < width {
+                clear(c);
+            }
+        }
         Finish::Apply(Activation::Tanh) => each_vector(
             s,
             c,
@@ -153,6 +165,7 @@ pub fn map_activation<T: Math, S: Simd<T>>(s: S, activation: Activation, x: &mut
         A::LeakyRelu { slope } => A::LeakyRelu { slope },
         A::Tanh => A::Tanh,
         A::Sigmoid => A::Sigmoid,
+            A::Exponential => A::Exponential,
         A::Elu { alpha, scale } => A::Elu { alpha, scale },
         A::Gelu => A::Gelu,
         A::GeluTanh => A::GeluTanh,
@@ -178,6 +191,7 @@ fn times_derivative<T: Math, S: Simd<T>>(s: S, activation: Activation, a: S::V, 
         Activation::Tanh => s.mul(x, s.sub(one, s.mul(a, a))),
         // sigmoid' = sigmoid (1 - sigmoid)
         Activation::Sigmoid => s.mul(x, s.mul(a, s.sub(one, a))),
+        Activation::Exponential => s.mul(x, a),
         _ => x,
     }
 }

@@ -10,6 +10,7 @@ pub mod dress;
 pub mod epilogue;
 pub mod gemm;
 pub mod loss;
+mod losses;
 pub mod math;
 pub mod norm;
 pub mod peak;
@@ -22,7 +23,7 @@ pub use bf16::{Pack, PairKernels, PairMirror};
 pub use dress::{Dress, Mask, Undress};
 pub use epilogue::{Finish, Function};
 pub use gemm::{BiasGradient, Gradient, INPUT_SEGMENT, Pair, Product, SAMPLE_SEGMENT, Start};
-pub use loss::{Loss, LossRows, Targets};
+pub use loss::{GradientScale, Loss, LossRows, Targets};
 pub use norm::{CHUNK, Norm, Normalize};
 pub use update::{Mirror, Rule, Shrink, Turn, Update};
 

@@ -13,7 +13,7 @@ use crate::train::infer::{self, Penalty, Spares, Wanted, infer};
 use crate::train::optimizer::{Kind, Moments, Optimizer};
 use crate::train::trainer::{self, Options, Workspace};
 use numpy::prelude::*;
-use numpy::{IntoPyArray, PyArray1};
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyDict;
@@ -72,10 +72,10 @@ pub struct Network {
 #[pymethods]
 impl Network {
     #[new]
-    fn new(n_features: usize, layers: Vec<LayerTuple>, loss: &str, dtype: &str) -> PyResult<Self> {
+    fn new(n_features: usize, layers: Vec<LayerTuple>, loss: (String, Vec<f64>), dtype: &str) -> PyResult<Self> {
         let specs: Result<Vec<LayerSpec>, Error> = layers.into_iter().map(layer_spec).collect();
         let specs = specs.map_err(exception)?;
-        let loss = parse_loss(loss).map_err(exception)?;
+        let loss = Loss::parse(&loss.0, &loss.1).map_err(exception)?;
         let isa = Isa::choose().map_err(exception)?;
         let inner = match dtype {
             "float32" => Core::new(n_features, &specs, loss, isa).map(|net| Any::F32(Model::new(net))),
@@ -119,7 +119,8 @@ impl Network {
 
     /// Trains; returns each epoch's loss.
     #[pyo3(signature = (
-        X, Y, *, epochs, batch_size, optimizer, penalty, clip_value, loss_scale, shuffle, seed, threads, report, report_every
+        X, Y, *, epochs, batch_size, optimizer, penalty, clip_value, loss_scale, loss, weights, shuffle, seed, threads, report,
+        report_every
     ))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn fit<'py>(
@@ -133,6 +134,8 @@ impl Network {
         penalty: (f64, f64, bool),
         clip_value: Option<f64>,
         loss_scale: f64,
+        loss: Option<Py<PyAny>>,
+        weights: Option<PyReadonlyArray1<'py, f64>>,
         shuffle: bool,
         seed: u64,
         threads: Option<usize>,
@@ -149,18 +152,20 @@ impl Network {
             penalty: as_penalty(penalty),
             clip_value: clip_value.unwrap_or(f64::INFINITY),
             loss_scale,
+            weights: as_weights(&weights)?,
             shuffle,
             seed,
             threads,
             report_every,
         };
         check_options(&options).map_err(exception)?;
-        let mut host = Interpreter::new(report);
+        let mut host = Interpreter::new(report).with_loss(loss);
         with_core!(&mut self.inner, net, workspace => {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let fitted = unlocked(py, || {
                 check_data(net, &x, &y, threads)?;
+                check_weights(options.weights, x.rows())?;
                 if epochs == 0 { Ok(Vec::new()) } else { trainer::fit(net, workspace, &x, &y, &options, &mut host) }
             });
             Ok(host.settle(fitted)?.into_pyarray(py).into_any())
@@ -168,7 +173,7 @@ impl Network {
     }
 
     /// One update on all rows as one batch; returns the loss before it.
-    #[pyo3(signature = (X, Y, *, optimizer, penalty, loss_scale, seed, threads))]
+    #[pyo3(signature = (X, Y, *, optimizer, penalty, loss_scale, loss, weights, seed, threads))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn partial_fit<'py>(
         &mut self,
@@ -178,18 +183,22 @@ impl Network {
         optimizer: (PyBackedStr, Bound<'py, PyDict>),
         penalty: (f64, f64, bool),
         loss_scale: f64,
+        loss: Option<Py<PyAny>>,
+        weights: Option<PyReadonlyArray1<'py, f64>>,
         seed: u64,
         threads: Option<usize>,
     ) -> PyResult<f64> {
         let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
-        let options = one_batch(optimizer, penalty, loss_scale, seed, threads);
+        let weights = as_weights(&weights)?;
+        let options = Options { weights, ..one_batch(optimizer, penalty, loss_scale, seed, threads) };
         check_options(&options).map_err(exception)?;
-        let mut host = Interpreter::new(None);
+        let mut host = Interpreter::new(None).with_loss(loss);
         with_core!(&mut self.inner, net, workspace => {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let loss = unlocked(py, || {
                 check_data(net, &x, &y, threads)?;
+                check_weights(options.weights, x.rows())?;
                 trainer::partial_fit(net, workspace, &x, &y, &options, &mut host)
             });
             host.settle(loss)
@@ -236,7 +245,8 @@ impl Network {
         })
     }
 
-    /// Softmax: class indices, (m,). Sigmoid: 1 where an output is above one half, else 0, (m, n_outputs), or (m,) for one.
+    /// Softmax and margins of several classes: class indices, (m,). Else 1 where an output is above its threshold (a sigmoid's
+    /// one half, a margin's 0), or 0: (m, n_outputs), or (m,) for one.
     #[pyo3(signature = (X, *, threads))]
     #[allow(non_snake_case)]
     fn labels<'py>(
@@ -259,8 +269,8 @@ impl Network {
     }
 
     /// The mean loss and what the last layer returns, (m, n_outputs).
-    #[pyo3(signature = (X, Y, *, loss_scale, penalty, threads))]
-    #[allow(non_snake_case)]
+    #[pyo3(signature = (X, Y, *, loss_scale, penalty, weights, threads))]
+    #[allow(non_snake_case, clippy::too_many_arguments)]
     fn evaluate<'py>(
         &self,
         py: Python<'py>,
@@ -268,25 +278,30 @@ impl Network {
         Y: &Bound<'py, PyAny>,
         loss_scale: f64,
         penalty: (f64, f64, bool),
+        weights: Option<PyReadonlyArray1<'py, f64>>,
         threads: Option<usize>,
     ) -> PyResult<(f64, Bound<'py, PyAny>)> {
+        let weights = as_weights(&weights)?;
         check_threads(threads).map_err(exception)?;
         with_model!(&self.inner, model => {
             let net = &model.net;
+            if net.loss == Loss::Custom {
+                return Err(exception(Error::expected("loss", "one that the core has", "a function")));
+            }
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
+            check_weights(weights, x.rows()).map_err(exception)?;
             let (losses, outputs) = arrays::filled(py, [x.rows(), net.outputs()], |numbers| {
                 answer(py, model, &x, Some((&y, loss_scale)), Wanted::Outputs(numbers), threads)
             })?;
-            let mut sum = infer::StridedSum::new();
-            losses.iter().for_each(|&loss| sum.add(loss));
-            Ok((sum.total() / losses.len() as f64 + infer::penalty(net, as_penalty(penalty)), outputs))
+            let mean = infer::weighted_mean(&losses, weights);
+            Ok((mean + infer::penalty(net, as_penalty(penalty)), outputs))
         })
     }
 
     /// The loss of all rows as one batch, and its gradient, shaped as the parameters, as the next step would see them.
-    #[pyo3(signature = (X, Y, *, loss_scale, penalty, seed, threads))]
-    #[allow(non_snake_case)]
+    #[pyo3(signature = (X, Y, *, loss_scale, penalty, loss, weights, seed, threads))]
+    #[allow(non_snake_case, clippy::too_many_arguments)]
     fn loss_and_gradients<'py>(
         &mut self,
         py: Python<'py>,
@@ -294,23 +309,32 @@ impl Network {
         Y: &Bound<'py, PyAny>,
         loss_scale: f64,
         penalty: (f64, f64, bool),
+        loss: Option<Py<PyAny>>,
+        weights: Option<PyReadonlyArray1<'py, f64>>,
         seed: u64,
         threads: Option<usize>,
     ) -> PyResult<(f64, Vec<Bound<'py, PyAny>>)> {
-        let options = one_batch(Optimizer::descent(0.0), penalty, loss_scale, seed, threads);
+        let weights = as_weights(&weights)?;
+        let options = Options { weights, ..one_batch(Optimizer::descent(0.0), penalty, loss_scale, seed, threads) };
         check_options(&options).map_err(exception)?;
-        let mut host = Interpreter::new(None);
+        let mut host = Interpreter::new(None).with_loss(loss);
         with_core!(&mut self.inner, net, workspace => {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let loss = unlocked(py, || {
                 check_data(net, &x, &y, threads)?;
+                check_weights(options.weights, x.rows())?;
                 trainer::loss_and_gradient(net, workspace, &x, &y, &options, &mut host)
             });
             let gradients = get_layers(py, net, GRADIENT);
             net.arena.release(GRADIENT);
             Ok((host.settle(loss)?, gradients))
         })
+    }
+
+    /// What the penalty (l1, l2, whether on biases) adds to the loss.
+    fn penalty(&self, penalty: (f64, f64, bool)) -> f64 {
+        with_core!(&self.inner, net => infer::penalty(net, as_penalty(penalty)))
     }
 
     /// Weights and biases.
@@ -362,7 +386,7 @@ fn one_batch(
     loss_scale: f64,
     seed: u64,
     threads: Option<usize>,
-) -> Options {
+) -> Options<'static> {
     Options {
         epochs: 1,
         batch_size: usize::MAX,
@@ -370,22 +394,11 @@ fn one_batch(
         penalty: as_penalty(penalty),
         clip_value: f64::INFINITY,
         loss_scale,
+        weights: None,
         shuffle: false,
         seed,
         threads,
         report_every: 0,
-    }
-}
-
-fn parse_loss(name: &str) -> Result<Loss, Error> {
-    match name {
-        "binary_cross_entropy" => Ok(Loss::BinaryCrossEntropy),
-        "cross_entropy" => Ok(Loss::CrossEntropy),
-        "squared_error" => Ok(Loss::SquaredError),
-        _ => {
-            let names = "one of binary_cross_entropy, cross_entropy, squared_error";
-            Err(Error::expected("loss", names, format!("{name:?}")))
-        }
     }
 }
 
@@ -422,6 +435,26 @@ fn as_penalty((l1, l2, biases): (f64, f64, bool)) -> Penalty {
     Penalty { l1, l2, biases }
 }
 
+/// Weights as they lie.
+fn as_weights<'a>(weights: &'a Option<PyReadonlyArray1<'_, f64>>) -> PyResult<Option<&'a [f64]>> {
+    let Some(weights) = weights else { return Ok(None) };
+    let strided = |_| exception(Error::expected("weights", "an array without gaps", "one with strides"));
+    weights.as_slice().map(Some).map_err(strided)
+}
+
+/// Weights are finite and not negative, one for each row.
+fn check_weights(weights: Option<&[f64]>, rows: usize) -> Result<(), Error> {
+    let Some(weights) = weights else { return Ok(()) };
+    if weights.len() != rows {
+        return Err(Error::expected("weights", format!("{rows} numbers"), weights.len()));
+    }
+    let bad = |weight: &&f64| !(0.0..f64::INFINITY).contains(*weight);
+    if let Some(weight) = weights.iter().find(bad) {
+        return Err(Error::expected("weights", "finite numbers of at least 0", weight));
+    }
+    Ok(())
+}
+
 fn check_threads(threads: Option<usize>) -> Result<(), Error> {
     match threads {
         Some(0) => Err(Error::expected("threads", "at least 1, or None", 0)),
@@ -436,7 +469,7 @@ fn check_batch(batch_size: Option<usize>) -> Result<usize, Error> {
     }
 }
 
-fn check_options(options: &Options) -> Result<(), Error> {
+fn check_options(options: &Options<'_>) -> Result<(), Error> {
     check_threads(options.threads)?;
     let Penalty { l1, l2, .. } = options.penalty;
     for (name, x) in [("l1", l1), ("l2", l2), ("loss_scale", options.loss_scale)] {
@@ -479,12 +512,14 @@ fn check_data<T: Number>(
     threads: Option<usize>,
 ) -> Result<(), Error> {
     check_columns(net, x, threads)?;
+    let wanted = target_columns(net);
     let (rows, columns) = match y {
-        TargetData::Classes(classes) => (classes.len(), net.outputs()),
+        TargetData::Classes(classes) => (classes.len(), wanted),
         TargetData::Dense(y) => (y.rows(), y.columns()),
+        TargetData::Elsewhere(rows) => (*rows, wanted),
     };
-    if (rows, columns) != (x.rows(), net.outputs()) {
-        let expected = format!("{} rows of {} outputs", x.rows(), net.outputs());
+    if (rows, columns) != (x.rows(), wanted) {
+        let expected = format!("{} rows of {wanted} outputs", x.rows());
         return Err(Error::expected("Y", expected, format!("{rows} of {columns}")));
     }
     if let TargetData::Dense(y) = y {
@@ -493,19 +528,29 @@ fn check_data<T: Number>(
     Ok(())
 }
 
+/// Numbers that a sample's target has.
+fn target_columns<T: Number>(net: &Core<T>) -> usize {
+    net.outputs() / net.loss.outputs_per_target()
+}
+
 /// The targets as they came: held, so that views of them can be made.
 enum Labels<'py> {
     Classes(Vec<u32>),
     Dense(Held<'py>),
+    /// So many, which the loss in Python reads.
+    Elsewhere(usize),
 }
 
 impl<'py> Labels<'py> {
     fn new<T: Number>(net: &Core<T>, object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        if net.loss == Loss::Custom {
+            return Ok(Labels::Elsewhere(object.len()?));
+        }
         let vector = arrays::untyped("Y", object)?.ndim() == 1;
-        if net.loss == Loss::CrossEntropy && vector {
+        if net.loss.takes_classes() && vector {
             return Ok(Labels::Classes(arrays::classes("Y", object, net.outputs())?));
         }
-        if vector && net.outputs() == 1 {
+        if vector && target_columns(net) == 1 {
             return Ok(Labels::Dense(Held::new("Y", &object.call_method1("reshape", (-1, 1))?)?));
         }
         Ok(Labels::Dense(Held::new("Y", object)?))
@@ -515,14 +560,15 @@ impl<'py> Labels<'py> {
         match self {
             Labels::Classes(classes) => TargetData::Classes(classes),
             Labels::Dense(held) => TargetData::Dense(held.matrix()),
+            Labels::Elsewhere(rows) => TargetData::Elsewhere(*rows),
         }
     }
 }
 
 /// Whether labels of `rows` rows can be taken as they are.
 fn takes_labels<T: Number>(net: &Core<T>, labels: &Bound<'_, PyAny>, rows: usize) -> PyResult<bool> {
-    let n = net.outputs();
-    if net.loss == Loss::CrossEntropy {
+    if net.loss.takes_classes() {
+        let n = net.outputs();
         let Ok(classes) = labels.cast_exact::<PyArray1<i64>>() else { return Ok(false) };
         if classes.len() != rows || !classes.is_aligned() {
             return Ok(false);
@@ -530,15 +576,20 @@ fn takes_labels<T: Number>(net: &Core<T>, labels: &Bound<'_, PyAny>, rows: usize
         let classes = classes.try_readonly()?;
         return Ok(classes.as_array().iter().all(|&class| usize::try_from(class).is_ok_and(|class| class < n)));
     }
+    // Counts must not be negative, which nobody here looks at, and a loss in Python says itself what it takes.
+    if [Loss::Poisson, Loss::Custom].contains(&net.loss) {
+        return Ok(false);
+    }
+    let n = target_columns(net);
     let fits = |shape: &[usize]| *shape == [rows, n] || (n == 1 && *shape == [rows]);
     if !arrays::is_plain(labels, fits) {
         return Ok(false);
     }
     let labels = Labels::new(net, labels)?;
     Ok(match labels.as_data() {
-        TargetData::Dense(y) if net.loss == Loss::BinaryCrossEntropy => y.is_binary(),
+        TargetData::Dense(y) if net.loss.takes_bits() => y.is_binary(),
         TargetData::Dense(y) => y.first_unfit::<T>(net.isa, Some(1)).is_ok_and(|bad| bad.is_none()),
-        TargetData::Classes(_) => false,
+        TargetData::Classes(_) | TargetData::Elsewhere(_) => false,
     })
 }
 

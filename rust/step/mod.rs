@@ -11,7 +11,9 @@ pub mod route;
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
 use crate::isa::Isa;
-use crate::kernels::{CHUNK, INPUT_SEGMENT, LossRows, Number, Pack, PairKernels, Product, Targets, loss};
+use crate::kernels::{
+    CHUNK, GradientScale, INPUT_SEGMENT, LossRows, Number, Pack, PairKernels, Product, Targets, loss,
+};
 use crate::network::{Form, Layer, Network};
 use crate::panel::{Buffer, Geometry, Panels};
 
@@ -21,6 +23,8 @@ pub enum TargetData<'a> {
     Dense(Matrix<'a>),
     /// Classes, each below the number of outputs.
     Classes(&'a [u32]),
+    /// The host has the targets of so many samples, and their loss.
+    Elsewhere(usize),
 }
 
 /// A matrix rounded to pairs of bfloat16, in the two forms that products read (`kernels/bf16.rs`).
@@ -146,6 +150,8 @@ pub struct Slice<T> {
     stream: Panels<T>,
     /// Its first row in the batch, and what masks are drawn from; without, the pass is a prediction.
     training: Option<(usize, Draw)>,
+    /// What each row's gradient is multiplied by, `(m,)`; meaningless where rows have no weights.
+    factors: Buffer<T>,
     rows: usize,
     totals: Buffer<T>,
     dense: Buffer<T>,
@@ -208,6 +214,7 @@ impl<T: Number> Slice<T> {
             activations,
             deltas,
             losses: Buffer::zeroed(capacity, what)?,
+            factors: Buffer::zeroed(if learns { capacity } else { 0 }, what)?,
             rows: capacity,
             totals: Buffer::zeroed(totals, what)?,
             dense: Buffer::zeroed(capacity.saturating_mul(outputs), what)?,
@@ -274,6 +281,7 @@ impl<T: Number> Slice<T> {
     pub fn gather_targets(&mut self, y: &TargetData<'_>, selection: Selection<'_>) {
         let rows = self.rows;
         match (y, selection) {
+            (TargetData::Elsewhere(_), _) => {}
             (TargetData::Dense(y), _) => y.gather_plain(selection, 0..rows, &mut self.dense),
             (TargetData::Classes(y), Selection::From(first)) => {
                 self.classes[..rows].copy_from_slice(&y[first..first + rows])
@@ -287,20 +295,47 @@ impl<T: Number> Slice<T> {
     /// Losses of the rows from the logits, which become dZ[L]. A sample's loss is multiplied by `scale`,
     /// its gradient by `gradient_scale`.
     pub fn loss(&mut self, network: &Network<T>, y: &TargetData<'_>, scale: T, gradient_scale: T) {
+        self.loss_of(network, y, scale, Some(gradient_scale));
+    }
+
+    /// The same where rows have weights: row i's gradient is multiplied by `factor(i)`.
+    pub fn weighted_loss(&mut self, network: &Network<T>, y: &TargetData<'_>, scale: T, factor: impl Fn(usize) -> T) {
+        self.factors[..self.rows].iter_mut().enumerate().for_each(|(i, into)| *into = factor(i));
+        self.loss_of(network, y, scale, None);
+    }
+
+    fn loss_of(&mut self, network: &Network<T>, y: &TargetData<'_>, scale: T, same: Option<T>) {
         let last = self.deltas.len() - 1;
         let targets = match y {
             TargetData::Dense(_) => Targets::Dense(&self.dense),
             TargetData::Classes(_) => Targets::Classes(&self.classes),
+            TargetData::Elsewhere(_) => unreachable!("the host's loss"),
         };
         network.kernels.loss(&mut LossRows {
-            loss: network.loss,
+            loss: &network.loss,
             logits: &mut self.deltas[last],
             targets,
             scale,
-            gradient_scale,
+            gradient_scale: same.map_or(GradientScale::Rows(&self.factors), GradientScale::Same),
             losses: &mut self.losses[..self.rows],
             scratch: &mut self.scratch,
         });
+    }
+
+    /// dZ[L] from plain rows, `(m, n[L])`, row i's numbers times `factor(i)`.
+    pub fn set_delta(&mut self, rows: &[T], factor: impl Fn(usize) -> T) {
+        let last = self.deltas.len() - 1;
+        let delta = &mut self.deltas[last];
+        let n = delta.lanes();
+        for p in 0..delta.panels() {
+            let (width, first) = (delta.width(p), p * delta.geometry().panel());
+            let used = width.min(n - first);
+            let rows = delta.panel_mut(p).chunks_exact_mut(width).zip(rows.chunks_exact(n));
+            for (i, (into, from)) in rows.enumerate() {
+                let factor = factor(i);
+                into[..used].iter_mut().zip(&from[first..]).for_each(|(into, &x)| *into = x * factor);
+            }
+        }
     }
 
     /// What layer `l` (from 0) left: A[l + 1], or of the last layer its logits, their gradient or the output.

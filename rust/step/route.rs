@@ -15,13 +15,13 @@ pub fn stretches<T: Number>(network: &Network<T>) -> usize {
     2 * network.coupled.len() + 1
 }
 
-/// Takes a slice over a stretch; `loss` turns the logits into dZ[L].
+/// Takes a slice over a stretch; `loss` turns the logits into dZ[L], or returns false to stop there.
 pub fn stretch<T: Number>(
     network: &Network<T>,
     from: Weights<'_, T>,
     slice: &mut Slice<T>,
     index: usize,
-    loss: impl FnOnce(&mut Slice<T>),
+    loss: impl FnOnce(&mut Slice<T>) -> bool,
 ) {
     let (coupled, top) = (&network.coupled, network.layers.len() - 1);
     let stops = coupled.len();
@@ -46,7 +46,14 @@ pub fn stretch<T: Number>(
             return dress::moments(network, slice, l);
         }
     }
-    loss(slice);
+    if loss(slice) {
+        back(network, from, slice);
+    }
+}
+
+/// Backward from dZ[L], until samples couple.
+pub fn back<T: Number>(network: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>) {
+    let top = network.layers.len() - 1;
     backward::enter(network, from, slice, top);
     descend(network, from, slice, top);
 }

@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import checks, optimizers
+from .. import losses as named
 from .._core import DivergenceError
 from ..checks import Array
 from ..course import Parameters, dictionary
 from ..layers import Dense
+from ..losses import Batches, Custom, Loss
 from ..optimizers import Optimizer
 from .layers import Passed, Rounding, Training, as_it_is, backward, bfloat16, forward, layers_like
-from .losses import losses
+from .losses import loss_and_gradient, targets
 from .optimizers import State, update
 
 
@@ -32,7 +34,9 @@ def fit(
     l2: float = 0.0,
     decay_biases: bool = False,
     clip_value: float | None = None,
+    loss: str | Loss | Custom | None = None,
     loss_scale: float = 1.0,
+    sample_weight: ArrayLike | None = None,
     hidden: str | Sequence[str] = "relu",
     output: str = "sigmoid",
     shuffle: bool = True,
@@ -45,10 +49,10 @@ def fit(
 ) -> tuple[Parameters, Array]:
     """Train as the core does: the twin of `lamella.Network.fit`, features x samples.
 
-    A batch's loss is `loss_scale / rows * sum(losses) + l1 * sum(|W|) + l2/2 * sum(W**2)`, from
-    logits: with
-    `loss_scale=1` that of `L_layer_model`, which sums over outputs. `Network` takes means over n
-    outputs: 1/n for sigmoid, 1 for softmax, 2/n for identity.
+    A batch's loss is `loss_scale / sum(w) * sum(w * losses) + l1 * sum(|W|) + l2/2 * sum(W**2)`,
+    from logits, where w are the samples' weights: with `loss_scale=1` that of `L_layer_model`,
+    which sums over outputs. `Network` takes means over n outputs: `lamella.losses` has the scale
+    of each loss, 1/n for sigmoid, 1 for softmax, 2/n for mean squared error.
 
     Parameters
     ----------
@@ -65,13 +69,18 @@ def fit(
     learning_rate : float, optional
         In place of the optimizer's own.
     l1, l2, loss_scale : float
+    loss : str, Loss or callable, optional
+        By default the one that matches the output. A callable is as `Network`'s, and Y (m, ...)
+        whatever it takes.
+    sample_weight : array_like (m,), optional
+        1 by default. A batch whose weights are all 0 has the loss 0 and no gradient.
     decay_biases : bool
         Whether penalties and the optimizer's weight decay reach biases too.
     clip_value : float, optional
         What bounds each gradient, penalties included.
     hidden : str or sequence of str
         One activation for all hidden layers, or one for each.
-    output : {"sigmoid", "softmax", "identity"}
+    output : {"sigmoid", "softmax", "identity", "exponential"}
     shuffle : bool
         Whether batches follow `epoch_order`.
     seed : int
@@ -89,7 +98,7 @@ def fit(
     -------
     parameters : dict of ndarray
     losses : ndarray (epochs,)
-        The mean over each epoch's rows of their batch's loss before its update.
+        The mean over each epoch's rows of their batch's loss before its update, weighted by w.
 
     Raises
     ------
@@ -105,7 +114,13 @@ def fit(
     features, dtype = trained["W1"].shape[1], trained["W1"].dtype
     X = checks.samples("X", X, features, dtype)
     m, units = X.shape[1], layers[-1].units
-    Y = checks.target_matrix(Y, (units, m), str(layers[-1].activation), dtype)
+    output = str(layers[-1].activation)
+    criterion = named.resolve(loss, output)
+    if isinstance(criterion, Loss):
+        Y = targets(criterion, Y, output, (units, m), dtype)  # type: ignore[arg-type]
+    else:
+        Y = np.asarray(Y).T  # so that its last axis is the samples'
+    w = np.ones(m) if sample_weight is None else checks.shaped("sample_weight", sample_weight, (m,))
     rule = optimizers.resolve(optimizer, learning_rate)
     scale = checks.number("loss_scale", loss_scale)
     penalty = Penalty(checks.number("l1", l1), checks.number("l2", l2), decay_biases)
@@ -129,18 +144,20 @@ def fit(
             batch = order[first : first + size]
             step += 1
             X_batch, Y_batch = (X, Y) if size == m else (X.T[batch].T, Y.T[batch].T)
-            loss, grads = _loss_and_gradients(
+            value, grads = _loss_and_gradients(
                 trained,
                 X_batch,
                 Y_batch,
+                w[batch],
                 layers,
+                criterion,
                 penalty,
                 scale,
                 Training(seed, step),
                 rounded,
                 statistics,
             )
-            history[epoch] += loss * len(batch) / m
+            history[epoch] += value * np.sum(w[batch]) / np.sum(w)
             for name, array in trained.items():
                 gradient = grads[f"d{name}"]
                 if clip_value is not None:
@@ -185,29 +202,38 @@ def _loss_and_gradients(
     parameters: Parameters,
     X: Array,
     Y: Array,
+    w: Array,
     layers: Sequence[Dense],
+    criterion: Loss | Custom,
     penalty: Penalty,
     scale: float,
     training: Training,
     rounded: Rounding,
     statistics: Parameters | None,
 ) -> tuple[float, Parameters]:
-    """Return a batch's loss, with the l2 term, and its gradients."""
-    m = X.shape[1]
+    """Return a batch's loss, with the penalties, and its gradients."""
+    share = w / np.sum(w) if np.any(w) else 0 * w
     with np.errstate(over="ignore", invalid="ignore"):  # the loss tells
-        AL, passed = forward(X, parameters, layers, rounded, training, statistics)
-        each = losses(passed[-1].Z, Y, str(layers[-1].activation))
-        loss = float(np.sum(each, dtype=np.float64)) * scale / m
-        for name, w in parameters.items():
+        _, passed = forward(X, parameters, layers, rounded, training, statistics)
+        Z = passed[-1].Z
+        if isinstance(criterion, Loss):
+            each, dZ = loss_and_gradient(criterion, Z, Y, str(layers[-1].activation))
+            dZ = dZ * (scale * share)
+            loss = scale * float(np.sum(share * np.sum(each, axis=0, dtype=np.float64)))
+        else:
+            value, values, rows = Batches(criterion, Y.T, weighted=False)(Z.T, slice(None))
+            dZ = rows.T if values is None else rows.T * share
+            loss = float(np.sum(share * values)) if value is None else value
+        for name, p in parameters.items():
             if penalty.covers(name):
-                loss += penalty.l1 * float(np.sum(np.abs(w), dtype=np.float64))
-                loss += penalty.l2 / 2 * float(np.sum(w**2, dtype=np.float64))
+                loss += penalty.l1 * float(np.sum(np.abs(p), dtype=np.float64))
+                loss += penalty.l2 / 2 * float(np.sum(p**2, dtype=np.float64))
     if not np.isfinite(loss):
         raise DivergenceError(_divergence(training.step, passed))
-    grads = backward((AL - Y) * (scale / m), parameters, layers, passed, rounded)
-    for name, w in parameters.items():
+    grads = backward(dZ.astype(X.dtype), parameters, layers, passed, rounded)
+    for name, p in parameters.items():
         if penalty.covers(name):
-            grads[f"d{name}"] += penalty.l2 * w + penalty.l1 * np.sign(w)
+            grads[f"d{name}"] += penalty.l2 * p + penalty.l1 * np.sign(p)
     return loss, grads
 
 
