@@ -67,8 +67,8 @@ class Network:
 
     The loss is a mean over samples and over outputs, as PyTorch's defaults, computed from logits.
     By default it is the one that matches the output: sigmoid and binary cross-entropy, softmax
-    and cross-entropy, identity and mean squared error, exponential and Poisson. `l1` and `l2` add `l1 * sum(|W|) + l2/2 * sum(W^2)` over weights, and over biases
-    with `decay_biases`.
+    and cross-entropy, identity and mean squared error, exponential and Poisson. `l1` and `l2` add
+    `l1 * sum(|W|) + l2/2 * sum(W^2)` over weights, and over biases with `decay_biases`.
 
     Copies and pickles keep settings and parameters, bit by bit; they do not keep the
     optimizer's state, so their training starts anew from there, at step and epoch 0.
@@ -91,7 +91,7 @@ class Network:
         value and gradient by the logits (rows, n_outputs): the batch's value, a number, and its
         gradient, or the rows' values `(rows,)`, whose weighted mean is the loss, and the gradient
         of each. It goes with every output; the activation is not applied to its logits, and a
-        batch's logits are held at once, whatever its size.
+        batch's logits are held at once, whatever its size. Inside it the model cannot be used.
     init : str or float
         Scale of the initial weights; biases are zero. See `lamella.initializers`, also for
         uniform and orthogonal ones.
@@ -417,8 +417,9 @@ class Network:
         if asked is not None:
             logits = self._net.outputs(rows, logits=True, threads=checks.threads(threads))
             value, values, _ = asked(logits, slice(None))
-            mean = float(np.average(values, weights=w)) if value is None else value
-            return {"loss": mean + self._net.penalty(self._objective["penalty"])}
+            if values is not None:
+                value = float(np.average(values, weights=w))
+            return {"loss": cast(float, value) + self._net.penalty(self._objective["penalty"])}
         loss, outputs = self._net.evaluate(
             rows, labels, **self._objective, weights=w, threads=checks.threads(threads)
         )

@@ -117,7 +117,7 @@ def fit(
     output = str(layers[-1].activation)
     criterion = named.resolve(loss, output)
     if isinstance(criterion, Loss):
-        Y = targets(criterion, Y, output, (units, m), dtype)  # type: ignore[arg-type]
+        Y = targets(criterion, Y, output, (units, m), dtype)
     else:
         Y = np.asarray(Y).T  # so that its last axis is the samples'
     w = np.ones(m) if sample_weight is None else checks.shaped("sample_weight", sample_weight, (m,))
