@@ -107,14 +107,15 @@ def fit(
     """
     if layers is None:
         net = checks.layers(parameters)
-        layers = layers_like(hidden, output, net.dims)
+        # Losses are of logits: the output's function is not needed, and no layer else has this one.
+        layers = layers_like(hidden, "identity" if output == "exponential" else output, net.dims)
         trained = dictionary([W.copy() for W in net.weights], [b.copy() for b in net.biases])
     else:
         trained = {name: np.array(array) for name, array in parameters.items()}
+        output = str(layers[-1].activation)
     features, dtype = trained["W1"].shape[1], trained["W1"].dtype
     X = checks.samples("X", X, features, dtype)
     m, units = X.shape[1], layers[-1].units
-    output = str(layers[-1].activation)
     criterion = named.resolve(loss, output)
     if isinstance(criterion, Loss):
         Y = targets(criterion, Y, output, (units, m), dtype)
