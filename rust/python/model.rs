@@ -11,12 +11,14 @@ use crate::network::{GRADIENT, LayerSpec, Network as Core, WEIGHTS};
 use crate::step::TargetData;
 use crate::train::infer::{self, Penalty, Spares, Wanted, infer};
 use crate::train::optimizer::{Kind, Moments, Optimizer};
+use crate::train::stretch::{Cursor, Stretch};
 use crate::train::trainer::{self, Options, Workspace};
 use numpy::prelude::*;
-use numpy::{IntoPyArray, PyArray1};
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyDict;
+use std::time::{Duration, Instant};
 
 /// A network with the buffers of its training and of its passes forward.
 struct Model<T: Number> {
@@ -67,6 +69,8 @@ macro_rules! with_model {
 #[pyclass(module = "lamella._core")]
 pub struct Network {
     inner: Any,
+    /// Where the last fit ended.
+    cursor: Cursor,
 }
 
 #[pymethods]
@@ -88,7 +92,7 @@ impl Network {
             "bfloat16" => Core::mixed(n_features, &specs, loss, isa).map(|net| Any::F32(Model::new(net))),
             _ => Err(Error::expected("dtype", "\"float32\", \"float64\" or \"bfloat16\"", format!("{dtype:?}"))),
         };
-        Ok(Network { inner: inner.map_err(exception)? })
+        Ok(Network { inner: inner.map_err(exception)?, cursor: Cursor::START })
     }
 
     /// Copies plain arrays in: W1 (n1, n0), b1 (n1,) or (n1, 1), W2, ... Optimizer state is kept.
@@ -101,9 +105,12 @@ impl Network {
         with_core!(&mut self.inner, net => get_layers(py, net, WEIGHTS))
     }
 
-    /// Trains; returns each epoch's loss.
+    /// Trains; returns the loss of each epoch that it finished. It may be a stretch of a longer training: `begin` is the
+    /// `position` that the last one ended with, whose data were `checked` before; at most so many steps and seconds; a rate
+    /// for each step.
     #[pyo3(signature = (
-        X, Y, *, epochs, batch_size, optimizer, penalty, clip_value, loss_scale, shuffle, seed, threads, report, report_every
+        X, Y, *, epochs, batch_size, optimizer, penalty, clip_value, loss_scale, shuffle, seed, threads, report, report_every,
+        begin = (0, 0.0), checked = false, steps = None, seconds = None, rates = None
     ))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn fit<'py>(
@@ -122,10 +129,18 @@ impl Network {
         threads: Option<usize>,
         report: Option<Py<PyAny>>,
         report_every: usize,
+        begin: (usize, f64),
+        checked: bool,
+        steps: Option<u64>,
+        seconds: Option<f64>,
+        rates: Option<PyReadonlyArray1<'py, f64>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let deadline = check_seconds(seconds).map_err(exception)?.and_then(|time| Instant::now().checked_add(time));
         let batch_size = check_batch(batch_size).map_err(exception)?;
         let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
         let report_every = if report.is_some() { report_every } else { 0 };
+        let rates = rates.map(|rates| rates.as_array().to_vec());
+        let begin = Cursor { row: begin.0, epoch_loss: begin.1, ..Cursor::START };
         let options = Options {
             epochs,
             batch_size,
@@ -137,18 +152,32 @@ impl Network {
             seed,
             threads,
             report_every,
+            stretch: Stretch { begin, steps, deadline, rates: rates.as_deref() },
         };
         check_options(&options).map_err(exception)?;
         let mut host = Interpreter::new(report);
+        let cursor = &mut self.cursor;
         with_core!(&mut self.inner, net, workspace => {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let fitted = unlocked(py, || {
-                check_data(net, &x, &y, threads)?;
-                if epochs == 0 { Ok(Vec::new()) } else { trainer::fit(net, workspace, &x, &y, &options, &mut host) }
+                if checked { check_shapes(net, &x, &y)? } else { check_data(net, &x, &y, threads)? }
+                if epochs == 0 {
+                    return Ok((Vec::new(), begin));
+                }
+                trainer::fit_stretch(net, workspace, &x, &y, &options, &mut host)
             });
-            Ok(host.settle(fitted)?.into_pyarray(py).into_any())
+            let (losses, end) = host.settle(fitted)?;
+            *cursor = end;
+            Ok(losses.into_pyarray(py).into_any())
         })
+    }
+
+    /// Where the last fit ended inside an epoch: the next batch's first row (0 at its end), the sum of the epoch's losses so far
+    /// times their rows, and the last step's loss.
+    #[getter]
+    fn position(&self) -> (usize, f64, f64) {
+        (self.cursor.row, self.cursor.epoch_loss, self.cursor.loss)
     }
 
     /// One update on all rows as one batch; returns the loss before it.
@@ -320,7 +349,12 @@ impl Network {
 }
 
 /// Options for all rows as one batch.
-fn one_batch(optimizer: Optimizer, penalty: (f64, f64, bool), loss_scale: f64, threads: Option<usize>) -> Options {
+fn one_batch(
+    optimizer: Optimizer,
+    penalty: (f64, f64, bool),
+    loss_scale: f64,
+    threads: Option<usize>,
+) -> Options<'static> {
     Options {
         epochs: 1,
         batch_size: usize::MAX,
@@ -332,6 +366,7 @@ fn one_batch(optimizer: Optimizer, penalty: (f64, f64, bool), loss_scale: f64, t
         seed: 0,
         threads,
         report_every: 0,
+        stretch: Stretch::WHOLE,
     }
 }
 
@@ -387,6 +422,16 @@ fn check_threads(threads: Option<usize>) -> Result<(), Error> {
     }
 }
 
+fn check_seconds(seconds: Option<f64>) -> Result<Option<Duration>, Error> {
+    match seconds {
+        Some(seconds) if seconds.is_nan() || seconds < 0.0 => {
+            Err(Error::expected("seconds", "a number of at least 0, or None", seconds))
+        }
+        // More than there are is no limit.
+        _ => Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())),
+    }
+}
+
 fn check_batch(batch_size: Option<usize>) -> Result<usize, Error> {
     match batch_size {
         Some(0) => Err(Error::expected("batch_size", "at least 1, or None for all rows", 0)),
@@ -394,7 +439,7 @@ fn check_batch(batch_size: Option<usize>) -> Result<usize, Error> {
     }
 }
 
-fn check_options(options: &Options) -> Result<(), Error> {
+fn check_options(options: &Options<'_>) -> Result<(), Error> {
     check_threads(options.threads)?;
     let Penalty { l1, l2, .. } = options.penalty;
     for (name, x) in [("l1", l1), ("l2", l2), ("loss_scale", options.loss_scale)] {
@@ -409,6 +454,11 @@ fn check_options(options: &Options) -> Result<(), Error> {
 }
 
 pub(super) fn check_columns<T: Number>(net: &Core<T>, x: &Matrix<'_>, threads: Option<usize>) -> Result<(), Error> {
+    check_width(net, x)?;
+    check_fits(net, "X", x, threads)
+}
+
+fn check_width<T: Number>(net: &Core<T>, x: &Matrix<'_>) -> Result<(), Error> {
     if x.rows() == 0 {
         return Err(Error::expected("X", "at least one sample", 0));
     }
@@ -418,7 +468,7 @@ pub(super) fn check_columns<T: Number>(net: &Core<T>, x: &Matrix<'_>, threads: O
     if x.columns() != net.features() {
         return Err(Error::expected("X", format!("{} features", net.features()), x.columns()));
     }
-    check_fits(net, "X", x, threads)
+    Ok(())
 }
 
 fn check_fits<T: Number>(net: &Core<T>, name: &str, x: &Matrix<'_>, threads: Option<usize>) -> Result<(), Error> {
@@ -436,7 +486,16 @@ fn check_data<T: Number>(
     y: &TargetData<'_>,
     threads: Option<usize>,
 ) -> Result<(), Error> {
-    check_columns(net, x, threads)?;
+    check_shapes(net, x, y)?;
+    check_fits(net, "X", x, threads)?;
+    if let TargetData::Dense(y) = y {
+        check_fits(net, "Y", y, threads)?;
+    }
+    Ok(())
+}
+
+fn check_shapes<T: Number>(net: &Core<T>, x: &Matrix<'_>, y: &TargetData<'_>) -> Result<(), Error> {
+    check_width(net, x)?;
     let (rows, columns) = match y {
         TargetData::Classes(classes) => (classes.len(), net.outputs()),
         TargetData::Dense(y) => (y.rows(), y.columns()),
@@ -444,9 +503,6 @@ fn check_data<T: Number>(
     if (rows, columns) != (x.rows(), net.outputs()) {
         let expected = format!("{} rows of {} outputs", x.rows(), net.outputs());
         return Err(Error::expected("Y", expected, format!("{rows} of {columns}")));
-    }
-    if let TargetData::Dense(y) = y {
-        check_fits(net, "Y", y, threads)?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use _core::step::TargetData;
 use _core::train::Host;
 use _core::train::infer::{Penalty, Spares, Wanted, infer};
 use _core::train::optimizer::{Kind, Moments, Optimizer};
+use _core::train::stretch::Stretch;
 use _core::train::trainer::{Options, Workspace, fit};
 use ndarray::Array2;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -112,6 +113,7 @@ fn steps_after_the_first_allocate_nothing() {
                         seed: 1,
                         threads: Some(threads),
                         report_every: 0,
+                        stretch: Stretch::WHOLE,
                     };
                     let losses = fit(network, workspace, &x, &y, &options, &mut Nobody).unwrap();
                     assert_eq!(network.progress.steps % 3, 0);

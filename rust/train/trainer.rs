@@ -7,6 +7,7 @@
 
 use super::infer::{Penalty, StridedSum, penalty};
 use super::optimizer::Optimizer;
+use super::stretch::{Cursor, Stretch};
 use super::{Host, Poller, lock};
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
@@ -24,7 +25,7 @@ use std::sync::{Mutex, RwLock, RwLockReadGuard};
 
 /// What is asked of a fit.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct Options<'a> {
     /// Passes over the data.
     pub epochs: usize,
     /// Rows of a batch; at most the data's.
@@ -45,6 +46,8 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Epochs between reports; 0 for none.
     pub report_every: usize,
+    /// What part of the epochs this call does.
+    pub stretch: Stretch<'a>,
 }
 
 /// Trains; returns each epoch's loss, the mean over its rows before their updates.
@@ -57,15 +60,31 @@ pub fn fit<T: Number>(
     workspace: &mut Workspace<T>,
     x: &Matrix<'_>,
     y: &TargetData<'_>,
-    options: &Options,
+    options: &Options<'_>,
     host: &mut dyn Host,
 ) -> Result<Vec<f64>, Error> {
+    fit_stretch(network, workspace, x, y, options, host).map(|(losses, _)| losses)
+}
+
+/// Trains for the options' stretch; returns the loss of each epoch that it finished, and where it ended.
+///
+/// # Errors
+/// As for [`fit`], and [`Error::Value`] for a stretch that does not fit the data.
+pub fn fit_stretch<T: Number>(
+    network: &mut Network<T>,
+    workspace: &mut Workspace<T>,
+    x: &Matrix<'_>,
+    y: &TargetData<'_>,
+    options: &Options<'_>,
+    host: &mut dyn Host,
+) -> Result<(Vec<f64>, Cursor), Error> {
     options.optimizer.check()?;
+    options.stretch.check(options.epochs, x.rows(), options.batch_size.min(x.rows()))?;
     network.prepare_state(options.optimizer.state_name(), options.optimizer.states())?;
     // The counters belong to the state that the steps left, also where an error ended them.
-    let (losses, progress) = Run::new(network, workspace, x, y, options, true)?.execute(workspace, host);
+    let (done, progress) = Run::new(network, workspace, x, y, options, true)?.execute(workspace, host);
     network.progress = progress;
-    losses
+    done
 }
 
 /// One update on all rows as one batch, which is no epoch; returns the loss before it.
@@ -77,7 +96,7 @@ pub fn partial_fit<T: Number>(
     workspace: &mut Workspace<T>,
     x: &Matrix<'_>,
     y: &TargetData<'_>,
-    options: &Options,
+    options: &Options<'_>,
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
     let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
@@ -96,12 +115,12 @@ pub fn loss_and_gradient<T: Number>(
     workspace: &mut Workspace<T>,
     x: &Matrix<'_>,
     y: &TargetData<'_>,
-    options: &Options,
+    options: &Options<'_>,
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
     let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
-    let (losses, _) = Run::new(network, workspace, x, y, &options, false)?.execute(workspace, host);
-    let loss = losses?[0];
+    let (done, _) = Run::new(network, workspace, x, y, &options, false)?.execute(workspace, host);
+    let loss = done?.0[0];
     add_penalty(network, options.penalty);
     Ok(loss)
 }
@@ -201,6 +220,8 @@ struct State<T> {
     group_rows: usize,
     /// This step's rule; `None` leaves the gradient in the arena.
     rule: Option<Rule<T>>,
+    /// What it leaves of a weight by decoupled decay.
+    keep: T,
     /// What is done next; `None` when all is done.
     phase: Option<Phase>,
 }
@@ -217,18 +238,24 @@ enum Phase {
 /// Numbers that only the last to arrive at a barrier touches.
 struct Books {
     progress: Progress,
+    /// Steps before this call.
+    steps_before: u64,
     batch_loss: StridedSum,
-    epoch_loss: f64,
+    /// Where the epoch stands; its row is kept where the call ends inside an epoch.
+    cursor: Cursor,
     losses: Vec<f64>,
     report: Option<(usize, f64)>,
     outcome: Result<(), Error>,
 }
 
+/// The losses of the epochs that a call finished, and where it ended.
+type Done = Result<(Vec<f64>, Cursor), Error>;
+
 struct Run<'r, 'x, 'y, T: Number> {
     network: &'r Network<T>,
     x: &'r Matrix<'x>,
     y: &'r TargetData<'y>,
-    options: &'r Options,
+    options: &'r Options<'r>,
     plan: Plan,
     updates: bool,
     buffers: Buffers<T>,
@@ -249,7 +276,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         workspace: &mut Workspace<T>,
         x: &'r Matrix<'x>,
         y: &'r TargetData<'y>,
-        options: &'r Options,
+        options: &'r Options<'r>,
         updates: bool,
     ) -> Result<Self, Error> {
         let batch = options.batch_size.min(x.rows());
@@ -269,11 +296,13 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let role = if stays { Role::LearnsTheSameRows } else { Role::Learns };
         let buffers = Buffers::of(network, workspace, slices, rows, role, plan.threads)?;
         let shuffles = options.shuffle && batch < x.rows();
-        let state = State { epoch: 0, batch: 0, rows: 0, group: 0, group_rows: 0, rule: None, phase: None };
+        let state =
+            State { epoch: 0, batch: 0, rows: 0, group: 0, group_rows: 0, rule: None, keep: T::ONE, phase: None };
         let books = Books {
             progress: network.progress,
+            steps_before: network.progress.steps,
             batch_loss: StridedSum::new(),
-            epoch_loss: 0.0,
+            cursor: Cursor { row: 0, ..options.stretch.begin },
             losses: Vec::with_capacity(options.epochs.min(LOSSES_AT_ONCE)),
             report: None,
             outcome: Ok(()),
@@ -295,18 +324,18 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             job_claims: Claims::new(plan.threads),
             stop: AtomicBool::new(false),
         };
-        run.begin_epoch(0);
+        run.begin_epoch(0, options.stretch.begin.row);
         Ok(run)
     }
 
-    fn execute(self, workspace: &mut Workspace<T>, host: &mut dyn Host) -> (Result<Vec<f64>, Error>, Progress) {
+    fn execute(self, workspace: &mut Workspace<T>, host: &mut dyn Host) -> (Done, Progress) {
         let host = Mutex::new(host);
         let ran = threads::run(self.plan.threads, |team, worker| self.work(team, worker, &host));
         if ran.is_ok() {
             *workspace = Workspace(Some(self.buffers));
         }
         let books = self.books.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-        (ran.and(books.outcome).map(|()| books.losses), books.progress)
+        (ran.and(books.outcome).map(|()| (books.losses, books.cursor)), books.progress)
     }
 
     fn state(&self) -> State<T> {
@@ -394,8 +423,8 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let how = Finishing {
             goes_on: state.group > 0,
             rule: state.rule.filter(|_| last),
-            shrink: self.shrink(true),
-            shrink_biases: self.shrink(self.options.penalty.biases),
+            shrink: self.shrink(true, state.keep),
+            shrink_biases: self.shrink(self.options.penalty.biases, state.keep),
         };
         let slices = self.buffers.slices.read();
         let group = Group {
@@ -410,11 +439,11 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     }
 
     /// What is done to weights, or to biases, besides the rule.
-    fn shrink(&self, penalised: bool) -> Shrink<T> {
-        let Options { penalty, clip_value, optimizer, .. } = *self.options;
+    fn shrink(&self, penalised: bool, keep: T) -> Shrink<T> {
+        let Options { penalty, clip_value, .. } = *self.options;
         let clip = T::from_f64(clip_value);
         if penalised {
-            Shrink { l1: T::from_f64(penalty.l1), l2: T::from_f64(penalty.l2), clip, keep: optimizer.keep() }
+            Shrink { l1: T::from_f64(penalty.l1), l2: T::from_f64(penalty.l2), clip, keep }
         } else {
             Shrink { clip, ..Shrink::NONE }
         }
@@ -452,9 +481,12 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             books.outcome = Err(Error::Divergence { step: books.progress.steps + 1, layer });
             return self.set_state(State { phase: None, ..state });
         }
-        books.epoch_loss += mean * state.rows as f64;
-        let rule = self.updates.then(|| self.options.optimizer.step(&mut books.progress));
-        self.set_state(State { rule, phase: Some(Phase::Weights), ..state });
+        books.cursor.epoch_loss += mean * state.rows as f64;
+        books.cursor.loss = mean;
+        let rate = self.options.stretch.rate(books.progress.steps - books.steps_before);
+        let optimizer = rate.map_or(self.options.optimizer, |rate| self.options.optimizer.at(rate));
+        let rule = self.updates.then(|| optimizer.step(&mut books.progress));
+        self.set_state(State { rule, keep: optimizer.keep(), phase: Some(Phase::Weights), ..state });
         let whole = state.rows == self.x.rows() && self.plan.group_rows >= state.rows;
         self.gathered.store(whole, Ordering::Relaxed);
     }
@@ -469,11 +501,11 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
         let batch = state.batch + state.rows;
         if batch < self.x.rows() {
-            return self.begin_batch(state.epoch, batch);
+            return if self.ends() { self.finish(batch) } else { self.begin_batch(state.epoch, batch) };
         }
         let mut books = lock(&self.books);
-        let loss = books.epoch_loss / self.x.rows() as f64;
-        books.epoch_loss = 0.0;
+        let loss = books.cursor.epoch_loss / self.x.rows() as f64;
+        books.cursor.epoch_loss = 0.0;
         books.losses.push(loss);
         books.progress.epochs += u64::from(self.updates);
         let every = self.options.report_every;
@@ -481,24 +513,40 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             books.report = Some((state.epoch, loss));
         }
         drop(books);
-        if state.epoch + 1 == self.options.epochs {
-            return self.set_state(State { phase: None, ..state });
+        if state.epoch + 1 == self.options.epochs || self.ends() {
+            return self.finish(0);
         }
-        self.begin_epoch(state.epoch + 1);
+        self.begin_epoch(state.epoch + 1, 0);
     }
 
-    fn begin_epoch(&self, epoch: usize) {
+    /// Whether the stretch ends with the step that was made.
+    fn ends(&self) -> bool {
+        let stretch = &self.options.stretch;
+        if stretch.steps.is_none() && stretch.deadline.is_none() {
+            return false;
+        }
+        let books = lock(&self.books);
+        stretch.ends(books.progress.steps - books.steps_before)
+    }
+
+    /// Nothing is left to do; the next batch would have begun at `row`.
+    fn finish(&self, row: usize) {
+        lock(&self.books).cursor.row = row;
+        self.set_state(State { phase: None, ..self.state() });
+    }
+
+    fn begin_epoch(&self, epoch: usize, row: usize) {
         let mut order = self.order.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         if !order.is_empty() {
             rng::shuffle(&mut order, self.options.seed, lock(&self.books).progress.epochs);
         }
         drop(order);
-        self.begin_batch(epoch, 0);
+        self.begin_batch(epoch, row);
     }
 
     fn begin_batch(&self, epoch: usize, batch: usize) {
         let rows = self.options.batch_size.min(self.x.rows() - batch);
-        self.begin_group(State { epoch, batch, rows, group: 0, group_rows: 0, rule: None, phase: None });
+        self.begin_group(State { epoch, batch, rows, group: 0, group_rows: 0, rule: None, keep: T::ONE, phase: None });
     }
 
     fn begin_group(&self, state: State<T>) {
