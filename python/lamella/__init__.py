@@ -8,9 +8,11 @@ import sys as _sys
 
 from . import functional as functional
 from . import reference as reference
+from . import schedules as schedules
 from . import threadpool as threadpool
 from ._core import DivergenceError
 from ._core import __version__ as __version__
+from .callbacks import Callback, StopTraining
 from .functional import (
     L_layer_model,
     L_model_backward,
@@ -26,8 +28,10 @@ from .functional import (
     update_parameters_deep,
 )
 from .layers import Dense
+from .metrics import Metric
 from .network import History, Network
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
+from .stopping import EarlyStopping
 
 if "threadpoolctl" in _sys.modules:
     threadpool.register()
@@ -37,16 +41,20 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "Callback",
     "Dense",
     "DivergenceError",
+    "EarlyStopping",
     "History",
     "L_layer_model",
     "L_model_backward",
     "L_model_forward",
     "Lion",
+    "Metric",
     "NAdam",
     "Network",
     "RMSprop",
+    "StopTraining",
     "compute_cost",
     "gradient_check",
     "initialize_parameters_deep",

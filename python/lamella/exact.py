@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 LN2_HIGH, LN2_LOW = 0.6931471803691238, 1.9082149292705877e-10
-"""log(2) as the sum of a number with 21 zeros at its end, which integers multiply exactly, and the rest."""
+"""log(2) as a sum: a number that integers multiply exactly, as it ends in zeros, and the rest."""
 
 TERMS = 9
 """Of the cosine's and the sine's Taylor series, on [0, pi/4]: the next one is below 1e-19."""
@@ -66,7 +66,8 @@ def exp(x: Floats) -> Floats:
     result = np.ones_like(r)
     for k in range(14, 0, -1):  # |r| < 0.35: the next term is below 1e-18
         result = 1 + r * result / k
-    return np.ldexp(result, n.astype(np.int32))
+    scaled: Floats = np.ldexp(result, n.astype(np.int32))
+    return scaled
 
 
 def log(x: Floats) -> Floats:
@@ -79,7 +80,8 @@ def log(x: Floats) -> Floats:
     series = np.zeros_like(s)
     for k in range(23, 0, -2):  # |s| < 0.18: the next term is below 1e-18
         series = 1 / k + square * series
-    return n * LN2_HIGH + (n * LN2_LOW + 2 * s * series)
+    result: Floats = n * LN2_HIGH + (n * LN2_LOW + 2 * s * series)
+    return result
 
 
 def _series(square: Floats, first: int) -> Floats:

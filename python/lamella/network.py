@@ -1,9 +1,10 @@
 """The model: a dense network that lives in the core, samples x features.
 
-Owns the public face of training: layers, labels, losses and their names, history, progress.
+Owns the public face of training: layers, labels, losses and their names.
 Promises that arguments are checked before work starts, that `fit(5)` then `fit(5)` gives the bits
 of `fit(10)`, and that nothing depends on the number of threads. Leaves the work to
-`lamella._core`, initial draws to `initializers.py` and update rules to `optimizers.py`.
+`lamella._core`, what happens between its steps to `loop.py`, initial draws to `initializers.py` and
+update rules to `optimizers.py`.
 
 Alphabet: m samples, `n[0]` features, L layers of `n[l]` units. `X (m, n[0])`, outputs `(m, n[L])`,
 `W[l] (n[l], n[l-1])`, `b[l] (n[l],)`.
@@ -11,44 +12,31 @@ Alphabet: m samples, `n[0]` features, L layers of `n[l]` units. `X (m, n[0])`, o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from . import _core, checks, initializers, optimizers
+from . import _core, checks, finder, initializers, loop, optimizers, stopping, validation
+from . import callbacks as calling
+from . import metrics as measures
+from .callbacks import Callback
 from .checks import CSR, Array
+from .finder import RateSearch
 from .initializers import Init
 from .layers import Dense, layers_of
-from .optimizers import Optimizer
+from .loop import Asked, Data, History, Loop, Progress
+from .metrics import Metric
+from .optimizers import Optimizer, Rate
+from .schedules import Clock, Plateau, Timed
+from .stopping import EarlyStopping
 
 __all__ = ["History", "Network"]
 
-Progress = bool | Callable[[int, float], object] | None
-"""None or False, True for a bar, or a function of the epoch, from 0, and its loss."""
-
-
-@dataclass(frozen=True)
-class History:
-    """What one `fit` saw.
-
-    Attributes
-    ----------
-    loss : ndarray (epochs,)
-        The mean over each epoch's rows of their batch's loss before its update, in float64.
-    metrics : dict of ndarray
-        Further numbers of each epoch, by name.
-    """
-
-    loss: Array
-    metrics: dict[str, Array] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        """Return the number of epochs."""
-        return len(self.loss)
+Metrics = Sequence[str | Metric | Callable[..., Any]]
+"""Names, metrics, or functions of the targets and the predictions."""
 
 
 class Network:
@@ -133,6 +121,7 @@ class Network:
         dims = (self.n_features, *(layer.units for layer in self.layers))
         inits = [layer.init for layer in self.layers if layer.init is not None]
         start = initializers.draw(dims, inits, self.seed, self.dtype)
+        self._plateau: Plateau | None = None
         self._net = self._core_network()
         self._net.set_parameters(list(start.values()))
 
@@ -146,13 +135,22 @@ class Network:
         epochs: int = 1,
         batch_size: int | None = 32,
         optimizer: str | Optimizer = "adam",
-        learning_rate: float | None = None,
+        learning_rate: Rate | None = None,
         clip_value: float | None = None,
         shuffle: bool = True,
+        validation_data: tuple[ArrayLike | CSR, ArrayLike] | None = None,
+        validation_fraction: float | None = None,
+        metrics: Metrics | None = None,
+        early_stopping: EarlyStopping | bool = False,
+        callbacks: Sequence[Callback | Callable[..., object]] | None = None,
+        time_limit: float | None = None,
         threads: int | None = None,
         progress: Progress = None,
     ) -> History:
         """Train, from where the last `fit` ended: parameters, optimizer state, counters.
+
+        It goes on so after every end: all epochs done, a stop, a time limit, Ctrl-C. An epoch
+        that was cut short begins anew, with the batches that it had.
 
         Parameters
         ----------
@@ -173,18 +171,39 @@ class Network:
             A name ("sgd", "momentum", "nesterov", "adam", "amsgrad", "adamw", "nadam", "rmsprop",
             "adagrad", "lion") or an object such as `lamella.AdamW(weight_decay=0.05)`. State of
             another kind of optimizer is not used.
-        learning_rate : float, optional
-            In place of the optimizer's own.
+        learning_rate : float, Schedule or callable, optional
+            In place of the optimizer's own: a number, a schedule such as
+            `lamella.schedules.Cosine(1e-2, total=1000)`, or a function that gets the number of
+            the updates made before a step, and returns its rate. Decoupled weight decay follows
+            it.
         clip_value : float, optional
             The gradient of each weight and bias, penalties included, is held between minus and
             plus this number.
         shuffle : bool
             Whether batches are drawn anew in every epoch, by `seed` and the epoch's number.
+        validation_data : tuple, optional
+            X and y, which the history's "val_loss" and metrics are computed on after each epoch.
+        validation_fraction : float, optional
+            In (0, 1): so much of X and y is not trained on, but used as `validation_data`. Which
+            rows, `seed` decides; every class gives its share. The others are copied.
+        metrics : list, optional
+            Names ("accuracy", "balanced_accuracy", "log_loss"; "r2", "mean_absolute_error" or
+            "mae", "mean_squared_error" or "mse"), `lamella.Metric` objects, and functions of the
+            targets and the predictions. They are computed on the validation's rows, as
+            "val_accuracy", or without those on X, as "accuracy", by a pass forward after each
+            epoch. None is "accuracy" or "r2" with validation, else nothing.
+        early_stopping : EarlyStopping or bool
+            True is `lamella.EarlyStopping()`: the loss of validation, a patience of 10 epochs,
+            and the best parameters in the end.
+        callbacks : list, optional
+            `lamella.Callback` objects; functions are called as `on_epoch_end`.
+        time_limit : float, optional
+            Seconds after which the fit ends, with a whole step.
         threads : int, optional
             At most so many; None is as many as help. The results are the same bits.
         progress : bool or callable, optional
-            True shows a bar (needs tqdm); a callable hears of every epoch, counted from 0, and
-            of its loss.
+            True shows a bar with the last epoch's numbers, steps a second and the time left
+            (needs tqdm); a callable hears of every epoch, counted from 0, and of its loss.
 
         Returns
         -------
@@ -204,18 +223,96 @@ class Network:
         """
         rows, labels = self._data(X, y)
         epochs = checks.integer("epochs", epochs)
+        threads = checks.threads(threads)
+        progress = loop.progress(progress)
+        scored: Data | None = None
+        if validation_data is not None or validation_fraction is not None:
+            (rows, labels), scored = self._validation(
+                Data(rows, labels), validation_data, validation_fraction
+            )
+        spec, rate, schedule = optimizers.spec(optimizer, learning_rate), 0.0, None
+        if spec is None:
+            rule, schedule = optimizers.split(optimizer, learning_rate)
+            spec, rate = rule.spec(), optimizers.plain_rate(rule.learning_rate)
         settings: dict[str, Any] = {
-            "epochs": epochs,
             "batch_size": checks.batch_size(batch_size, rows.shape[0]),
-            "optimizer": optimizers.spec(optimizer, learning_rate),
+            "optimizer": spec,
             "clip_value": checks.clip("clip_value", clip_value),
             "shuffle": checks.flag("shuffle", shuffle),
             "seed": self.seed,
-            "threads": checks.threads(threads),
+            "threads": threads,
+            "report_every": 1,
             **self._objective,
         }
-        with _reporting(progress, epochs) as report:
-            return History(self._net.fit(rows, labels, **settings, report=report, report_every=1))
+        asks = (schedule, scored, metrics, callbacks, time_limit)
+        plain = early_stopping is False and all(asked is None for asked in asks)
+        if plain and not isinstance(progress, bool):
+            return History(self._net.fit(rows, labels, epochs=epochs, report=progress, **settings))
+        if metrics is None:
+            metrics = [] if scored is None else ["r2" if self.output == "identity" else "accuracy"]
+        batch_rows = settings["batch_size"] or rows.shape[0]
+        if time_limit is not None:
+            time_limit = checks.number("time_limit", time_limit, positive=True)
+        asked = Asked(
+            epochs=epochs,
+            batches=-(-rows.shape[0] // batch_rows),
+            batch_rows=batch_rows,
+            schedule=schedule,
+            rate=rate,
+            scored=Data(rows, labels) if scored is None else scored,
+            validates=scored is not None,
+            metrics=measures.checked(metrics, self.output),
+            early_stopping=stopping.checked(early_stopping),
+            callbacks=calling.checked(callbacks),
+            time_limit=time_limit,
+            progress=progress,
+        )
+        fit = partial(self._net.fit, rows, labels, report=None, **settings)
+        return Loop(self, asked, fit, partial(self._scores, threads=threads)).run()
+
+    def find_learning_rate(
+        self,
+        X: ArrayLike | CSR,
+        y: ArrayLike,
+        *,
+        low: float = 1e-7,
+        high: float = 10.0,
+        steps: int = 100,
+        smoothing: float = 0.9,
+        batch_size: int | None = 32,
+        optimizer: str | Optimizer = "adam",
+        clip_value: float | None = None,
+        shuffle: bool = True,
+        threads: int | None = None,
+    ) -> RateSearch:
+        """Try rates from low to high, one a step, on a copy; this network stays as it is.
+
+        Parameters
+        ----------
+        X, y, batch_size, optimizer, clip_value, shuffle, threads
+            As for `fit`. The copy's optimizer starts anew.
+        low, high : float
+            The first rate and the last; between them lie equal factors.
+        steps : int
+            At least 2. The search ends earlier where the smoothed loss exceeds four times its
+            least, or where training diverges.
+        smoothing : float
+            In [0, 1): what the mean of the losses keeps at each step.
+
+        Returns
+        -------
+        RateSearch
+            `rates`, `losses`, `smoothed`, and `suggestion`: the rate at which `smoothed` falls
+            fastest.
+
+        References
+        ----------
+        Smith (2017), "Cyclical learning rates for training neural networks", section 3.3.
+        """
+        return finder.search(
+            self, X, y, low=low, high=high, steps=steps, smoothing=smoothing, batch_size=batch_size,
+            optimizer=optimizer, clip_value=clip_value, shuffle=shuffle, threads=threads,
+        )  # fmt: skip
 
     def partial_fit(
         self,
@@ -223,7 +320,7 @@ class Network:
         y: ArrayLike,
         *,
         optimizer: str | Optimizer = "adam",
-        learning_rate: float | None = None,
+        learning_rate: Rate | None = None,
         threads: int | None = None,
     ) -> float:
         """Make one update on the given rows as one batch: a step of a loop that users write.
@@ -241,8 +338,8 @@ class Network:
             As for `fit`.
         optimizer : str or Optimizer
             As for `fit`.
-        learning_rate : float, optional
-            In place of the optimizer's own.
+        learning_rate : float, Schedule or callable, optional
+            In place of the optimizer's own; a schedule with its total, and without a plateau.
         threads : int, optional
             At most so many; None is as many as help. The results are the same bits.
 
@@ -258,6 +355,8 @@ class Network:
         """
         rows, labels = self._data(X, y)
         spec = optimizers.spec(optimizer, learning_rate)
+        if spec is None:
+            spec = self._spec_now(optimizer, learning_rate)
         threads = checks.threads(threads)
         return self._net.partial_fit(
             rows, labels, optimizer=spec, threads=threads, **self._objective
@@ -318,7 +417,7 @@ class Network:
             rows, labels, **self._objective, threads=checks.threads(threads)
         )
         if self.output == "identity":
-            return {"loss": loss, "r2": _r2(outputs, labels.reshape(outputs.shape))}
+            return {"loss": loss, "r2": measures.r2(labels, outputs)}
         if self.output == "softmax":
             right = np.argmax(outputs, axis=1) == labels
         else:
@@ -365,6 +464,7 @@ class Network:
 
     def reset(self) -> None:
         """Forget the optimizer's state and the counters; the parameters stay."""
+        self._plateau = None
         self._net.reset()
 
     def summary(self) -> None:
@@ -385,7 +485,8 @@ class Network:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return settings and parameters, without the optimizer's state."""
-        settings = {name: value for name, value in vars(self).items() if name != "_net"}
+        kept = vars(self).items()
+        settings = {name: value for name, value in kept if name not in ("_net", "_plateau")}
         return {**settings, "parameters": self.parameters}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -393,6 +494,7 @@ class Network:
         settings = dict(state)
         parameters = settings.pop("parameters")
         vars(self).update(settings)
+        self._plateau = None
         self._net = self._core_network()
         self.parameters = parameters
 
@@ -424,6 +526,64 @@ class Network:
         loss = checks.CORE_LOSSES[self.output]
         return _core.Network(self.n_features, layers, loss, self.precision)
 
+    def _spec_now(self, optimizer: str | Optimizer, learning_rate: Rate | None) -> optimizers.Spec:
+        """Return what the core takes of an optimizer whose schedule stands at the next step."""
+        rule, schedule = optimizers.split(optimizer, learning_rate)
+        if schedule is None or schedule.total_missing or schedule.plateau is not None:
+            raise checks.wrong("learning_rate", "a schedule with its total", schedule)
+        clock = Clock(self.steps, self.epochs, 0, 1)
+        timed = Timed.of(schedule, optimizers.plain_rate(rule.learning_rate), clock, 1)
+        rate = float(timed.rates(clock, 1)[0])
+        return optimizers.resolve(rule, rate).spec()
+
+    def _validation(
+        self,
+        data: Data,
+        given: tuple[ArrayLike | CSR, ArrayLike] | None,
+        fraction: float | None,
+    ) -> tuple[Data, Data]:
+        """Return the rows to train on and those to validate on."""
+        if given is not None:
+            if fraction is not None:
+                raise checks.wrong("validation_fraction", "None with validation_data", fraction)
+            if not isinstance(given, tuple | list) or len(given) != 2:
+                raise TypeError("validation_data: expected (X, y)")
+            return data, Data(*self._data(*given))
+        share = checks.number("validation_fraction", fraction, positive=True, below=1.0)
+        by_class = self.output == "softmax" or (self.output == "sigmoid" and self.n_outputs == 1)
+        parts = validation.split(data.labels, share, self.seed, by_class=by_class)
+        rows = cast(Array, data.rows)
+        train, held = (Data(rows[part], data.labels[part]) for part in parts)
+        return train, held
+
+    def _scores(
+        self, data: Data, metrics: Sequence[Metric], *, threads: int | None
+    ) -> tuple[float, list[float]]:
+        """Return the loss of some rows, and the metrics of the answers."""
+        loss, outputs = self._net.evaluate(
+            data.rows, data.labels, **self._objective, threads=threads
+        )
+        answers, labels = self._answers(outputs), data.labels
+        if answers.ndim == 1:
+            labels = labels.reshape(answers.shape)
+        return loss, [metric(labels, answers, outputs) for metric in metrics]
+
+    def _answers(self, outputs: Array) -> Array:
+        """Return what `predict` makes of outputs (m, n_outputs)."""
+        if self.output == "softmax":
+            classes: Array = np.argmax(outputs, axis=1)
+            return classes
+        answers = outputs if self.output == "identity" else (outputs > 0.5).astype(np.int64)
+        return answers[:, 0] if self.n_outputs == 1 else answers
+
+    def _snapshot(self) -> list[Array]:
+        """Return what `_restore` takes: copies of the parameters."""
+        return self._net.get_parameters()
+
+    def _restore(self, snapshot: list[Array]) -> None:
+        """Go back to the parameters of a snapshot; the optimizer's state stays."""
+        self._net.set_parameters(snapshot)
+
     def _rows(self, X: ArrayLike | CSR) -> Array | CSR:
         """Check samples (m, n_features); whether plain arrays are finite the core looks itself."""
         if self._net.takes(X):
@@ -448,43 +608,3 @@ def _loss(name: str | None, output: str) -> str:
     if name not in (None, matching):
         raise checks.wrong("loss", f"{matching} for output {output}", repr(name))
     return matching
-
-
-def _r2(values: Array, y: Array) -> float:
-    """Return the coefficient of determination, its mean over outputs; values, y (m, n_outputs)."""
-    y = y.astype(np.float64)
-    residual = np.sum((y - values) ** 2, axis=0)
-    total = np.sum((y - np.mean(y, axis=0)) ** 2, axis=0)
-    varies = total > 0
-    score = np.where(varies, 1 - residual / np.where(varies, total, 1), residual == 0)
-    return float(np.mean(score))
-
-
-@contextmanager
-def _reporting(progress: Progress, epochs: int) -> Iterator[Callable[[int, float], object] | None]:
-    """Give what the core reports epochs to, and close the bar in the end."""
-    if progress is None or progress is False:
-        yield None
-    elif progress is True:
-        with _bar(epochs) as bar:
-
-            def advance(epoch: int, loss: float) -> None:
-                bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
-                bar.update()
-
-            yield advance
-    elif callable(progress):
-        yield progress
-    else:
-        raise TypeError(f"progress: expected None, True or a function, got {progress!r}")
-
-
-def _bar(epochs: int) -> Any:
-    """Return tqdm's bar for a number of epochs."""
-    try:
-        from tqdm.auto import tqdm
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "progress: True needs tqdm, which is not installed; a function needs nothing"
-        ) from error
-    return tqdm(total=epochs, unit="epoch")

@@ -1,13 +1,14 @@
 """Learning-rate schedules: the rate as a function of the steps, or the epochs, that a network made.
 
 Owns the schedules' settings, checked, and their formulas, which are PyTorch's. Promises that a
-schedule is immutable, compares by value, and gives the same bits on every machine (`exact.py`). Leaves
-to `loop.py` when rates are asked for and what a plateau hears, to the core their use in a step.
+schedule is immutable, compares by value, and gives the same bits on every machine (`exact.py`).
+Leaves to `loop.py` when rates are asked for and what a plateau hears, to the core their use in a
+step.
 
-Alphabet: t is the time, from 0: the updates that the network made before, or its finished epochs with
-`per="epoch"`. A network's time goes on from fit to fit, so that `fit(5)` then `fit(5)` gives the bits
-of `fit(10)`. Only where a `total` is left out, which then is the length of the fit, does t count from
-the fit's start.
+Alphabet: t is the time, from 0: the updates that the network made before, or its finished epochs
+with `per="epoch"`. A network's time goes on from fit to fit, so that `fit(5)` then `fit(5)` gives
+the bits of `fit(10)`. Only where a `total` is left out, which then is the length of the fit, does
+t count from the fit's start.
 """
 
 from __future__ import annotations
@@ -48,7 +49,11 @@ class Clock(NamedTuple):
     def times(self, per: str, count: int) -> Floats:
         """Return t of the next `count` steps, float64 `(count,)`."""
         ahead = np.arange(count)
-        times = self.steps + ahead if per == "step" else self.epochs + (self.batch + ahead) // self.batches
+        times = (
+            self.steps + ahead
+            if per == "step"
+            else self.epochs + (self.batch + ahead) // self.batches
+        )
         return times.astype(np.float64)
 
 
@@ -151,10 +156,10 @@ class Step(Schedule):
     def at(self, t: Floats, base: float) -> Floats:
         """Return `base * factor**k`."""
         if self.every is not None:
-            k = t // self.every
+            k = (t // self.every).astype(np.int64)
         else:
             k = np.searchsorted(np.array(self.at_times or (), np.float64), t, side="right")
-        return base * exact.whole_power(self.factor, k.astype(np.int64))
+        return base * exact.whole_power(self.factor, k)
 
 
 @dataclass(frozen=True)
@@ -203,7 +208,9 @@ class InverseTime(Schedule):
     def __post_init__(self) -> None:
         """Check the settings and store them as plain numbers."""
         super().__post_init__()
-        self._store(decay=checks.number("decay", self.decay), power=checks.number("power", self.power))
+        self._store(
+            decay=checks.number("decay", self.decay), power=checks.number("power", self.power)
+        )
 
     def at(self, t: Floats, base: float) -> Floats:
         """Return the formula's rates."""
@@ -255,11 +262,11 @@ class Polynomial(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """Half a cosine: `minimum + (rate - minimum) * (1 + cos(pi t/total)) / 2`, with restarts or without.
+    """Half a cosine: `minimum + (rate - minimum) * (1 + cos(pi t/total)) / 2`.
 
-    Without `restarts`, PyTorch's CosineAnnealingLR: after `total` the rate rises again, with period `2 total`.
-    With `restarts=k`, its CosineAnnealingWarmRestarts: after `total` the rate jumps back to its start, and
-    each period is k times as long as the one before.
+    Without `restarts`, PyTorch's CosineAnnealingLR: after `total` the rate rises again, with
+    period `2 total`. With `restarts=k`, its CosineAnnealingWarmRestarts: after `total` the rate
+    jumps back to its start, and each period is k times as long as the one before.
 
     Parameters
     ----------
@@ -311,10 +318,10 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class OneCycle(Schedule):
-    """Up from `rate / start_divisor` to the rate, then down to `rate / start_divisor / end_divisor`.
+    """Up from `rate/start_divisor` to the rate, then down to `rate/start_divisor/end_divisor`.
 
-    PyTorch's OneCycleLR with two phases, the rate alone: momentum stays as it is. Afterwards the rate
-    is the last one.
+    PyTorch's OneCycleLR with two phases, the rate alone: momentum stays as it is. Afterwards the
+    rate is the last one.
 
     Parameters
     ----------
@@ -376,10 +383,10 @@ class OneCycle(Schedule):
 
 @dataclass(frozen=True)
 class Warmup(Schedule):
-    """A rise in a straight line before another schedule: `rate * (start + (1 - start) * t/steps)`.
+    """A straight rise before another schedule: `rate * (start + (1 - start) * t/steps)`.
 
-    The rate is the other schedule's first one, and at `t = steps` that schedule begins, at its own t = 0:
-    PyTorch's LinearLR, then the other, in a SequentialLR.
+    The rate is the other schedule's first one, and at `t = steps` that schedule begins, at its
+    own t = 0: PyTorch's LinearLR, then the other, in a SequentialLR.
 
     Parameters
     ----------
@@ -411,7 +418,9 @@ class Warmup(Schedule):
         if isinstance(self.then, Constant):
             self._store(then=replace(self.then, per=self.per))
         if self.then.per != self.per and self.then.plateau is None:
-            raise checks.wrong("then", f"a schedule per {self.per}, as the warm-up", f"per {self.then.per}")
+            raise checks.wrong(
+                "then", f"a schedule per {self.per}, as the warm-up", f"per {self.then.per}"
+            )
 
     @property
     def total_missing(self) -> bool:
@@ -440,10 +449,10 @@ class Warmup(Schedule):
 
 @dataclass(frozen=True)
 class ReduceOnPlateau(Schedule):
-    """A factor whenever a number that is watched has not got better for more than `patience` epochs.
+    """A factor whenever a number has not got better for more than `patience` epochs.
 
-    PyTorch's ReduceLROnPlateau. What it has seen belongs to the network and goes on from fit to fit, as long
-    as the schedule is an equal one.
+    PyTorch's ReduceLROnPlateau. What it has seen belongs to the network and goes on from fit to
+    fit, as long as the schedule is an equal one.
 
     Parameters
     ----------
@@ -493,7 +502,7 @@ class ReduceOnPlateau(Schedule):
 
     @property
     def plateau(self) -> ReduceOnPlateau | None:
-        """This."""
+        """Return this schedule."""
         return self
 
     def at(self, t: Floats, base: float) -> Floats:
@@ -591,7 +600,7 @@ class Timed:
     def rates(self, clock: Clock, count: int) -> Floats:
         """Return the rates of the next `count` steps, float64 `(count,)`."""
         times = clock.times(self.schedule.per, count) - self.origin
-        blocks = [times[i : i + BLOCK] for i in range(0, count, BLOCK)]
+        blocks = [times[i : i + BLOCK] for i in range(0, max(count, 1), BLOCK)]
         return np.concatenate([self.schedule.at(block, self.base) for block in blocks])
 
 

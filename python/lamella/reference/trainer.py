@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +13,13 @@ from .. import checks, optimizers
 from .._core import DivergenceError
 from ..checks import Array
 from ..course import Cache, Parameters, dictionary, lists
-from ..optimizers import Optimizer
+from ..optimizers import Optimizer, Rate
+from ..schedules import Schedule
+from ..stopping import EarlyStopping
 from .layers import Rounding, activations_of, as_it_is, backward, bfloat16, forward
 from .losses import losses
 from .optimizers import State, update
+from .schedules import Plateau, rate_at
 
 
 def fit(
@@ -26,7 +30,7 @@ def fit(
     epochs: int,
     batch_size: int | None = None,
     optimizer: str | Optimizer = "sgd",
-    learning_rate: float | None = None,
+    learning_rate: Rate | None = None,
     l1: float = 0.0,
     l2: float = 0.0,
     decay_biases: bool = False,
@@ -37,6 +41,8 @@ def fit(
     shuffle: bool = True,
     seed: int = 0,
     operands: str | None = None,
+    validation: tuple[ArrayLike, ArrayLike] | None = None,
+    early_stopping: EarlyStopping | None = None,
     report: Callable[[int, float], object] | None = None,
     report_every: int = 1,
 ) -> tuple[Parameters, Array]:
@@ -59,8 +65,9 @@ def fit(
         None, or m and more, is the full batch, in the order of X. The short last batch is
         kept.
     optimizer : str or Optimizer
-    learning_rate : float, optional
-        In place of the optimizer's own.
+    learning_rate : float, Schedule or callable, optional
+        In place of the optimizer's own. A plateau hears the loss of `validation`, or without it
+        the training's.
     l1, l2, loss_scale : float
     decay_biases : bool
         Whether penalties and the optimizer's weight decay reach biases too.
@@ -74,6 +81,10 @@ def fit(
     seed : int
     operands : {None, "bfloat16"}
         What products round their operands to; their sums keep the parameters' dtype.
+    validation : tuple, optional
+        X and Y whose loss early stopping and plateaus watch instead of the training's.
+    early_stopping : EarlyStopping, optional
+        Its `monitor` and `mode` are not looked at.
     report : callable, optional
         Called with the epoch, from 0, and its loss, every `report_every` epochs.
 
@@ -81,7 +92,8 @@ def fit(
     -------
     parameters : dict of ndarray
     losses : ndarray (epochs,)
-        The mean over each epoch's rows of their batch's loss before its update.
+        The mean over each epoch's rows of their batch's loss before its update; fewer where it was
+        stopped early.
 
     Raises
     ------
@@ -93,7 +105,7 @@ def fit(
     m = X.shape[1]
     activations = activations_of(hidden, output, net.dims)
     Y = checks.target_matrix(Y, (net.dims[-1], m), output, net.dtype)
-    rule = optimizers.resolve(optimizer, learning_rate)
+    rule, schedule = optimizers.split(optimizer, learning_rate)
     scale = checks.number("loss_scale", loss_scale)
     penalty = Penalty(checks.number("l1", l1), checks.number("l2", l2), decay_biases)
     clip_value = checks.clip("clip_value", clip_value)
@@ -110,11 +122,25 @@ def fit(
     }
     history = np.zeros(checks.integer("epochs", epochs))
     report_every = checks.integer("report_every", report_every, low=1)
-    step = 0
+    step, of_epoch = 0, -(-m // size)
+    base = optimizers.plain_rate(rule.learning_rate)
+    plateau: Plateau | None = None
+    if schedule is not None:
+        schedule = schedule.with_total(len(history) * (of_epoch if schedule.per == "step" else 1))
+        if schedule.plateau is not None:
+            plateau = Plateau(schedule.plateau, base)
+    if validation is not None:
+        held = checks.samples("X", validation[0], net.dims[0], net.dtype)
+        held_Y = checks.target_matrix(
+            validation[1], (net.dims[-1], held.shape[1]), output, net.dtype
+        )
+    best, best_epoch, kept = np.inf, -1, trained
     for epoch in range(len(history)):
         order = epoch_order(m, seed, epoch) if shuffled else np.arange(m)
         for first in range(0, m, size):
             batch = order[first : first + size]
+            rate = _rate(schedule, base if plateau is None else plateau.rate, step, epoch)
+            rule = replace(rule, learning_rate=rate)
             step += 1
             X_batch, Y_batch = (X, Y) if size == m else (X.T[batch].T, Y.T[batch].T)
             loss, grads = _loss_and_gradients(
@@ -126,11 +152,34 @@ def fit(
                 if clip_value is not None:
                     gradient = np.clip(gradient, -clip_value, clip_value)
                 decay = getattr(rule, "weight_decay", 0.0) if penalty.covers(name) else 0.0
-                array *= 1 - rule.learning_rate * decay
+                array *= 1 - rate * decay
                 update(rule, step, array, gradient, state[name])
         if report is not None and epoch % report_every == 0:
             report(epoch, float(history[epoch]))
+        watched = float(history[epoch])
+        if validation is not None:
+            watched, _ = _loss_and_gradients(
+                trained, held, held_Y, activations, penalty, scale, step, rounded
+            )
+        if plateau is not None:
+            plateau.observe(watched)
+        if early_stopping is not None:
+            if watched < best - early_stopping.min_delta:
+                best, best_epoch = watched, epoch
+                kept = {name: array.copy() for name, array in trained.items()}
+            elif epoch - best_epoch >= early_stopping.patience:
+                history = history[: epoch + 1]
+                break
+    if early_stopping is not None and early_stopping.restore_best:
+        trained = kept
     return trained, history
+
+
+def _rate(schedule: Schedule | None, base: float, step: int, epoch: int) -> float:
+    """Return the rate of a step, which `step` steps and `epoch` epochs went before."""
+    if schedule is None:
+        return base
+    return rate_at(schedule, base, step if schedule.per == "step" else epoch)
 
 
 def epoch_order(m: int, seed: int, epoch: int) -> Array:
