@@ -40,7 +40,8 @@ class RateSearch:
     smoothed : ndarray (n,)
         Their exponentially weighted mean.
     suggestion : float or None
-        The rate at which the smoothed loss falls fastest; None where it never falls.
+        The middle of the eighth of the rates, on the scale of their logarithms, over which the
+        smoothed loss falls most; None where it falls over none.
     """
 
     rates: Array
@@ -99,14 +100,17 @@ def search(
     smoothed = np.array(recorder.smoothed)
     n = len(smoothed)
     return RateSearch(
-        rates[:n], np.array(recorder.losses), smoothed, _steepest(rates[:n], smoothed)
+        rates[:n], np.array(recorder.losses), smoothed, _steepest(rates[:n], smoothed, steps)
     )
 
 
-def _steepest(rates: Array, smoothed: Array) -> float | None:
-    """Return the rate of the steepest descent before the least loss."""
-    if len(rates) < 2:
+def _steepest(rates: Array, smoothed: Array, steps: int) -> float | None:
+    """Return the middle of the window in which the loss falls most.
+
+    The first tenth of the steps, where the smoothed loss is a mean of few, does not count.
+    """
+    window, first = max(steps // 8, 1), steps // 10
+    falls = smoothed[first:-window] - smoothed[first + window :]
+    if len(falls) == 0 or falls.max() <= 0:
         return None
-    slopes = np.gradient(smoothed)[: int(np.argmin(smoothed)) + 1]
-    steepest = int(np.argmin(slopes))
-    return float(rates[steepest]) if slopes[steepest] < 0 else None
+    return float(rates[first + int(np.argmax(falls)) + window // 2])

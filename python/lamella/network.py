@@ -302,8 +302,8 @@ class Network:
         Returns
         -------
         RateSearch
-            `rates`, `losses`, `smoothed`, and `suggestion`: the rate at which `smoothed` falls
-            fastest.
+            `rates`, `losses`, `smoothed`, and `suggestion`: a rate about which `smoothed` falls
+            most.
 
         References
         ----------

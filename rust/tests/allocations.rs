@@ -17,6 +17,7 @@ use _core::train::trainer::{Options, Workspace, fit};
 use ndarray::Array2;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// The system's allocator, which counts how often it is asked for memory.
 struct Counting;
@@ -98,7 +99,9 @@ fn steps_after_the_first_allocate_nothing() {
             let (x, classes) =
                 (Matrix::Dense(Dense::F32(x.view())), (0..rows as u32).map(|i| i % 3).collect::<Vec<_>>());
             let y = TargetData::Classes(&classes);
-            for threads in [1, 2] {
+            for (threads, scheduled) in [(1, false), (2, false), (1, true), (2, true)] {
+                let rates = vec![1e-3; 300];
+                let deadline = Some(Instant::now() + Duration::from_secs(1 << 20));
                 let fit_steps = |network: &mut Network<f32>, workspace: &mut Workspace<f32>, steps: usize| {
                     let moments = Moments { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
                     let kind = Kind::Adam { moments, amsgrad: false };
@@ -113,7 +116,11 @@ fn steps_after_the_first_allocate_nothing() {
                         seed: 1,
                         threads: Some(threads),
                         report_every: 0,
-                        stretch: Stretch::WHOLE,
+                        stretch: if scheduled {
+                            Stretch { deadline, rates: Some(&rates), ..Stretch::WHOLE }
+                        } else {
+                            Stretch::WHOLE
+                        },
                     };
                     let losses = fit(network, workspace, &x, &y, &options, &mut Nobody).unwrap();
                     assert_eq!(network.progress.steps % 3, 0);

@@ -155,19 +155,44 @@ fn add_penalty<T: Number>(network: &mut Network<T>, Penalty { l1, l2, biases }: 
 }
 
 /// A training's buffers, kept from call to call of one network, so that a call on few rows costs little more than its steps.
-/// Their memory is the largest batch's, and is given back with the network.
-pub struct Workspace<T>(Option<Buffers<T>>);
+/// Their memory is the largest batch's and, with shuffling, 4 bytes a row; it is given back with the network.
+pub struct Workspace<T> {
+    buffers: Option<Buffers<T>>,
+    order: Order,
+}
 
 impl<T> Workspace<T> {
     /// Nothing yet.
     pub fn new() -> Self {
-        Workspace(None)
+        Workspace { buffers: None, order: Order::default() }
     }
 }
 
 impl<T> Default for Workspace<T> {
     fn default() -> Self {
         Workspace::new()
+    }
+}
+
+/// An epoch's order of the rows, kept for the stretches that an epoch is cut into.
+#[derive(Default)]
+struct Order {
+    rows: Vec<u32>,
+    /// The seed and the epoch that it was drawn for.
+    of: Option<(u64, u64)>,
+}
+
+impl Order {
+    /// Room for so many rows; what was drawn for as many stays.
+    fn resized(self, rows: usize) -> Self {
+        if self.rows.len() == rows { self } else { Order { rows: vec![0; rows], of: None } }
+    }
+
+    fn draw(&mut self, seed: u64, epoch: u64) {
+        if self.of != Some((seed, epoch)) {
+            rng::shuffle(&mut self.rows, seed, epoch);
+            self.of = Some((seed, epoch));
+        }
     }
 }
 
@@ -187,7 +212,7 @@ impl<T: Number> Buffers<T> {
         role: Role,
         threads: usize,
     ) -> Result<Self, Error> {
-        if let Some(kept) = kept.0.take()
+        if let Some(kept) = kept.buffers.take()
             && kept.slices.len() >= slices
             && kept.scratch.len() >= threads
             && kept.slices.read().get(0).serves(rows, role)
@@ -259,7 +284,7 @@ struct Run<'r, 'x, 'y, T: Number> {
     plan: Plan,
     updates: bool,
     buffers: Buffers<T>,
-    order: RwLock<Vec<u32>>,
+    order: RwLock<Order>,
     /// Whether the slices hold the whole data for good.
     gathered: AtomicBool,
     state: RwLock<State<T>>,
@@ -316,7 +341,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             plan,
             updates,
             buffers,
-            order: RwLock::new(vec![0; if shuffles { x.rows() } else { 0 }]),
+            order: RwLock::new(std::mem::take(&mut workspace.order).resized(if shuffles { x.rows() } else { 0 })),
             gathered: AtomicBool::new(false),
             state: RwLock::new(state),
             books: Mutex::new(books),
@@ -332,7 +357,8 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let host = Mutex::new(host);
         let ran = threads::run(self.plan.threads, |team, worker| self.work(team, worker, &host));
         if ran.is_ok() {
-            *workspace = Workspace(Some(self.buffers));
+            let order = self.order.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+            *workspace = Workspace { buffers: Some(self.buffers), order };
         }
         let books = self.books.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
         (ran.and(books.outcome).map(|()| (books.losses, books.cursor)), books.progress)
@@ -346,7 +372,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         *self.state.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = state;
     }
 
-    fn order(&self) -> RwLockReadGuard<'_, Vec<u32>> {
+    fn order(&self) -> RwLockReadGuard<'_, Order> {
         self.order.read().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -382,7 +408,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     fn samples(&self, team: &Team, worker: usize, state: State<T>, poller: &mut Poller, host: &Mutex<&mut dyn Host>) {
         let reading = self.network.arena.read();
         let from = Weights::of(&reading);
-        let order = self.order();
+        let order = &self.order().rows;
         let slices = state.group_rows.div_ceil(self.plan.slice_rows);
         let share = |w: usize| w * slices / team.size();
         while let Some(i) = self.slice_claims.next(worker, team.size(), share) {
@@ -537,8 +563,8 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
 
     fn begin_epoch(&self, epoch: usize, row: usize) {
         let mut order = self.order.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if !order.is_empty() {
-            rng::shuffle(&mut order, self.options.seed, lock(&self.books).progress.epochs);
+        if !order.rows.is_empty() {
+            order.draw(self.options.seed, lock(&self.books).progress.epochs);
         }
         drop(order);
         self.begin_batch(epoch, row);
