@@ -394,7 +394,7 @@ def test_a_time_limit_ends_a_fit_in_time() -> None:
     net = network()
     began = time.perf_counter()
     history = net.fit(X, Y, epochs=10**12, time_limit=0.2)
-    assert 0.2 <= time.perf_counter() - began < 0.6  # a busy machine
+    assert 0.2 <= time.perf_counter() - began < 2  # on a busy machine
     assert history.stopped == "time_limit"
     assert len(history) == net.epochs > 0
     steps = net.steps
