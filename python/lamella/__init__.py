@@ -27,7 +27,19 @@ from .functional import (
     tanh,
     update_parameters_deep,
 )
-from .layers import Dense
+from .layers import BatchNorm, Dense, LayerNorm
+from .losses import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Focal,
+    Hinge,
+    Huber,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    Poisson,
+    Quantile,
+    SquaredHinge,
+)
 from .metrics import Metric
 from .network import History, Network
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
@@ -41,19 +53,31 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "BatchNorm",
+    "BinaryCrossEntropy",
     "Callback",
+    "CrossEntropy",
     "Dense",
     "DivergenceError",
     "EarlyStopping",
+    "Focal",
+    "Hinge",
     "History",
+    "Huber",
     "L_layer_model",
     "L_model_backward",
     "L_model_forward",
+    "LayerNorm",
     "Lion",
+    "MeanAbsoluteError",
+    "MeanSquaredError",
     "Metric",
     "NAdam",
     "Network",
+    "Poisson",
+    "Quantile",
     "RMSprop",
+    "SquaredHinge",
     "StopTraining",
     "compute_cost",
     "gradient_check",

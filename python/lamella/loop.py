@@ -43,7 +43,8 @@ class History:
     Attributes
     ----------
     loss : ndarray (epochs,)
-        The mean over each epoch's rows of their batch's loss before its update, in float64. An
+        The mean over each epoch's rows of their batch's loss before its update, in float64,
+        weighted where rows have weights. An
         epoch that was cut short has no entry, here and in `metrics`.
     metrics : dict of ndarray (epochs,)
         Further numbers of each epoch, by name: "val_loss" and "val_accuracy" (or "val_r2", or
@@ -153,11 +154,11 @@ class Loop:
     ) -> None:
         self.began = time.monotonic()
         self.network, self.asked, self.fit, self.score = network, asked, fit, score
-        self.row, self.epoch_loss = 0, 0.0
+        self.begin = (0, 0.0, 0.0)
         self.started = False
         self.losses: list[float] = []
         self.numbers: dict[str, list[float]] = defaultdict(list)
-        self.best: list[Array] | None = None
+        self.best: tuple[list[Array], list[Array]] | None = None
         self.watch = self.timed = self.plateau = None
         if stopping := asked.early_stopping:
             self.watch = Watch(stopping, asked.greater_is_better(stopping.monitor, stopping.mode))
@@ -207,14 +208,15 @@ class Loop:
         rates = self._rates(clock, steps)
         losses = self.fit(
             epochs=epochs,
-            begin=(self.row, self.epoch_loss),
+            begin=self.begin,
             checked=self.started,
             steps=steps,
             seconds=self._seconds(),
             rates=rates,
         )
         self.started = True
-        self.row, self.epoch_loss, last = self.network._net.position
+        row, losses_so_far, weight, last = self.network._net.position
+        self.begin = (row, losses_so_far, weight)
         made = self.network.steps - clock.steps
         ended = self._after_step(last)
         for k, loss in enumerate(losses.tolist()):
@@ -225,7 +227,7 @@ class Loop:
 
     def _clock(self) -> Clock:
         """Return where the fit stands."""
-        place = self.row // self.asked.batch_rows
+        place = self.begin[0] // self.asked.batch_rows
         return Clock(self.network.steps, self.network.epochs, place, self.asked.batches)
 
     def _steps(self, left: int) -> int | None:

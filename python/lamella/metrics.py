@@ -93,14 +93,15 @@ def log_loss(y: Array, probabilities: Array) -> float:
     return float(np.mean(-np.log(np.maximum(p, np.finfo(p.dtype).eps), dtype=np.float64)))
 
 
-def r2(y: Array, prediction: Array) -> float:
+def r2(y: Array, prediction: Array, w: Array | None = None) -> float:
     """Return the coefficient of determination, its mean over outputs.
 
-    An output whose target is constant counts 1 if met exactly, else 0.
+    An output whose target is constant counts 1 if met exactly, else 0; samples count w (m,).
     """
     y, prediction = (a.reshape(len(a), -1).astype(np.float64) for a in (y, prediction))
-    residual = np.sum((y - prediction) ** 2, axis=0)
-    total = np.sum((y - np.mean(y, axis=0)) ** 2, axis=0)
+    each = np.ones((1, 1)) if w is None else w[:, None]
+    residual = np.sum(each * (y - prediction) ** 2, axis=0)
+    total = np.sum(each * (y - np.average(y, axis=0, weights=w)) ** 2, axis=0)
     varies = total > 0
     score = np.where(varies, 1 - residual / np.where(varies, total, 1), residual == 0)
     return float(np.mean(score))
@@ -116,27 +117,31 @@ def mean_squared_error(y: Array, prediction: Array) -> float:
     return float(np.mean(np.subtract(y, prediction, dtype=np.float64) ** 2))
 
 
-LABELS, VALUES = ("softmax", "sigmoid"), ("identity",)
+LABELS, PROBABILITIES, VALUES = ("labels", "probabilities"), ("probabilities",), ("values",)
+"""The kinds of answers that a metric is for."""
+
+DEFAULT = {"probabilities": ["accuracy"], "labels": ["accuracy"], "values": ["r2"], "quantiles": []}
+"""The names that validation has, by kind of answers."""
 
 BY_NAME: dict[str, tuple[Metric, tuple[str, ...]]] = {
     "accuracy": (Metric(accuracy, greater_is_better=True), LABELS),
     "balanced_accuracy": (Metric(balanced_accuracy, greater_is_better=True), LABELS),
-    "log_loss": (Metric(log_loss, probabilities=True, greater_is_better=False), LABELS),
+    "log_loss": (Metric(log_loss, probabilities=True, greater_is_better=False), PROBABILITIES),
     "r2": (Metric(r2, greater_is_better=True), VALUES),
     "mean_absolute_error": (Metric(mean_absolute_error, greater_is_better=False), VALUES),
     "mean_squared_error": (Metric(mean_squared_error, greater_is_better=False), VALUES),
 }
-"""Each name's metric, and the outputs that it is for."""
+"""Each name's metric, and the kinds of answers that it is for."""
 
 SHORT = {"mae": "mean_absolute_error", "mse": "mean_squared_error"}
 """Other names; the history has the one that was asked for."""
 
 
-def checked(metrics: Sequence[str | Metric | Callable[..., Any]], output: str) -> list[Metric]:
-    """Return the metrics of these names and functions, which fit the output and differ by name."""
+def checked(metrics: Sequence[str | Metric | Callable[..., Any]], kind: str) -> list[Metric]:
+    """Return the metrics of these names and functions, which fit the answers and differ by name."""
     if isinstance(metrics, str) or not isinstance(metrics, Sequence):
         raise TypeError(f"metrics: expected a list, got {type(metrics).__name__}")
-    found = [_checked(metric, output) for metric in metrics]
+    found = [_checked(metric, kind) for metric in metrics]
     names = [metric.name for metric in found]
     for name in names:
         if names.count(name) > 1 or name in ("loss", "learning_rate"):
@@ -144,15 +149,15 @@ def checked(metrics: Sequence[str | Metric | Callable[..., Any]], output: str) -
     return found
 
 
-def _checked(metric: object, output: str) -> Metric:
+def _checked(metric: object, kind: str) -> Metric:
     """Return one metric."""
     if isinstance(metric, Metric):
         return metric
     if not isinstance(metric, str):
         return Metric(metric)  # type: ignore[arg-type]
-    allowed = [name for name, (_, outputs) in BY_NAME.items() if output in outputs]
+    allowed = [name for name, (_, kinds) in BY_NAME.items() if kind in kinds]
     allowed += [short for short, name in SHORT.items() if name in allowed]
     if metric not in allowed:
-        raise checks.wrong("metrics", f"for {output} some of {', '.join(allowed)}", repr(metric))
+        raise checks.wrong("metrics", f"for {kind} some of {', '.join(allowed)}", repr(metric))
     known = BY_NAME[SHORT.get(metric, metric)][0]
     return Metric(known.function, metric, known.probabilities, known.greater_is_better)

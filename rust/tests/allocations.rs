@@ -81,8 +81,8 @@ const CASES: [(usize, usize, usize); 4] = [
 ];
 
 fn network(features: usize) -> Network<f32> {
-    let relu = |units| LayerSpec { units, activation: Activation::Relu };
-    let specs = [relu(20), relu(9), LayerSpec { units: 3, activation: Activation::Softmax }];
+    let relu = |units| LayerSpec::plain(units, Activation::Relu);
+    let specs = [relu(20), relu(9), LayerSpec::plain(3, Activation::Softmax)];
     let mut network = Network::new(features, &specs, Loss::CrossEntropy, Isa::choose().unwrap()).unwrap();
     for l in 0..specs.len() {
         network.set_layer(l, |j, i| ((7 * j + 3 * i) % 11) as f32 * 0.02 - 0.1, |_| 0.0);
@@ -99,12 +99,12 @@ fn steps_after_the_first_allocate_nothing() {
             let (x, classes) =
                 (Matrix::Dense(Dense::F32(x.view())), (0..rows as u32).map(|i| i % 3).collect::<Vec<_>>());
             let y = TargetData::Classes(&classes);
-            for (threads, scheduled) in [(1, false), (2, false), (2, true)] {
-                if scheduled && features > 6 {
-                    continue;
-                }
-                let rates = vec![1e-3; 300];
-                let deadline = Some(Instant::now() + Duration::from_secs(1 << 20));
+            let ones = vec![1.0; rows];
+            let rates = vec![1e-3; 300];
+            let deadline = Some(Instant::now() + Duration::from_secs(1 << 20));
+            for (threads, weights, scheduled) in
+                [(1, None, false), (2, None, false), (1, Some(&ones[..]), true), (2, Some(&ones[..]), false)]
+            {
                 let fit_steps = |network: &mut Network<f32>, workspace: &mut Workspace<f32>, steps: usize| {
                     let moments = Moments { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
                     let kind = Kind::Adam { moments, amsgrad: false };
@@ -115,6 +115,7 @@ fn steps_after_the_first_allocate_nothing() {
                         penalty: Penalty { l2: 1e-4, ..Penalty::default() },
                         clip_value: f64::INFINITY,
                         loss_scale: 1.0,
+                        weights,
                         shuffle: true,
                         seed: 1,
                         threads: Some(threads),

@@ -10,15 +10,17 @@ use std::time::Instant;
 pub struct Cursor {
     /// The next batch's first row in the epoch's order; 0 at an epoch's start.
     pub row: usize,
-    /// The epoch's batches so far: each one's loss times its rows, added up.
+    /// The epoch's batches so far: each one's loss times its rows' weights, added up.
     pub epoch_loss: f64,
+    /// The sum of those rows' weights, or their number.
+    pub epoch_weight: f64,
     /// The last step's loss; NaN before the first.
     pub loss: f64,
 }
 
 impl Cursor {
     /// An epoch's start.
-    pub const START: Cursor = Cursor { row: 0, epoch_loss: 0.0, loss: f64::NAN };
+    pub const START: Cursor = Cursor { row: 0, epoch_loss: 0.0, epoch_weight: 0.0, loss: f64::NAN };
 }
 
 /// What part of a fit's epochs is done in one call.
