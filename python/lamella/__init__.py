@@ -8,9 +8,11 @@ import sys as _sys
 
 from . import functional as functional
 from . import reference as reference
+from . import schedules as schedules
 from . import threadpool as threadpool
 from ._core import DivergenceError
 from ._core import __version__ as __version__
+from .callbacks import Callback, StopTraining
 from .functional import (
     L_layer_model,
     L_model_backward,
@@ -38,8 +40,10 @@ from .losses import (
     Quantile,
     SquaredHinge,
 )
+from .metrics import Metric
 from .network import History, Network
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
+from .stopping import EarlyStopping
 
 if "threadpoolctl" in _sys.modules:
     threadpool.register()
@@ -51,9 +55,11 @@ __all__ = [
     "AdamW",
     "BatchNorm",
     "BinaryCrossEntropy",
+    "Callback",
     "CrossEntropy",
     "Dense",
     "DivergenceError",
+    "EarlyStopping",
     "Focal",
     "Hinge",
     "History",
@@ -65,12 +71,14 @@ __all__ = [
     "Lion",
     "MeanAbsoluteError",
     "MeanSquaredError",
+    "Metric",
     "NAdam",
     "Network",
     "Poisson",
     "Quantile",
     "RMSprop",
     "SquaredHinge",
+    "StopTraining",
     "compute_cost",
     "gradient_check",
     "initialize_parameters_deep",

@@ -4,6 +4,7 @@ pub mod course;
 pub mod exchange;
 pub mod infer;
 pub mod optimizer;
+pub mod stretch;
 pub mod trainer;
 
 use crate::error::Error;
