@@ -352,6 +352,12 @@ impl<T: Number> Network<T> {
         STATES.into_iter().for_each(|index| self.arena.buffer(index).fill(T::ZERO));
     }
 
+    /// Gives the memory of the optimizer's state and of the gradient back; the counters stay.
+    pub fn release_state(&mut self) {
+        self.progress.optimizer = None;
+        STATES.into_iter().chain([GRADIENT]).for_each(|index| self.arena.release(index));
+    }
+
     /// Makes state for `optimizer`, all zero where it is another one than before.
     ///
     /// # Errors

@@ -26,6 +26,8 @@ from .functional import (
     update_parameters_deep,
 )
 from .layers import Dense
+from .lbfgs import LBFGS
+from .many import Fitted, fit_many, folds, grid, sample
 from .network import History, Network
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
 
@@ -33,12 +35,14 @@ if "threadpoolctl" in _sys.modules:
     threadpool.register()
 
 __all__ = [
+    "LBFGS",
     "SGD",
     "Adagrad",
     "Adam",
     "AdamW",
     "Dense",
     "DivergenceError",
+    "Fitted",
     "History",
     "L_layer_model",
     "L_model_backward",
@@ -48,10 +52,14 @@ __all__ = [
     "Network",
     "RMSprop",
     "compute_cost",
+    "fit_many",
+    "folds",
     "gradient_check",
+    "grid",
     "initialize_parameters_deep",
     "predict",
     "relu",
+    "sample",
     "sigmoid",
     "softmax",
     "tanh",

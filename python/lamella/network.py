@@ -19,10 +19,11 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from . import _core, checks, initializers, optimizers
+from . import _core, checks, initializers, lbfgs, optimizers
 from .checks import CSR, Array
 from .initializers import Init
 from .layers import Dense, layers_of
+from .lbfgs import LBFGS
 from .optimizers import Optimizer
 
 __all__ = ["History", "Network"]
@@ -145,7 +146,7 @@ class Network:
         *,
         epochs: int = 1,
         batch_size: int | None = 32,
-        optimizer: str | Optimizer = "adam",
+        optimizer: str | Optimizer | LBFGS = "adam",
         learning_rate: float | None = None,
         clip_value: float | None = None,
         shuffle: bool = True,
@@ -172,7 +173,8 @@ class Network:
         optimizer : str or Optimizer
             A name ("sgd", "momentum", "nesterov", "adam", "amsgrad", "adamw", "nadam", "rmsprop",
             "adagrad", "lion") or an object such as `lamella.AdamW(weight_decay=0.05)`. State of
-            another kind of optimizer is not used.
+            another kind of optimizer is not used. "lbfgs" or a `lamella.LBFGS` (needs SciPy)
+            minimises the loss of all rows; see there.
         learning_rate : float, optional
             In place of the optimizer's own.
         clip_value : float, optional
@@ -203,19 +205,27 @@ class Network:
             After Ctrl-C; the model stays usable, with whole steps.
         """
         rows, labels = self._data(X, y)
-        epochs = checks.integer("epochs", epochs)
-        settings: dict[str, Any] = {
-            "epochs": epochs,
-            "batch_size": checks.batch_size(batch_size, rows.shape[0]),
-            "optimizer": optimizers.spec(optimizer, learning_rate),
-            "clip_value": checks.clip("clip_value", clip_value),
-            "shuffle": checks.flag("shuffle", shuffle),
-            "seed": self.seed,
-            "threads": checks.threads(threads),
-            **self._objective,
-        }
+        if lbfgs.is_meant(optimizer):
+            rule = lbfgs.checked(
+                optimizer, epochs, self.l1, learning_rate=learning_rate, clip_value=clip_value
+            )
+            with _reporting(progress, rule.max_iter or 0) as report:
+                return History(self._minimise(rows, labels, rule, checks.threads(threads), report))
+        settings = self._fit_settings(
+            rows.shape[0],
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            clip_value=clip_value,
+            shuffle=shuffle,
+        )
+        threads = checks.threads(threads)
         with _reporting(progress, epochs) as report:
-            return History(self._net.fit(rows, labels, **settings, report=report, report_every=1))
+            losses = self._net.fit(
+                rows, labels, **settings, threads=threads, report=report, report_every=1
+            )
+            return History(losses)
 
     def partial_fit(
         self,
@@ -317,6 +327,10 @@ class Network:
         loss, outputs = self._net.evaluate(
             rows, labels, **self._objective, threads=checks.threads(threads)
         )
+        return self._score(loss, outputs, labels)
+
+    def _score(self, loss: float, outputs: Array, labels: Array) -> dict[str, float]:
+        """Return what `evaluate` does, of outputs (m, n_outputs) and checked labels."""
         if self.output == "identity":
             return {"loss": loss, "r2": _r2(outputs, labels.reshape(outputs.shape))}
         if self.output == "softmax":
@@ -418,6 +432,52 @@ class Network:
             scale = (1 if self.output == "sigmoid" else 2) / self.n_outputs
         return {"loss_scale": scale, "penalty": (self.l1, self.l2, self.decay_biases)}
 
+    def _fit_settings(
+        self,
+        m: int,
+        *,
+        epochs: int = 1,
+        batch_size: int | None = 32,
+        optimizer: str | Optimizer = "adam",
+        learning_rate: float | None = None,
+        clip_value: float | None = None,
+        shuffle: bool = True,
+    ) -> dict[str, Any]:
+        """Check arguments of `fit` on m samples; return what the core takes."""
+        return {
+            "epochs": checks.integer("epochs", epochs),
+            "batch_size": checks.batch_size(batch_size, m),
+            "optimizer": optimizers.spec(optimizer, learning_rate),
+            "clip_value": checks.clip("clip_value", clip_value),
+            "shuffle": checks.flag("shuffle", shuffle),
+            "seed": self.seed,
+            **self._objective,
+        }
+
+    def _minimise(
+        self,
+        rows: Array | CSR,
+        labels: Array,
+        rule: LBFGS,
+        threads: int | None,
+        report: Callable[[int, float], object] | None,
+    ) -> Array:
+        """Minimise the loss of checked data by L-BFGS; return it before each iteration."""
+
+        def place(parameters: Array) -> None:
+            arrays = lbfgs.views(parameters, self._shapes)
+            self._net.set_parameters([a.astype(self.dtype, copy=False) for a in arrays])
+
+        def function(parameters: Array) -> tuple[float, Array]:
+            place(parameters)
+            loss, gradients = self._net.loss_and_gradients(
+                rows, labels, **self._objective, threads=threads
+            )
+            return loss, lbfgs.flat(gradients)
+
+        start = lbfgs.flat(self._net.get_parameters())
+        return lbfgs.minimise(function, start, rule, report, place)
+
     def _core_network(self) -> _core.Network:
         """Build the core's network, all parameters zero."""
         layers = [(d.units, str(d.activation), checks.LEAKY_SLOPE) for d in self.layers]
@@ -479,12 +539,12 @@ def _reporting(progress: Progress, epochs: int) -> Iterator[Callable[[int, float
         raise TypeError(f"progress: expected None, True or a function, got {progress!r}")
 
 
-def _bar(epochs: int) -> Any:
-    """Return tqdm's bar for a number of epochs."""
+def _bar(total: int, unit: str = "epoch") -> Any:
+    """Return tqdm's bar for a number of epochs, or of something else."""
     try:
         from tqdm.auto import tqdm
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "progress: True needs tqdm, which is not installed; a function needs nothing"
         ) from error
-    return tqdm(total=epochs, unit="epoch")
+    return tqdm(total=total, unit=unit)

@@ -19,8 +19,8 @@ use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyDict;
 
 /// A network with the buffers of its training and of its passes forward.
-struct Model<T: Number> {
-    net: Core<T>,
+pub(super) struct Model<T: Number> {
+    pub(super) net: Core<T>,
     workspace: Workspace<T>,
     spares: Spares<T>,
 }
@@ -32,7 +32,7 @@ impl<T: Number> Model<T> {
 }
 
 /// A network of either dtype.
-enum Any {
+pub(super) enum Any {
     F32(Model<f32>),
     F64(Model<f64>),
 }
@@ -66,7 +66,7 @@ macro_rules! with_model {
 /// A dense network in the core: plain arrays in and out, samples x features.
 #[pyclass(module = "lamella._core")]
 pub struct Network {
-    inner: Any,
+    pub(super) inner: Any,
 }
 
 #[pymethods]
@@ -347,7 +347,7 @@ fn parse_loss(name: &str) -> Result<Loss, Error> {
     }
 }
 
-fn parse_optimizer(name: &str, parameters: &Bound<'_, PyDict>) -> PyResult<Optimizer> {
+pub(super) fn parse_optimizer(name: &str, parameters: &Bound<'_, PyDict>) -> PyResult<Optimizer> {
     let get = |key: &str| -> PyResult<f64> {
         let missing = || exception(Error::expected(format!("optimizer {name}"), format!("a {key}"), "none"));
         parameters.get_item(key)?.ok_or_else(missing)?.extract()
@@ -376,25 +376,25 @@ fn parse_optimizer(name: &str, parameters: &Bound<'_, PyDict>) -> PyResult<Optim
     Ok(Optimizer { learning_rate: get("learning_rate")?, weight_decay, kind })
 }
 
-fn as_penalty((l1, l2, biases): (f64, f64, bool)) -> Penalty {
+pub(super) fn as_penalty((l1, l2, biases): (f64, f64, bool)) -> Penalty {
     Penalty { l1, l2, biases }
 }
 
-fn check_threads(threads: Option<usize>) -> Result<(), Error> {
+pub(super) fn check_threads(threads: Option<usize>) -> Result<(), Error> {
     match threads {
         Some(0) => Err(Error::expected("threads", "at least 1, or None", 0)),
         _ => Ok(()),
     }
 }
 
-fn check_batch(batch_size: Option<usize>) -> Result<usize, Error> {
+pub(super) fn check_batch(batch_size: Option<usize>) -> Result<usize, Error> {
     match batch_size {
         Some(0) => Err(Error::expected("batch_size", "at least 1, or None for all rows", 0)),
         _ => Ok(batch_size.unwrap_or(usize::MAX)),
     }
 }
 
-fn check_options(options: &Options) -> Result<(), Error> {
+pub(super) fn check_options(options: &Options) -> Result<(), Error> {
     check_threads(options.threads)?;
     let Penalty { l1, l2, .. } = options.penalty;
     for (name, x) in [("l1", l1), ("l2", l2), ("loss_scale", options.loss_scale)] {
@@ -430,7 +430,7 @@ fn check_fits<T: Number>(net: &Core<T>, name: &str, x: &Matrix<'_>, threads: Opt
     Err(Error::expected(name, format!("finite numbers{within}"), got))
 }
 
-fn check_data<T: Number>(
+pub(super) fn check_data<T: Number>(
     net: &Core<T>,
     x: &Matrix<'_>,
     y: &TargetData<'_>,
@@ -452,13 +452,13 @@ fn check_data<T: Number>(
 }
 
 /// The targets as they came: held, so that views of them can be made.
-enum Labels<'py> {
+pub(super) enum Labels<'py> {
     Classes(Vec<u32>),
     Dense(Held<'py>),
 }
 
 impl<'py> Labels<'py> {
-    fn new<T: Number>(net: &Core<T>, object: &Bound<'py, PyAny>) -> PyResult<Self> {
+    pub(super) fn new<T: Number>(net: &Core<T>, object: &Bound<'py, PyAny>) -> PyResult<Self> {
         let vector = arrays::untyped("Y", object)?.ndim() == 1;
         if net.loss == Loss::CrossEntropy && vector {
             return Ok(Labels::Classes(arrays::classes("Y", object, net.outputs())?));
@@ -469,7 +469,7 @@ impl<'py> Labels<'py> {
         Ok(Labels::Dense(Held::new("Y", object)?))
     }
 
-    fn as_data(&self) -> TargetData<'_> {
+    pub(super) fn as_data(&self) -> TargetData<'_> {
         match self {
             Labels::Classes(classes) => TargetData::Classes(classes),
             Labels::Dense(held) => TargetData::Dense(held.matrix()),

@@ -2,6 +2,7 @@
 
 pub mod course;
 pub mod infer;
+pub mod many;
 pub mod optimizer;
 pub mod trainer;
 

@@ -60,10 +60,26 @@ pub fn fit<T: Number>(
     options: &Options,
     host: &mut dyn Host,
 ) -> Result<Vec<f64>, Error> {
+    fit_rows(network, workspace, x, y, None, options, host)
+}
+
+/// [`fit`] on some rows of the data, or all: the bits of a fit on a copy of those rows, which are read where they lie.
+///
+/// # Errors
+/// As for [`fit`].
+pub fn fit_rows<T: Number>(
+    network: &mut Network<T>,
+    workspace: &mut Workspace<T>,
+    x: &Matrix<'_>,
+    y: &TargetData<'_>,
+    rows: Option<&[u32]>,
+    options: &Options,
+    host: &mut dyn Host,
+) -> Result<Vec<f64>, Error> {
     options.optimizer.check()?;
     network.prepare_state(options.optimizer.state_name(), options.optimizer.states())?;
     // The counters belong to the state that the steps left, also where an error ended them.
-    let (losses, progress) = Run::new(network, workspace, x, y, options, true)?.execute(workspace, host);
+    let (losses, progress) = Run::new(network, workspace, x, y, rows, options, true)?.execute(workspace, host);
     network.progress = progress;
     losses
 }
@@ -100,7 +116,7 @@ pub fn loss_and_gradient<T: Number>(
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
     let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
-    let (losses, _) = Run::new(network, workspace, x, y, &options, false)?.execute(workspace, host);
+    let (losses, _) = Run::new(network, workspace, x, y, None, &options, false)?.execute(workspace, host);
     let loss = losses?[0];
     add_penalty(network, options.penalty);
     Ok(loss)
@@ -218,6 +234,8 @@ struct Run<'r, 'x, 'y, T: Number> {
     network: &'r Network<T>,
     x: &'r Matrix<'x>,
     y: &'r TargetData<'y>,
+    /// The rows that are trained on; `None` for all.
+    rows: Option<&'r [u32]>,
     options: &'r Options,
     plan: Plan,
     updates: bool,
@@ -239,11 +257,13 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         workspace: &mut Workspace<T>,
         x: &'r Matrix<'x>,
         y: &'r TargetData<'y>,
+        selected: Option<&'r [u32]>,
         options: &'r Options,
         updates: bool,
     ) -> Result<Self, Error> {
-        let batch = options.batch_size.min(x.rows());
-        let steps = options.epochs as f64 * x.rows().div_ceil(batch) as f64;
+        let all = selected.map_or(x.rows(), <[u32]>::len);
+        let batch = options.batch_size.min(all);
+        let steps = options.epochs as f64 * all.div_ceil(batch) as f64;
         let plan = plan::training(network, batch, steps, options.threads);
         if batch > plan.group_rows || !updates {
             network.arena.materialise(GRADIENT, WEIGHTS, "network: its gradient")?;
@@ -252,13 +272,13 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
         let slices = plan.group_rows.min(batch).div_ceil(plan.slice_rows);
         let rows = plan.slice_rows.min(batch);
-        let whole = batch == x.rows() && batch <= plan.group_rows;
+        let whole = batch == all && batch <= plan.group_rows;
         let both_forms = 2 * batch.saturating_mul(network.features()).saturating_mul(size_of::<T>());
         let turns = network.layers[0].form == Form::Narrow;
         let stays = turns && whole && steps > 1.0 && both_forms <= BOTH_FORMS;
         let role = if stays { Role::LearnsTheSameRows } else { Role::Learns };
         let buffers = Buffers::of(network, workspace, slices, rows, role, plan.threads)?;
-        let shuffles = options.shuffle && batch < x.rows();
+        let ordered = selected.is_some() || options.shuffle && batch < all;
         let state = State { epoch: 0, batch: 0, rows: 0, group: 0, group_rows: 0, rule: None, finished: false };
         let books = Books {
             progress: network.progress,
@@ -273,11 +293,12 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             network,
             x,
             y,
+            rows: selected,
             options,
             plan,
             updates,
             buffers,
-            order: RwLock::new(vec![0; if shuffles { x.rows() } else { 0 }]),
+            order: RwLock::new(vec![0; if ordered { all } else { 0 }]),
             gathered: AtomicBool::new(false),
             state: RwLock::new(state),
             books: Mutex::new(books),
@@ -297,6 +318,11 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
         let books = self.books.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
         (ran.and(books.outcome).map(|()| books.losses), books.progress)
+    }
+
+    /// How many rows are trained on.
+    fn n_rows(&self) -> usize {
+        self.rows.map_or(self.x.rows(), <[u32]>::len)
     }
 
     fn state(&self) -> State<T> {
@@ -442,7 +468,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         books.epoch_loss += mean * state.rows as f64;
         let rule = self.updates.then(|| self.options.optimizer.step(&mut books.progress));
         self.set_state(State { rule, ..state });
-        let whole = state.rows == self.x.rows() && self.plan.group_rows >= state.rows;
+        let whole = state.rows == self.n_rows() && self.plan.group_rows >= state.rows;
         self.gathered.store(whole, Ordering::Relaxed);
     }
 
@@ -455,11 +481,11 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             return self.begin_group(State { group, ..state });
         }
         let batch = state.batch + state.rows;
-        if batch < self.x.rows() {
+        if batch < self.n_rows() {
             return self.begin_batch(state.epoch, batch);
         }
         let mut books = lock(&self.books);
-        let loss = books.epoch_loss / self.x.rows() as f64;
+        let loss = books.epoch_loss / self.n_rows() as f64;
         books.epoch_loss = 0.0;
         books.losses.push(loss);
         books.progress.epochs += u64::from(self.updates);
@@ -477,14 +503,27 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     fn begin_epoch(&self, epoch: usize) {
         let mut order = self.order.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         if !order.is_empty() {
-            rng::shuffle(&mut order, self.options.seed, lock(&self.books).progress.epochs);
+            self.draw(&mut order);
         }
         drop(order);
         self.begin_batch(epoch, 0);
     }
 
+    /// An epoch's order of the rows that are trained on.
+    fn draw(&self, order: &mut [u32]) {
+        let shuffles = self.options.shuffle && self.options.batch_size < self.n_rows();
+        if shuffles {
+            rng::shuffle(order, self.options.seed, lock(&self.books).progress.epochs);
+        }
+        match self.rows {
+            Some(rows) if shuffles => order.iter_mut().for_each(|at| *at = rows[*at as usize]),
+            Some(rows) => order.copy_from_slice(rows),
+            None => {}
+        }
+    }
+
     fn begin_batch(&self, epoch: usize, batch: usize) {
-        let rows = self.options.batch_size.min(self.x.rows() - batch);
+        let rows = self.options.batch_size.min(self.n_rows() - batch);
         self.begin_group(State { epoch, batch, rows, group: 0, group_rows: 0, rule: None, finished: false });
     }
 
