@@ -154,14 +154,14 @@ def fit_many(
     KeyboardInterrupt
         After Ctrl-C. Networks that were given stay usable, with whole steps.
     """
-    splits, rows = None, _data(X)
+    splits, rows, seed = None, _data(X), checks.seed(seed)
     m = rows.shape[0]
     if validation is not None and cv is not None:
         raise checks.wrong("cv", "None where validation is given", reprlib.repr(cv))
     if validation is not None:
-        splits = [_held_out(validation, m, checks.seed(seed))]
+        splits = [_held_out(validation, m, seed)]
     elif cv is not None:
-        splits = _splits(cv, X, y, m, checks.seed(seed))
+        splits = _splits(cv, X, y, m, seed)
     threads = checks.threads(threads)
     selections, targets = _Shared(), _Shared()
     tasks = list(_tasks(configs, rows, y, splits, selections, targets))
@@ -385,9 +385,9 @@ def _splits(
     """Return each fold's rows to train on and those held out."""
     if isinstance(cv, int | np.integer):
         return folds(m, checks.integer("cv", cv, low=2, high=m), seed)
-    if hasattr(cv, "split"):
+    if hasattr(cv, "split") and not isinstance(cv, str):
         cv = cv.split(X, y)
-    elif isinstance(cv, str) or not isinstance(cv, Iterable):
+    if isinstance(cv, str) or not isinstance(cv, Iterable):
         raise TypeError(f"cv: expected a number, pairs or a splitter, got {reprlib.repr(cv)}")
     splits = []
     for n, pair in enumerate(cv):
