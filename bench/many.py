@@ -1,4 +1,4 @@
-"""`python bench/many.py`: a search of many networks, by `fit_many` and by what else people run it on.
+"""`python bench/many.py`: a search of many networks, by `fit_many` and by what else there is.
 
 Networks of the `tabular` case that differ in their seed and rate, on that case's rows, trained
 

@@ -34,7 +34,7 @@ best = sorted(first, key=accuracy, reverse=True)[:5]
 longer = [{**configs[fitted.index], "epochs": 20} for fitted in best]
 final = lamella.fit_many(longer, X / 16, y, validation=0.25)
 
-print(f"{'layers':<18} {'hidden':<6} {'optimizer':<9} {'rate':>8} {'l2':>8} {'4':>7} {'20 epochs':>10}")
+print("layers             hidden optimizer     rate       l2       4  20 epochs")
 for config, before, after in zip(longer, best, final, strict=True):
     layers = "-".join(map(str, config["layers"]))
     print(

@@ -46,7 +46,6 @@ def backward(
     Zs: Sequence[NDArray[Any]],
     hidden: str,
 ) -> list[NDArray[Any]]: ...
-
 def fit_many(
     tasks: Sequence[tuple[Network, Mapping[str, Any], int, int | None, int | None]],
     X: NDArray[Any] | _CSR,

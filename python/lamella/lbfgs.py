@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 
@@ -65,12 +65,12 @@ class LBFGS:
         checks.integer("history", self.history, low=1)
 
 
-def is_meant(optimizer: object) -> TypeGuard[str | LBFGS]:
+def is_meant(optimizer: object) -> bool:
     """Whether a user asks for L-BFGS."""
     return isinstance(optimizer, LBFGS) or (isinstance(optimizer, str) and optimizer == "lbfgs")
 
 
-def checked(optimizer: str | LBFGS, epochs: int, l1: float, **refused: object) -> LBFGS:
+def checked(optimizer: object, epochs: int, l1: float, **refused: object) -> LBFGS:
     """Return the settings with `max_iter` filled in; other arguments have to be None."""
     rule = optimizer if isinstance(optimizer, LBFGS) else LBFGS()
     epochs = checks.integer("epochs", epochs)

@@ -1,9 +1,9 @@
 """Many small networks at once: what a search for hyper-parameters runs on.
 
-Owns configurations, folds and results. Promises the bits of one `Network.fit` after the other, one copy
-of X and y for all (a fold is a list of rows, read where they lie), and that a network that fails
-spoils no other. Leaves the work to the core (`rust/train/many.rs`): every network is trained on one
-thread, so that all processors are busy with networks too small to share.
+Owns configurations, folds and results. Promises the bits of one `Network.fit` after the other, one
+copy of X and y for all (a fold is a list of rows, read where they lie), and that a network that
+fails spoils no other. Leaves the work to the core (`rust/train/many.rs`): every network is trained
+on one thread, so that all processors are busy with networks too small to share.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from .network import History, Network, _bar
 
 __all__ = ["Fitted", "fit_many", "folds", "grid", "sample"]
 
+Split = tuple[Array | None, Array | None]
+"""The rows to train on and those held out; None for all and for none."""
 Config = Mapping[str, Any] | tuple[Network, Mapping[str, Any]]
 """Arguments of `Network` and of `fit` by name, or a network and arguments of `fit`."""
 
@@ -83,15 +85,26 @@ class _Shared:
     """Arrays that tasks share, each kept once and known by its place."""
 
     def __init__(self) -> None:
-        self.arrays: list[Array] = []
+        self.targets: list[Array] = []
+        self.selections: list[Array] = []
         self._places: dict[Any, int] = {}
 
-    def place(self, key: Any, make: Callable[[], Array]) -> int:
-        """Return the place of the array of this key; make it where it is new."""
+    def labels(self, network: Network, rows: Array | CSR, y: ArrayLike) -> int:
+        """Return the place of the checked labels of all rows for such a network."""
+        key = (network.output, network.n_outputs, network.dtype)
         if key not in self._places:
-            self._places[key] = len(self.arrays)
-            self.arrays.append(make())
+            self.targets.append(network._data(rows, y)[1])
+            self._places[key] = len(self.targets) - 1
         return self._places[key]
+
+    def selection(self, rows: Array | None) -> int | None:
+        """Return the place of some rows' indices, the same object each time; None for all rows."""
+        if rows is None:
+            return None
+        if id(rows) not in self._places:
+            self.selections.append(rows)
+            self._places[id(rows)] = len(self.selections) - 1
+        return self._places[id(rows)]
 
 
 def fit_many(
@@ -154,7 +167,8 @@ def fit_many(
     KeyboardInterrupt
         After Ctrl-C. Networks that were given stay usable, with whole steps.
     """
-    splits, rows, seed = None, _data(X), checks.seed(seed)
+    splits: list[Split] | None = None
+    rows, seed = _data(X), checks.seed(seed)
     m = rows.shape[0]
     if validation is not None and cv is not None:
         raise checks.wrong("cv", "None where validation is given", reprlib.repr(cv))
@@ -163,8 +177,8 @@ def fit_many(
     elif cv is not None:
         splits = _splits(cv, X, y, m, seed)
     threads = checks.threads(threads)
-    selections, targets = _Shared(), _Shared()
-    tasks = list(_tasks(configs, rows, y, splits, selections, targets))
+    shared = _Shared()
+    tasks = list(_tasks(configs, rows, y, splits, shared))
     fitted: list[Fitted | None] = [None] * len(tasks)
     with _told(progress, len(tasks)) as tell:
 
@@ -178,7 +192,7 @@ def fit_many(
         ) -> None:
             task, score = tasks[at], None
             if loss is not None and outputs is not None and task.held_out is not None:
-                labels = targets.arrays[task.target][selections.arrays[task.held_out]]
+                labels = shared.targets[task.target][shared.selections[task.held_out]]
                 outputs = outputs.reshape(len(labels), -1)
                 score = task.network._score(loss, outputs, labels)
             history = None if losses is None else History(losses)
@@ -190,8 +204,8 @@ def fit_many(
         _core.fit_many(
             [(t.network._net, t.settings, t.target, t.rows, t.held_out) for t in tasks],
             rows,
-            targets.arrays,
-            selections.arrays,
+            shared.targets,
+            shared.selections,
             keep_state=checks.flag("keep_state", keep_state),
             threads=threads,
             report=report,
@@ -281,34 +295,33 @@ def _tasks(
     configs: Iterable[Config],
     rows: Array | CSR,
     y: ArrayLike,
-    splits: list[tuple[Array, Array]] | None,
-    selections: _Shared,
-    targets: _Shared,
+    splits: list[Split] | None,
+    shared: _Shared,
 ) -> Iterator[_Task]:
     """Make the networks of every configuration, one a fold, and check all that belongs to them."""
     seen: set[int] = set()
     for index, config in enumerate(configs):
-        for fold, (train, held_out) in enumerate(splits or [(None, None)]):  # type: ignore[list-item]
-            at = [
-                None if part is None else selections.place(id(part), lambda part=part: part)
-                for part in (train, held_out)
-            ]
+        for fold, split in enumerate(splits or [(None, None)]):
             with _named(index):
-                network, fit = _network(config, copied=splits is not None)
+                network, arguments = _network(config, copied=splits is not None)
                 if id(network) in seen:
-                    raise ValueError("the network was given before")
+                    raise ValueError("expected a network of its own, got one that was given before")
                 seen.add(id(network))
-                if network.n_features != rows.shape[1]:
-                    raise checks.wrong(
-                        "layers", f"{rows.shape[1]} features, as X has", network.n_features
-                    )
-                if lbfgs.is_meant(fit.get("optimizer")):
-                    raise checks.wrong("optimizer", "one that makes steps of its own", "lbfgs")
-                m = rows.shape[0] if train is None else len(train)
-                settings = network._fit_settings(m, **fit)
-            key = (network.output, network.n_outputs, network.dtype)
-            target = targets.place(key, lambda network=network: network._data(rows, y)[1])
-            yield _Task(index, fold, config, network, settings, target, *at)
+                m = rows.shape[0] if split[0] is None else len(split[0])
+                settings = _settings(network, arguments, m, rows.shape[1])
+            target, selected = shared.labels(network, rows, y), map(shared.selection, split)
+            yield _Task(index, fold, config, network, settings, target, *selected)
+
+
+def _settings(
+    network: Network, arguments: dict[str, Any], m: int, n_features: int
+) -> dict[str, Any]:
+    """Return what the core is told of a training on m rows of so many features."""
+    if network.n_features != n_features:
+        raise checks.wrong("layers", f"{n_features} features, as X has", network.n_features)
+    if lbfgs.is_meant(arguments.get("optimizer")):
+        raise checks.wrong("optimizer", "one that makes steps of its own", "lbfgs")
+    return network._fit_settings(m, **arguments)
 
 
 def _network(config: Config, *, copied: bool) -> tuple[Network, dict[str, Any]]:
@@ -379,17 +392,15 @@ def _held_out(validation: object, m: int, seed: int) -> tuple[Array, Array]:
     return rest, held
 
 
-def _splits(
-    cv: Any, X: ArrayLike | CSR, y: ArrayLike, m: int, seed: int
-) -> list[tuple[Array, Array]]:
+def _splits(cv: Any, X: ArrayLike | CSR, y: ArrayLike, m: int, seed: int) -> list[Split]:
     """Return each fold's rows to train on and those held out."""
     if isinstance(cv, int | np.integer):
-        return folds(m, checks.integer("cv", cv, low=2, high=m), seed)
+        return [*folds(m, checks.integer("cv", cv, low=2, high=m), seed)]
     if hasattr(cv, "split") and not isinstance(cv, str):
         cv = cv.split(X, y)
     if isinstance(cv, str) or not isinstance(cv, Iterable):
         raise TypeError(f"cv: expected a number, pairs or a splitter, got {reprlib.repr(cv)}")
-    splits = []
+    splits: list[Split] = []
     for n, pair in enumerate(cv):
         if not isinstance(pair, Sequence) or len(pair) != 2:
             raise TypeError(f"cv[{n}]: expected two arrays of rows, got {reprlib.repr(pair)}")

@@ -205,7 +205,7 @@ class Network:
             After Ctrl-C; the model stays usable, with whole steps.
         """
         rows, labels = self._data(X, y)
-        if lbfgs.is_meant(optimizer):
+        if isinstance(optimizer, LBFGS) or optimizer == "lbfgs":
             rule = lbfgs.checked(
                 optimizer, epochs, self.l1, learning_rate=learning_rate, clip_value=clip_value
             )

@@ -58,7 +58,5 @@ def fit_lbfgs(
         )
         return loss, flat(grads[f"d{name}"] for name in names)
 
-    losses = minimise(
-        function, flat(start), rule, None, lambda numbers: end.update(named(numbers))
-    )
+    losses = minimise(function, flat(start), rule, None, lambda numbers: end.update(named(numbers)))
     return end, losses
