@@ -1,6 +1,6 @@
 //! Training: every worker runs the same loop, and the last to arrive at a barrier does the bookkeeping.
 //!
-//! A step has two phases. Each worker claims slices of the group's samples and takes them through gather,
+//! A plain step has two phases. Each worker claims slices of the group's samples and takes them through gather,
 //! forward, loss and backward data; barrier; each claims parts of the weights for gradient and update; barrier.
 //! A batch of several groups adds its gradients up in memory and updates with the last. Nothing is
 //! allocated after the first step.
@@ -217,7 +217,17 @@ struct State<T> {
     group_rows: usize,
     /// This step's rule; `None` leaves the gradient in the arena.
     rule: Option<Rule<T>>,
-    finished: bool,
+    /// What is done next; `None` when all is done.
+    phase: Option<Phase>,
+}
+
+/// What all workers do between two barriers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Slices of the samples are taken from one point where samples couple to the next: gather, forward, loss, backward.
+    Samples,
+    /// Parts of the weights get their gradient and, with the batch's last group, their update.
+    Weights,
 }
 
 /// Numbers that only the last to arrive at a barrier touches.
@@ -279,7 +289,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let role = if stays { Role::LearnsTheSameRows } else { Role::Learns };
         let buffers = Buffers::of(network, workspace, slices, rows, role, plan.threads)?;
         let ordered = selected.is_some() || options.shuffle && batch < all;
-        let state = State { epoch: 0, batch: 0, rows: 0, group: 0, group_rows: 0, rule: None, finished: false };
+        let state = State { epoch: 0, batch: 0, rows: 0, group: 0, group_rows: 0, rule: None, phase: None };
         let books = Books {
             progress: network.progress,
             batch_loss: StridedSum::new(),
@@ -342,27 +352,30 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let mut scratch = self.buffers.scratch.write(worker);
         let mut poller = Poller::new();
         let mut state = self.state();
-        while !state.finished {
-            self.samples(team, worker, state, &mut poller, host);
-            if !team.barrier(|| self.between_phases()) {
+        while let Some(phase) = state.phase {
+            match phase {
+                Phase::Samples => self.samples(team, worker, state, &mut poller, host),
+                Phase::Weights => self.weights(team, worker, state, &mut scratch),
+            }
+            if !team.barrier(|| self.advance(phase)) {
                 return;
             }
-            state = self.state();
-            if state.finished {
-                return;
-            }
-            self.weights(team, worker, state, &mut scratch);
-            if !team.barrier(|| self.after_step()) {
-                return;
-            }
-            if worker == 0 {
+            if worker == 0 && phase == Phase::Weights {
                 self.report(host);
             }
             state = self.state();
         }
     }
 
-    /// The first phase: gather, forward, loss, backward data, slice by slice.
+    /// The last worker out of a phase decides on the next.
+    fn advance(&self, phase: Phase) {
+        match phase {
+            Phase::Samples => self.after_samples(),
+            Phase::Weights => self.after_weights(),
+        }
+    }
+
+    /// Gather, forward, loss, backward data, slice by slice.
     fn samples(&self, team: &Team, worker: usize, state: State<T>, poller: &mut Poller, host: &Mutex<&mut dyn Host>) {
         let reading = self.network.arena.read();
         let from = Weights::of(&reading);
@@ -401,7 +414,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
     }
 
-    /// The second phase: gradient and update, job by job.
+    /// Gradient and update, job by job.
     fn weights(&self, team: &Team, worker: usize, state: State<T>, scratch: &mut [T]) {
         let last = state.group + state.group_rows == state.rows;
         let how = Finishing {
@@ -441,20 +454,20 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
     }
 
-    /// The last worker out of the first phase: losses, divergence, and whether to go on.
-    fn between_phases(&self) {
+    /// All samples are through: losses, divergence, and whether to go on.
+    fn after_samples(&self) {
         let state = self.state();
         self.slice_claims.reset();
         let mut books = lock(&self.books);
         if self.stop.load(Ordering::Relaxed) {
-            return self.set_state(State { finished: true, ..state });
+            return self.set_state(State { phase: None, ..state });
         }
         let slices = self.buffers.slices.read();
         for i in 0..state.group_rows.div_ceil(self.plan.slice_rows) {
             books.batch_loss.extend(slices.get(i).losses());
         }
         if state.group + state.group_rows < state.rows {
-            return;
+            return self.set_state(State { phase: Some(Phase::Weights), ..state });
         }
         let mean = books.batch_loss.total() / state.rows as f64 + penalty(self.network, self.options.penalty);
         books.batch_loss = StridedSum::new();
@@ -463,17 +476,17 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
                 |l: &usize| !(0..state.group_rows.div_ceil(self.plan.slice_rows)).all(|i| slices.get(i).is_finite(*l));
             let layer = (0..self.network.layers.len()).find(bad).unwrap_or(self.network.layers.len() - 1) + 1;
             books.outcome = Err(Error::Divergence { step: books.progress.steps + 1, layer });
-            return self.set_state(State { finished: true, ..state });
+            return self.set_state(State { phase: None, ..state });
         }
         books.epoch_loss += mean * state.rows as f64;
         let rule = self.updates.then(|| self.options.optimizer.step(&mut books.progress));
-        self.set_state(State { rule, ..state });
+        self.set_state(State { rule, phase: Some(Phase::Weights), ..state });
         let whole = state.rows == self.n_rows() && self.plan.group_rows >= state.rows;
         self.gathered.store(whole, Ordering::Relaxed);
     }
 
-    /// The last worker out of the second phase: the next group, batch or epoch.
-    fn after_step(&self) {
+    /// A group's gradient is in: the next group, batch or epoch.
+    fn after_weights(&self) {
         let state = self.state();
         self.job_claims.reset();
         let group = state.group + state.group_rows;
@@ -495,7 +508,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
         drop(books);
         if state.epoch + 1 == self.options.epochs {
-            return self.set_state(State { finished: true, ..state });
+            return self.set_state(State { phase: None, ..state });
         }
         self.begin_epoch(state.epoch + 1);
     }
@@ -524,12 +537,12 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
 
     fn begin_batch(&self, epoch: usize, batch: usize) {
         let rows = self.options.batch_size.min(self.n_rows() - batch);
-        self.begin_group(State { epoch, batch, rows, group: 0, group_rows: 0, rule: None, finished: false });
+        self.begin_group(State { epoch, batch, rows, group: 0, group_rows: 0, rule: None, phase: None });
     }
 
     fn begin_group(&self, state: State<T>) {
         let group_rows = self.plan.group_rows.min(state.rows - state.group);
-        self.set_state(State { group_rows, ..state });
+        self.set_state(State { group_rows, phase: Some(Phase::Samples), ..state });
     }
 
     /// Worker 0 tells the host of an epoch; the others need not wait.
