@@ -141,6 +141,8 @@ def test_given_networks_go_on_from_where_they_are() -> None:
         twin.fit(X, CLASSES, epochs=2)
         same(net, twin)
     before = nets[0].parameters
+    (whole,) = lamella.fit_many(pairs[1:2], X, CLASSES, validation=0.1)
+    assert whole.network is nets[1]
     folded = lamella.fit_many(pairs[:1], X, CLASSES, cv=3)
     assert len({id(f.network) for f in folded} | {id(nets[0])}) == 4
     for name, value in before.items():

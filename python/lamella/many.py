@@ -131,6 +131,8 @@ def fit_many(
         `Network.fit` that say how to train (`epochs`, `batch_size`, `optimizer`,
         `learning_rate`, `clip_value`, `shuffle`); or a pair of a network, which is trained from
         where it stands, and a dict of the latter. "lbfgs" is not among the optimizers here.
+        `grid` and `sample` make such dicts, and so do scikit-learn's `ParameterGrid` and
+        `ParameterSampler`.
     X : array_like or SciPy sparse (m, n_features)
         As for `Network.fit`.
     y : array_like
@@ -140,7 +142,8 @@ def fit_many(
     cv : int or iterable of pairs, or an object with `split`, optional
         A number of folds as `folds(m, cv, seed)` makes them; or the rows to train on and those
         to hold out, one pair of arrays of indices a fold; or one of scikit-learn's splitters.
-        Every configuration is then trained once a fold; given networks are copied for that.
+        Every configuration is then trained once a fold, and given networks are copied where
+        there are several.
     seed : int
         Of the folds alone.
     keep_state : bool
@@ -303,7 +306,7 @@ def _tasks(
     for index, config in enumerate(configs):
         for fold, split in enumerate(splits or [(None, None)]):
             with _named(index):
-                network, arguments = _network(config, copied=splits is not None)
+                network, arguments = _network(config, copied=len(splits or []) > 1)
                 if id(network) in seen:
                     raise ValueError("expected a network of its own, got one that was given before")
                 seen.add(id(network))

@@ -149,7 +149,7 @@ struct Hall<'h, 'j, 'x, 'y> {
     order: Vec<usize>,
     /// One share for all: whoever is free takes the largest that is left.
     claims: Claims,
-    /// Jobs that have not ended.
+    /// Jobs that have not ended; changed with `finished` locked.
     left: AtomicUsize,
     stop: AtomicBool,
     finished: Mutex<Vec<Finished>>,
@@ -175,8 +175,11 @@ impl Hall<'_, '_, '_, '_> {
                 return;
             }
             let seconds = began.elapsed().as_secs_f64();
-            lock(&self.finished).push(Finished { job: at, seconds, outcome });
-            self.left.fetch_sub(1, Ordering::Release);
+            {
+                let mut finished = lock(&self.finished);
+                finished.push(Finished { job: at, seconds, outcome });
+                self.left.fetch_sub(1, Ordering::Relaxed);
+            }
             self.news.notify_all();
         }
         if worker == 0 {
@@ -201,14 +204,14 @@ impl Hall<'_, '_, '_, '_> {
     }
 
     fn wait_for_the_others(&self, attendant: &mut Attendant<'_, '_, '_, '_, '_>) {
-        loop {
-            let ended = self.left.load(Ordering::Acquire) == 0;
-            if attendant.poll().is_err() || ended {
+        while attendant.poll().is_ok() {
+            let finished = lock(&self.finished);
+            let nothing_new = finished.is_empty();
+            if nothing_new && self.left.load(Ordering::Relaxed) == 0 {
                 return;
             }
-            let guard = lock(&self.finished);
-            if guard.is_empty() {
-                drop(self.news.wait_timeout(guard, POLL_INTERVAL));
+            if nothing_new {
+                drop(self.news.wait_timeout(finished, POLL_INTERVAL));
             }
         }
     }
