@@ -12,6 +12,7 @@ use crate::activation::Activation;
 use crate::data::Matrix;
 use crate::error::Error;
 use crate::kernels::Number;
+use crate::memory;
 use crate::network::{Form, Network};
 use crate::plan;
 use crate::step::TargetData;
@@ -342,7 +343,7 @@ impl Lesson<'_, '_, '_> {
         rows: &[u32],
         host: &mut dyn Host,
     ) -> Result<(f64, Vec<T>), Error> {
-        let mut outputs = vec![T::ZERO; rows.len() * network.outputs()];
+        let mut outputs = zeros(rows.len().saturating_mul(network.outputs()))?;
         let targets = (self.y, T::from_f64(self.options.loss_scale));
         let losses = infer::infer_rows(network, &desk.spares, self.x, rows, targets, &mut outputs, host)?;
         let mut sum = StridedSum::new();
@@ -350,6 +351,16 @@ impl Lesson<'_, '_, '_> {
         let mean = sum.total() / losses.len() as f64;
         Ok((mean + infer::penalty(network, self.options.penalty), outputs))
     }
+}
+
+fn zeros<T: Number>(len: usize) -> Result<Vec<T>, Error> {
+    let bytes = len.saturating_mul(size_of::<T>());
+    let mut numbers = Vec::new();
+    if !memory::suffices(bytes) || numbers.try_reserve_exact(len).is_err() {
+        return Err(Error::Memory { what: "outputs of the rows held out", bytes });
+    }
+    numbers.resize(len, T::ZERO);
+    Ok(numbers)
 }
 
 #[cfg(test)]
