@@ -28,6 +28,7 @@ from .functional import (
     update_parameters_deep,
 )
 from .layers import BatchNorm, Dense, LayerNorm
+from .lbfgs import LBFGS
 from .losses import (
     BinaryCrossEntropy,
     CrossEntropy,
@@ -40,6 +41,7 @@ from .losses import (
     Quantile,
     SquaredHinge,
 )
+from .many import Fitted, fit_many, folds, grid, sample
 from .metrics import Metric
 from .network import History, Network
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
@@ -49,6 +51,7 @@ if "threadpoolctl" in _sys.modules:
     threadpool.register()
 
 __all__ = [
+    "LBFGS",
     "SGD",
     "Adagrad",
     "Adam",
@@ -60,6 +63,7 @@ __all__ = [
     "Dense",
     "DivergenceError",
     "EarlyStopping",
+    "Fitted",
     "Focal",
     "Hinge",
     "History",
@@ -80,10 +84,14 @@ __all__ = [
     "SquaredHinge",
     "StopTraining",
     "compute_cost",
+    "fit_many",
+    "folds",
     "gradient_check",
+    "grid",
     "initialize_parameters_deep",
     "predict",
     "relu",
+    "sample",
     "sigmoid",
     "softmax",
     "tanh",

@@ -17,6 +17,7 @@ __all__ = [
     "__version__",
     "backward",
     "elementwise",
+    "fit_many",
     "forward",
     "info",
     "measure",
@@ -45,6 +46,26 @@ def backward(
     Zs: Sequence[NDArray[Any]],
     hidden: str,
 ) -> list[NDArray[Any]]: ...
+def fit_many(
+    tasks: Sequence[tuple[Network, Mapping[str, Any], int, int | None, int | None]],
+    X: NDArray[Any] | _CSR,
+    targets: Sequence[NDArray[Any]],
+    selections: Sequence[NDArray[np.uint32]],
+    *,
+    keep_state: bool,
+    threads: int | None,
+    report: Callable[
+        [
+            int,
+            float,
+            NDArray[np.float64] | None,
+            Exception | None,
+            float | None,
+            NDArray[Any] | None,
+        ],
+        object,
+    ],
+) -> None: ...
 
 class _CSR(Protocol):
     shape: tuple[int, int]

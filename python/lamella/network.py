@@ -24,6 +24,7 @@ from . import (
     checks,
     finder,
     initializers,
+    lbfgs,
     loop,
     losses,
     optimizers,
@@ -45,6 +46,7 @@ from .layers import (
     parameter_shapes,
     statistic_names,
 )
+from .lbfgs import LBFGS
 from .loop import Asked, Data, History, Loop, Progress
 from .losses import Custom, Loss
 from .metrics import Metric
@@ -183,7 +185,7 @@ class Network:
         *,
         epochs: int = 1,
         batch_size: int | None = 32,
-        optimizer: str | Optimizer = "adam",
+        optimizer: str | Optimizer | LBFGS = "adam",
         learning_rate: Rate | None = None,
         clip_value: float | None = None,
         sample_weight: ArrayLike | None = None,
@@ -222,7 +224,8 @@ class Network:
         optimizer : str or Optimizer
             A name ("sgd", "momentum", "nesterov", "adam", "amsgrad", "adamw", "nadam", "rmsprop",
             "adagrad", "lion") or an object such as `lamella.AdamW(weight_decay=0.05)`. State of
-            another kind of optimizer is not used.
+            another kind of optimizer is not used. "lbfgs" or a `lamella.LBFGS` (needs SciPy)
+            minimises the loss of all rows; see there.
         learning_rate : float, Schedule or callable, optional
             In place of the optimizer's own: a number, a schedule such as
             `lamella.schedules.Cosine(1e-2, total=1000)`, or a function that gets the number of
@@ -282,6 +285,16 @@ class Network:
             After Ctrl-C; the model stays usable, with whole steps.
         """
         rows, labels = self._data(X, y)
+        if lbfgs.is_meant(optimizer):
+            asked_for = (validation_data, validation_fraction, metrics, early_stopping, callbacks)
+            self._refuse_for_lbfgs(sample_weight, class_weight, time_limit, *asked_for)
+            minimiser = lbfgs.checked(
+                optimizer, epochs, self.l1, learning_rate=learning_rate, clip_value=clip_value
+            )
+            with loop.told(progress, minimiser.max_iter or 0, "iterations") as report:
+                threads = checks.threads(threads)
+                return History(self._minimise(rows, labels, minimiser, threads, report))
+        optimizer = cast(str | Optimizer, optimizer)
         epochs = checks.integer("epochs", epochs)
         threads = checks.threads(threads)
         progress = loop.progress(progress)
@@ -533,6 +546,12 @@ class Network:
         loss, outputs = self._net.evaluate(
             rows, labels, **self._objective, weights=w, threads=checks.threads(threads)
         )
+        return self._score(loss, outputs, labels, w)
+
+    def _score(
+        self, loss: float, outputs: Array, labels: Array, w: Array | None = None
+    ) -> dict[str, float]:
+        """Return what `evaluate` does, of outputs (m, n_outputs) and checked labels."""
         if self.loss == "quantile":
             return {"loss": loss}
         if not self._answers_labels:
@@ -660,6 +679,69 @@ class Network:
         if isinstance(self.criterion, Loss):
             return None
         return losses.Batches(self.criterion, y, weighted=w is not None)
+
+    def _fit_settings(
+        self,
+        m: int,
+        *,
+        epochs: int = 1,
+        batch_size: int | None = 32,
+        optimizer: str | Optimizer = "adam",
+        learning_rate: float | None = None,
+        clip_value: float | None = None,
+        shuffle: bool = True,
+    ) -> dict[str, Any]:
+        """Check arguments of `fit` on m samples; return what the core takes."""
+        spec = optimizers.spec(optimizer, learning_rate)
+        if spec is None:
+            raise checks.wrong("learning_rate", "a number, not a schedule, here", learning_rate)
+        return {
+            "epochs": checks.integer("epochs", epochs),
+            "batch_size": checks.batch_size(batch_size, m),
+            "optimizer": spec,
+            "clip_value": checks.clip("clip_value", clip_value),
+            "shuffle": checks.flag("shuffle", shuffle),
+            "seed": self.seed,
+            **self._objective,
+        }
+
+    @staticmethod
+    def _refuse_for_lbfgs(*asked: object) -> None:
+        """Refuse what a minimisation of the loss of all rows does not do."""
+        if any(argument is not None and argument is not False for argument in asked):
+            raise checks.wrong(
+                "optimizer", "one that makes steps, for weights, validation or callbacks", "lbfgs"
+            )
+
+    def _minimise(
+        self,
+        rows: Array | CSR,
+        labels: Array,
+        rule: LBFGS,
+        threads: int | None,
+        report: Callable[[int, float], object] | None,
+    ) -> Array:
+        """Minimise the loss of checked data by L-BFGS; return it before each iteration."""
+
+        def place(parameters: Array) -> None:
+            arrays = lbfgs.views(parameters, self._shapes)
+            self._net.set_parameters([a.astype(self.dtype, copy=False) for a in arrays])
+
+        def function(parameters: Array) -> tuple[float, Array]:
+            place(parameters)
+            loss, gradients = self._net.loss_and_gradients(
+                rows,
+                labels,
+                **self._objective,
+                loss=self._asked(labels, None),
+                weights=None,
+                seed=self.seed,
+                threads=threads,
+            )
+            return loss, lbfgs.flat(gradients)
+
+        start = lbfgs.flat(self._net.get_parameters())
+        return lbfgs.minimise(function, start, rule, report, place)
 
     def _core_network(self) -> _core.Network:
         """Build the core's network, all parameters zero."""

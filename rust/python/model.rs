@@ -21,8 +21,8 @@ use pyo3::types::PyDict;
 use std::time::{Duration, Instant};
 
 /// A network with the buffers of its training and of its passes forward.
-struct Model<T: Number> {
-    net: Core<T>,
+pub(super) struct Model<T: Number> {
+    pub(super) net: Core<T>,
     workspace: Workspace<T>,
     spares: Spares<T>,
 }
@@ -34,7 +34,7 @@ impl<T: Number> Model<T> {
 }
 
 /// A network of either dtype.
-enum Any {
+pub(super) enum Any {
     F32(Model<f32>),
     F64(Model<f64>),
 }
@@ -68,7 +68,7 @@ macro_rules! with_model {
 /// A dense network in the core: plain arrays in and out, samples x features.
 #[pyclass(module = "lamella._core")]
 pub struct Network {
-    inner: Any,
+    pub(super) inner: Any,
     /// Where the last fit ended.
     cursor: Cursor,
 }
@@ -167,6 +167,7 @@ impl Network {
             clip_value: clip_value.unwrap_or(f64::INFINITY),
             loss_scale,
             weights: as_weights(&weights)?,
+            rows: None,
             shuffle,
             seed,
             threads,
@@ -424,6 +425,7 @@ fn one_batch(
         clip_value: f64::INFINITY,
         loss_scale,
         weights: None,
+        rows: None,
         shuffle: false,
         seed,
         threads,
@@ -432,7 +434,7 @@ fn one_batch(
     }
 }
 
-fn parse_optimizer(name: &str, parameters: &Bound<'_, PyDict>) -> PyResult<Optimizer> {
+pub(super) fn parse_optimizer(name: &str, parameters: &Bound<'_, PyDict>) -> PyResult<Optimizer> {
     let get = |key: &str| -> PyResult<f64> {
         let missing = || exception(Error::expected(format!("optimizer {name}"), format!("a {key}"), "none"));
         parameters.get_item(key)?.ok_or_else(missing)?.extract()
@@ -461,19 +463,19 @@ fn parse_optimizer(name: &str, parameters: &Bound<'_, PyDict>) -> PyResult<Optim
     Ok(Optimizer { learning_rate: get("learning_rate")?, weight_decay, kind })
 }
 
-fn as_penalty((l1, l2, biases): (f64, f64, bool)) -> Penalty {
+pub(super) fn as_penalty((l1, l2, biases): (f64, f64, bool)) -> Penalty {
     Penalty { l1, l2, biases }
 }
 
 /// Weights as they lie.
-fn as_weights<'a>(weights: &'a Option<PyReadonlyArray1<'_, f64>>) -> PyResult<Option<&'a [f64]>> {
+pub(super) fn as_weights<'a>(weights: &'a Option<PyReadonlyArray1<'_, f64>>) -> PyResult<Option<&'a [f64]>> {
     let Some(weights) = weights else { return Ok(None) };
     let strided = |_| exception(Error::expected("weights", "an array without gaps", "one with strides"));
     weights.as_slice().map(Some).map_err(strided)
 }
 
 /// Weights are finite and not negative, one for each row.
-fn check_weights(weights: Option<&[f64]>, rows: usize) -> Result<(), Error> {
+pub(super) fn check_weights(weights: Option<&[f64]>, rows: usize) -> Result<(), Error> {
     let Some(weights) = weights else { return Ok(()) };
     if weights.len() != rows {
         return Err(Error::expected("weights", format!("{rows} numbers"), weights.len()));
@@ -485,7 +487,7 @@ fn check_weights(weights: Option<&[f64]>, rows: usize) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_threads(threads: Option<usize>) -> Result<(), Error> {
+pub(super) fn check_threads(threads: Option<usize>) -> Result<(), Error> {
     match threads {
         Some(0) => Err(Error::expected("threads", "at least 1, or None", 0)),
         _ => Ok(()),
@@ -502,14 +504,14 @@ fn check_seconds(seconds: Option<f64>) -> Result<Option<Duration>, Error> {
     }
 }
 
-fn check_batch(batch_size: Option<usize>) -> Result<usize, Error> {
+pub(super) fn check_batch(batch_size: Option<usize>) -> Result<usize, Error> {
     match batch_size {
         Some(0) => Err(Error::expected("batch_size", "at least 1, or None for all rows", 0)),
         _ => Ok(batch_size.unwrap_or(usize::MAX)),
     }
 }
 
-fn check_options(options: &Options<'_>) -> Result<(), Error> {
+pub(super) fn check_options(options: &Options<'_>) -> Result<(), Error> {
     check_threads(options.threads)?;
     let Penalty { l1, l2, .. } = options.penalty;
     for (name, x) in [("l1", l1), ("l2", l2), ("loss_scale", options.loss_scale)] {
@@ -550,7 +552,7 @@ fn check_fits<T: Number>(net: &Core<T>, name: &str, x: &Matrix<'_>, threads: Opt
     Err(Error::expected(name, format!("finite numbers{within}"), got))
 }
 
-fn check_data<T: Number>(
+pub(super) fn check_data<T: Number>(
     net: &Core<T>,
     x: &Matrix<'_>,
     y: &TargetData<'_>,
@@ -585,7 +587,7 @@ fn target_columns<T: Number>(net: &Core<T>) -> usize {
 }
 
 /// The targets as they came: held, so that views of them can be made.
-enum Labels<'py> {
+pub(super) enum Labels<'py> {
     Classes(Vec<u32>),
     Dense(Held<'py>),
     /// So many, which the loss in Python reads.
@@ -593,7 +595,7 @@ enum Labels<'py> {
 }
 
 impl<'py> Labels<'py> {
-    fn new<T: Number>(net: &Core<T>, object: &Bound<'py, PyAny>) -> PyResult<Self> {
+    pub(super) fn new<T: Number>(net: &Core<T>, object: &Bound<'py, PyAny>) -> PyResult<Self> {
         if net.loss == Loss::Custom {
             return Ok(Labels::Elsewhere(object.len()?));
         }
@@ -607,7 +609,7 @@ impl<'py> Labels<'py> {
         Ok(Labels::Dense(Held::new("Y", object)?))
     }
 
-    fn as_data(&self) -> TargetData<'_> {
+    pub(super) fn as_data(&self) -> TargetData<'_> {
         match self {
             Labels::Classes(classes) => TargetData::Classes(classes),
             Labels::Dense(held) => TargetData::Dense(held.matrix()),

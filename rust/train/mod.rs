@@ -3,6 +3,7 @@
 pub mod course;
 pub mod exchange;
 pub mod infer;
+pub mod many;
 pub mod optimizer;
 pub mod stretch;
 pub mod trainer;

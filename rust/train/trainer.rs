@@ -46,6 +46,9 @@ pub struct Options<'o> {
     /// What each sample counts in its batch's mean, finite and at least 0, one for each row; `None` for all the same. A batch
     /// whose weights are all 0 has the loss 0 and no gradient.
     pub weights: Option<&'o [f64]>,
+    /// The rows that are trained on, in their order where that is not drawn; `None` for all. They are read where they lie, and
+    /// the bits are those of training on a copy of them. Weights are by the data's rows.
+    pub rows: Option<&'o [u32]>,
     /// Whether batches are drawn anew in each epoch; a full batch keeps its order.
     pub shuffle: bool,
     /// Of the shuffle.
@@ -87,7 +90,8 @@ pub fn fit_stretch<T: Number>(
     host: &mut dyn Host,
 ) -> Result<(Vec<f64>, Cursor), Error> {
     options.optimizer.check()?;
-    options.stretch.check(options.epochs, x.rows(), options.batch_size.min(x.rows()))?;
+    let rows = options.rows.map_or(x.rows(), <[u32]>::len);
+    options.stretch.check(options.epochs, rows, options.batch_size.min(rows))?;
     network.prepare_state(options.optimizer.state_name(), options.optimizer.states())?;
     // The counters belong to the state that the steps left, also where an error ended them.
     let (done, progress) = Run::new(network, workspace, x, y, options, true)?.execute(workspace, host);
@@ -192,8 +196,8 @@ impl<T> Default for Workspace<T> {
 #[derive(Default)]
 struct Order {
     rows: Vec<u32>,
-    /// The seed and the epoch that it was drawn for.
-    of: Option<(u64, u64)>,
+    /// The seed and the epoch that it was drawn for, and whether from a selection.
+    of: Option<(u64, u64, bool)>,
 }
 
 impl Order {
@@ -202,11 +206,21 @@ impl Order {
         if self.rows.len() == rows { self } else { Order { rows: vec![0; rows], of: None } }
     }
 
-    fn draw(&mut self, seed: u64, epoch: u64) {
-        if self.of != Some((seed, epoch)) {
-            rng::shuffle(&mut self.rows, seed, epoch);
-            self.of = Some((seed, epoch));
+    /// The order of an epoch: of all rows, or of those selected, drawn where they are to be shuffled.
+    fn draw(&mut self, seed: u64, epoch: u64, selected: Option<&[u32]>, shuffles: bool) {
+        let of = (seed, epoch, selected.is_some());
+        if self.of == Some(of) {
+            return;
         }
+        if shuffles {
+            rng::shuffle(&mut self.rows, seed, epoch);
+        }
+        match selected {
+            Some(selected) if shuffles => self.rows.iter_mut().for_each(|at| *at = selected[*at as usize]),
+            Some(selected) => self.rows.copy_from_slice(selected),
+            None => {}
+        }
+        self.of = Some(of);
     }
 }
 
@@ -332,12 +346,13 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         options: &'r Options<'r>,
         updates: bool,
     ) -> Result<Self, Error> {
-        let batch = options.batch_size.min(x.rows());
+        let all = options.rows.map_or(x.rows(), <[u32]>::len);
+        let batch = options.batch_size.min(all);
         if !network.coupled.is_empty() && batch > MAX_COUPLED_ROWS {
             let expected = format!("at most {MAX_COUPLED_ROWS} rows in a batch with batch normalisation");
             return Err(Error::expected("batch_size", expected, batch));
         }
-        let steps = options.epochs as f64 * x.rows().div_ceil(batch) as f64;
+        let steps = options.epochs as f64 * all.div_ceil(batch) as f64;
         let plan = plan::training(network, batch, steps, options.threads);
         if batch > plan.group_rows || !updates {
             network.arena.materialise(GRADIENT, WEIGHTS, "network: its gradient")?;
@@ -346,14 +361,19 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
         let slices = plan.group_rows.min(batch).div_ceil(plan.slice_rows);
         let rows = plan.slice_rows.min(batch);
-        let whole = batch == x.rows() && batch <= plan.group_rows;
+        let whole = batch == all && batch <= plan.group_rows;
         let both_forms = 2 * batch.saturating_mul(network.features()).saturating_mul(size_of::<T>());
         let turns = network.layers[0].form == Form::Narrow;
         let stays = turns && whole && steps > 1.0 && both_forms <= BOTH_FORMS;
         let role = if stays { Role::LearnsTheSameRows } else { Role::Learns };
         let buffers = Buffers::of(network, workspace, slices, rows, role, plan.threads)?;
         let own = (network.loss == Loss::Custom).then(|| Exchange::new(batch, network.outputs())).transpose()?;
-        let shuffles = options.shuffle && batch < x.rows();
+        let ordered = options.rows.is_some() || options.shuffle && batch < all;
+        let mut order = std::mem::take(&mut workspace.order).resized(if ordered { all } else { 0 });
+        if options.rows.is_some() {
+            // Another selection may have left it.
+            order.of = None;
+        }
         let state = State {
             epoch: 0,
             batch: 0,
@@ -387,7 +407,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             updates,
             buffers,
             exchange: own.map(RwLock::new),
-            order: RwLock::new(std::mem::take(&mut workspace.order).resized(if shuffles { x.rows() } else { 0 })),
+            order: RwLock::new(order),
             gathered: AtomicBool::new(false),
             state: RwLock::new(state),
             books: Mutex::new(books),
@@ -408,6 +428,11 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
         let books = self.books.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
         (ran.and(books.outcome).map(|()| (books.losses, books.cursor)), books.progress)
+    }
+
+    /// How many rows are trained on.
+    fn n_rows(&self) -> usize {
+        self.options.rows.map_or(self.x.rows(), <[u32]>::len)
     }
 
     fn state(&self) -> State<T> {
@@ -682,7 +707,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             route::run_on(self.network, state.rows);
         }
         self.set_state(State { rule, keep: optimizer.keep(), phase: Some(Phase::Weights), ..state });
-        let whole = state.rows == self.x.rows() && self.plan.group_rows >= state.rows;
+        let whole = state.rows == self.n_rows() && self.plan.group_rows >= state.rows;
         self.gathered.store(whole, Ordering::Relaxed);
     }
 
@@ -754,7 +779,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             return self.begin_group(State { group, ..state }, phase);
         }
         let batch = state.batch + state.rows;
-        if batch < self.x.rows() {
+        if batch < self.n_rows() {
             return if self.ends() { self.finish(batch) } else { self.begin_batch(state.epoch, batch) };
         }
         let mut books = lock(&self.books);
@@ -794,14 +819,15 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     fn begin_epoch(&self, epoch: usize, row: usize) {
         let mut order = self.order.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         if !order.rows.is_empty() {
-            order.draw(self.options.seed, lock(&self.books).progress.epochs);
+            let shuffles = self.options.shuffle && self.options.batch_size < self.n_rows();
+            order.draw(self.options.seed, lock(&self.books).progress.epochs, self.options.rows, shuffles);
         }
         drop(order);
         self.begin_batch(epoch, row);
     }
 
     fn begin_batch(&self, epoch: usize, batch: usize) {
-        let rows = self.options.batch_size.min(self.x.rows() - batch);
+        let rows = self.options.batch_size.min(self.n_rows() - batch);
         let step = lock(&self.books).progress.steps + 1;
         let weight = self.weight(batch..batch + rows);
         let (group, group_rows, rule, keep) = (0, 0, None, T::ONE);
