@@ -38,7 +38,7 @@ pub const PAIRS: usize = 5;
 /// The arena's buffer of the optimizer's third state; empty until an optimizer needs it.
 pub const THIRD: usize = 6;
 /// The buffers of the optimizer's state.
-const STATES: [usize; 3] = [FIRST, SECOND, THIRD];
+pub const STATES: [usize; 3] = [FIRST, SECOND, THIRD];
 /// How many buffers the arena has.
 pub const BUFFERS: usize = 7;
 
@@ -387,6 +387,17 @@ impl<T: Number> Network<T> {
                 let block = layer.mirror_block(lane / panel, row - row % panel);
                 mirror[block + (lane % panel) * layer.mirror_width(row) + row % panel] = weights(j, i);
             }
+        }
+    }
+
+    /// Copies layer `l`'s plain state, shaped as its weights and biases, into one of the arena's buffers, which
+    /// [`prepare_state`](Self::prepare_state) made.
+    pub fn set_state(&mut self, l: usize, index: usize, weights: &[T], biases: &[T]) {
+        let layer = self.layers[l];
+        let buffer = self.arena.buffer(index);
+        for j in 0..layer.outputs {
+            (0..layer.inputs).for_each(|i| buffer[layer.weight(j, i)] = weights[j * layer.inputs + i]);
+            buffer[layer.bias(j)] = biases[j];
         }
     }
 

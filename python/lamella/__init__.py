@@ -29,6 +29,8 @@ from .layers import Dense
 from .network import History, Network
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
 
+load = Network.load
+
 if "threadpoolctl" in _sys.modules:
     threadpool.register()
 
@@ -50,6 +52,7 @@ __all__ = [
     "compute_cost",
     "gradient_check",
     "initialize_parameters_deep",
+    "load",
     "predict",
     "relu",
     "sigmoid",

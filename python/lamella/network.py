@@ -11,15 +11,16 @@ Alphabet: m samples, `n[0]` features, L layers of `n[l]` units. `X (m, n[0])`, o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from . import _core, checks, initializers, optimizers
+from . import _core, checkpoint, checks, initializers, optimizers
 from .checks import CSR, Array
 from .initializers import Init
 from .layers import Dense, layers_of
@@ -366,6 +367,50 @@ class Network:
     def reset(self) -> None:
         """Forget the optimizer's state and the counters; the parameters stay."""
         self._net.reset()
+
+    # --- files ---
+
+    def save(self, path: str | os.PathLike[str], *, state: bool = False) -> None:
+        """Write settings and parameters to a safetensors file, without any pickle.
+
+        The file appears under its name when it is whole; one that was there is replaced then.
+        The same model makes the same bytes, on every machine. The Python package `safetensors`
+        reads the arrays: `safetensors.numpy.load_file(path)["W1"]`.
+
+        Parameters
+        ----------
+        path : str or path
+        state : bool
+            Whether the optimizer's state and the counters are kept too, so that a `fit` after
+            `load` goes on with the bits of one that was never interrupted. It takes up to three
+            times the parameters' space more.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not finite.
+        TypeError
+            If a setting is a function, which no file can hold.
+        OSError
+            If the file cannot be written; one that was there is still whole.
+        """
+        checkpoint.save(self, path, state=state)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Return the network that `save` wrote to a file. The file may come from anybody.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, is none of Lamella's, or needs a newer version or another
+            CPU ("bfloat16").
+        MemoryError
+            If the network exceeds the available memory.
+        OSError
+            If the file cannot be read.
+        """
+        return checkpoint.load(path, cls)
 
     def summary(self) -> None:
         """Print the layers, their activations, shapes and numbers of parameters."""
