@@ -287,7 +287,7 @@ def write(path: PathLike, arrays: Mapping[str, Array], text: Mapping[str, Any]) 
     }
     entries = [(name, names[array.dtype], list(array.shape)) for name, array in plain.items()]
     header = _core.file_header(entries, json.dumps({"format": FORMAT, **text}))
-    with _replacing(Path(path).resolve()) as file:
+    with replacing(Path(path).resolve()) as file:
         file.write(header)
         for array in plain.values():
             if array.size:
@@ -295,7 +295,7 @@ def write(path: PathLike, arrays: Mapping[str, Array], text: Mapping[str, Any]) 
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path) -> Iterator[BinaryIO]:
     """Give a new file beside `path` to write to, and put it in its place once it is whole."""
     if path.is_dir():
         raise IsADirectoryError(21, os.strerror(21), str(path))

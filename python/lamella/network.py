@@ -412,6 +412,32 @@ class Network:
         """
         return checkpoint.load(path, cls)
 
+    def to_onnx(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Return the network as an ONNX model, and write it to a file where a path is given.
+
+        Its input is `X (m, n_features)`, for any m, in the parameters' dtype; its output are
+        "probabilities" or, for identity, "values", `(m, n_outputs)`: what `predict_proba` and
+        `predict` compute, up to rounding. In mixed precision it multiplies in float32.
+
+        Needs the package `onnx`: `pip install lamella[onnx]`.
+
+        Returns
+        -------
+        onnx.ModelProto
+
+        Raises
+        ------
+        ValueError
+            If a layer has no form in ONNX here, or the model exceeds ONNX's 2 GB.
+        ModuleNotFoundError
+            If onnx is not installed.
+        OSError
+            If the file cannot be written.
+        """
+        from .export import to_onnx
+
+        return to_onnx(self, path)
+
     def summary(self) -> None:
         """Print the layers, their activations, shapes and numbers of parameters."""
         row = "{:<6} {:<12} {:>16} {:>14}"
