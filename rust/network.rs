@@ -337,6 +337,12 @@ impl<T: Number> Network<T> {
         self.layers.iter().map(|layer| layer.outputs * (layer.inputs + 1)).sum()
     }
 
+    /// Bytes that all its numbers take now: weights in their forms, gradients, optimizer state, with padding.
+    pub fn bytes(&self) -> usize {
+        let numbers = self.arena.read();
+        (0..BUFFERS).map(|index| size_of_val(numbers.buffer(index))).sum()
+    }
+
     /// Where in `order` the share of worker `worker` of `workers` begins: all have about the same number of weights.
     pub fn share(&self, worker: usize, workers: usize) -> usize {
         let all = self.before[self.order.len()];

@@ -20,7 +20,7 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from . import _core, checkpoint, checks, initializers, optimizers
+from . import _core, checkpoint, checks, initializers, optimizers, summary
 from .checks import CSR, Array
 from .initializers import Init
 from .layers import Dense, layers_of
@@ -439,15 +439,11 @@ class Network:
         return to_onnx(self, path)
 
     def summary(self) -> None:
-        """Print the layers, their activations, shapes and numbers of parameters."""
-        row = "{:<6} {:<12} {:>16} {:>14}"
-        print(row.format("layer", "activation", "weights", "parameters"))
-        sizes = zip(self.layers, self._shapes[0::2], strict=True)
-        for n, (layer, (units, inputs)) in enumerate(sizes, start=1):
-            shape = f"{units} x {inputs}"
-            print(row.format(n, layer.activation or "", shape, f"{units * (inputs + 1):,}"))
-        print(row.format("total", "", "", f"{self.n_parameters:,}"))
-        print(f"loss {self.loss}, {self.precision}")
+        """Print the layers with activations, shapes, numbers of parameters, and the memory.
+
+        The same text is `lamella.summary.text(network)`.
+        """
+        print(summary.text(self))
 
     def __repr__(self) -> str:
         """Return the layers, the loss and the dtype."""

@@ -302,6 +302,12 @@ impl Network {
         with_core!(&self.inner, net => net.n_parameters())
     }
 
+    /// Bytes that parameters in their packed forms and optimizer state take now.
+    #[getter]
+    fn n_bytes(&self) -> usize {
+        with_core!(&self.inner, net => net.bytes())
+    }
+
     /// Updates made since the start or `reset`.
     #[getter]
     fn steps(&self) -> u64 {
