@@ -126,7 +126,9 @@ class LearningCurveDisplay:
         losses = {name: c for name, c in self.curves.items() if "loss" in name and c.size}
         scores = {name: c for name, c in self.curves.items() if "loss" not in name and c.size}
         both = bool(losses) and bool(scores)
-        self.ax_scores_: Any = (self.ax_.twinx() if both else self.ax_) if scores else None
+        self.ax_scores_: Any = None
+        if scores:
+            self.ax_scores_ = self.ax_.twinx() if both else self.ax_
         self.lines_ = _lines(self.ax_, losses, LOSSES, "-", style)
         if scores:
             self.lines_ += _lines(self.ax_scores_, scores, SCORES, "--" if both else "-", style)
