@@ -287,7 +287,7 @@ def test_predict_finds_columns_by_name_and_new_texts_are_no_category(
     assert "expected a column 'petal', got colour, sepal" in capsys.readouterr().err
     (tmp_path / "new.csv").write_text("colour,sepal,petal\nred,tall,3\n")
     assert cli.main(["predict", str(model), str(tmp_path / "new.csv")]) == 1
-    assert "column 'sepal': expected numbers, got texts" in capsys.readouterr().err
+    assert "column 'sepal': expected numbers, got 'tall'" in capsys.readouterr().err
     (tmp_path / "new.csv").write_text("colour,sepal,petal\n")
     assert cli.main(["predict", str(model), str(tmp_path / "new.csv")]) == 0
     assert capsys.readouterr().out == "kind\n"

@@ -23,7 +23,6 @@ import inspect
 import json
 import os
 import re
-import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -300,7 +299,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     if path.is_dir():
         raise IsADirectoryError(21, os.strerror(21), str(path))
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
-    new = path.with_name(f".{path.name[:64]}.{secrets.token_hex(8)}.tmp")
+    new = path.with_name(f".{path.name[:64]}.{os.urandom(8).hex()}.tmp")
     try:
         with open(new, "xb") as file:
             yield file

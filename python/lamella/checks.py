@@ -17,7 +17,6 @@ import reprlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -318,7 +317,8 @@ def available_memory() -> float:
 def _read(path: str) -> str:
     """Return a system file's text, or nothing where there is no such file."""
     try:
-        return Path(path).read_text()
+        with open(path) as file:
+            return file.read()
     except OSError:
         return ""
 

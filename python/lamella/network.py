@@ -20,7 +20,7 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from . import _core, checkpoint, checks, initializers, optimizers, summary
+from . import _core, checks, initializers, optimizers
 from .checks import CSR, Array
 from .initializers import Init
 from .layers import Dense, layers_of
@@ -394,6 +394,8 @@ class Network:
         OSError
             If the file cannot be written; one that was there is still whole.
         """
+        from . import checkpoint  # not before it is needed: `import lamella` stays quick
+
         checkpoint.save(self, path, state=state)
 
     @classmethod
@@ -410,6 +412,8 @@ class Network:
         OSError
             If the file cannot be read.
         """
+        from . import checkpoint
+
         return checkpoint.load(path, cls)
 
     def to_onnx(self, path: str | os.PathLike[str] | None = None) -> Any:
@@ -443,6 +447,8 @@ class Network:
 
         The same text is `lamella.summary.text(network)`.
         """
+        from . import summary
+
         print(summary.text(self))
 
     def __repr__(self) -> str:

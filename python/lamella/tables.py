@@ -189,7 +189,11 @@ class NumberColumn:
     def encode(self, column: Array, out: Array) -> int:
         """Fill `out (m, 1)`; return how many numbers were missing."""
         if is_text(column):
-            raise ValueError(f"column {self.name!r}: expected numbers, got texts")
+            texts = [text for text in column if text is not None]
+            if texts:
+                got = f"{texts[0]!r}"
+                raise ValueError(f"column {self.name!r}: expected numbers, got {got}")
+            column = np.full(len(column), np.nan)
         missing = ~np.isfinite(column)
         out[:, 0] = np.where(missing, 0.0, (column - self.mean) / self.scale)
         return int(missing.sum())
