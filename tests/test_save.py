@@ -27,7 +27,14 @@ OPTIMIZERS = ["sgd", "momentum", "nesterov", "adam", "amsgrad", "adamw", "nadam"
 def network(dtype: str = "float32", **settings: Any) -> Network:
     if dtype == "bfloat16" and "avx512bf16" not in lamella._core.info()["features"]:
         pytest.skip("no CPU with AVX512_BF16")
-    layers: list[Any] = [6, Dense(17, "tanh", "xavier"), Dense(1, init=0.5), 40, 3]
+    layers: list[Any] = [
+        6,
+        Dense(17, "tanh", "xavier", norm="batch", dropout=0.2),
+        Dense(17, init=0.5, norm=lamella.LayerNorm(epsilon=0.01), residual=True),
+        Dense(1, init=np.ones((1, 17)), bias=False),
+        Dense(40, norm=lamella.BatchNorm(momentum=0.3)),
+        3,
+    ]
     return Network(layers, output="softmax", dtype=dtype, seed=5, l2=1e-3, **settings)
 
 
@@ -37,7 +44,7 @@ def data(m: int = 50) -> tuple[Array, Array]:
 
 
 def bits(net: Network) -> list[bytes]:
-    return [array.tobytes() for array in net.parameters.values()]
+    return [a.tobytes() for a in (*net.parameters.values(), *net.statistics.values())]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -51,17 +58,35 @@ def test_a_network_comes_back_as_it_was(dtype: str, tmp_path: Path) -> None:
         assert again.predict_proba(data()[0]).tobytes() == net.predict_proba(data()[0]).tobytes()
         assert checkpoint.settings(again) == checkpoint.settings(net)
         assert again.layers == net.layers
+        assert again.criterion == net.criterion
         assert (again.steps, again.epochs, again.seed) == (0, 0, 5)
         assert (again.l1, again.l2, again.decay_biases) == (1e-4, 1e-3, True)
         assert repr(again) == repr(net)
 
 
-@pytest.mark.parametrize("output", ["sigmoid", "identity"])
-def test_outputs_and_losses_come_back(output: str, tmp_path: Path) -> None:
-    net = Network([3, 2], output=output)
+@pytest.mark.parametrize(
+    ("output", "loss"),
+    [
+        ("sigmoid", None),
+        ("sigmoid", "focal"),
+        ("identity", None),
+        ("identity", lamella.Huber(delta=0.5)),
+        ("identity", lamella.Quantile((0.1, 0.9))),
+        ("softmax", lamella.CrossEntropy(label_smoothing=0.1)),
+        ("exponential", None),
+    ],
+)
+def test_outputs_and_losses_come_back(output: str, loss: Any, tmp_path: Path) -> None:
+    net = Network([3, 2], output=output, loss=loss)
     net.save(tmp_path / "net")
     again = lamella.load(tmp_path / "net")
-    assert (again.output, again.loss) == (net.output, net.loss)
+    assert (again.output, again.loss, again.criterion) == (net.output, net.loss, net.criterion)
+
+
+def test_a_loss_in_python_is_not_saved(tmp_path: Path) -> None:
+    net = Network([3, 2], loss=lambda Z, y: (0.0, np.zeros_like(Z)))
+    with pytest.raises(TypeError, match=r"^loss: expected what a file can hold, got <function"):
+        net.save(tmp_path / "net")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

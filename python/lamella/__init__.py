@@ -25,7 +25,19 @@ from .functional import (
     tanh,
     update_parameters_deep,
 )
-from .layers import Dense
+from .layers import BatchNorm, Dense, LayerNorm
+from .losses import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Focal,
+    Hinge,
+    Huber,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    Poisson,
+    Quantile,
+    SquaredHinge,
+)
 from .network import History, Network
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
 
@@ -39,16 +51,28 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "BatchNorm",
+    "BinaryCrossEntropy",
+    "CrossEntropy",
     "Dense",
     "DivergenceError",
+    "Focal",
+    "Hinge",
     "History",
+    "Huber",
     "L_layer_model",
     "L_model_backward",
     "L_model_forward",
+    "LayerNorm",
     "Lion",
+    "MeanAbsoluteError",
+    "MeanSquaredError",
     "NAdam",
     "Network",
+    "Poisson",
+    "Quantile",
     "RMSprop",
+    "SquaredHinge",
     "compute_cost",
     "gradient_check",
     "initialize_parameters_deep",

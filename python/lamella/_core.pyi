@@ -58,10 +58,20 @@ class _CSR(Protocol):
     indices: NDArray[Any]
     indptr: NDArray[Any]
 
+_Asked = Callable[
+    [NDArray[Any], Any], tuple[float | None, NDArray[np.float64] | None, NDArray[Any]]
+]
+
 @final
 class Network:
     def __new__(
-        cls, n_features: int, layers: Sequence[tuple[int, str, float]], loss: str, dtype: str
+        cls,
+        n_features: int,
+        layers: Sequence[
+            tuple[int, str, float, bool, tuple[str, float, float] | None, float, bool]
+        ],
+        loss: tuple[str, Sequence[float]],
+        dtype: str,
     ) -> Network: ...
     @property
     def n_parameters(self) -> int: ...
@@ -73,11 +83,14 @@ class Network:
     def epochs(self) -> int: ...
     def set_parameters(self, arrays: Sequence[NDArray[Any]]) -> None: ...
     def get_parameters(self) -> list[NDArray[Any]]: ...
+    def get_statistics(self) -> list[NDArray[Any]]: ...
+    def set_statistics(self, arrays: Sequence[NDArray[Any]]) -> None: ...
     def reset(self) -> None: ...
     def get_state(self) -> tuple[dict[str, Any], list[list[NDArray[Any]]]]: ...
     def set_state(
         self, counters: Mapping[str, Any], states: Sequence[Sequence[NDArray[Any]]]
     ) -> None: ...
+    def penalty(self, penalty: tuple[float, float, bool]) -> float: ...
     def fit(
         self,
         X: NDArray[Any] | _CSR,
@@ -89,6 +102,8 @@ class Network:
         penalty: tuple[float, float, bool],
         clip_value: float | None,
         loss_scale: float,
+        loss: _Asked | None,
+        weights: NDArray[np.float64] | None,
         shuffle: bool,
         seed: int,
         threads: int | None,
@@ -103,6 +118,9 @@ class Network:
         optimizer: tuple[str, Mapping[str, float]],
         penalty: tuple[float, float, bool],
         loss_scale: float,
+        loss: _Asked | None,
+        weights: NDArray[np.float64] | None,
+        seed: int,
         threads: int | None,
     ) -> float: ...
     def takes(self, X: object, Y: object = None) -> bool: ...
@@ -117,6 +135,7 @@ class Network:
         *,
         loss_scale: float,
         penalty: tuple[float, float, bool],
+        weights: NDArray[np.float64] | None,
         threads: int | None,
     ) -> tuple[float, NDArray[Any]]: ...
     def loss_and_gradients(
@@ -126,5 +145,8 @@ class Network:
         *,
         loss_scale: float,
         penalty: tuple[float, float, bool],
+        loss: _Asked | None,
+        weights: NDArray[np.float64] | None,
+        seed: int,
         threads: int | None,
     ) -> tuple[float, list[NDArray[Any]]]: ...

@@ -6,8 +6,9 @@ is no pickle inside), that a file which is damaged, hostile or of a newer versio
 a file on disk is the old one or a whole new one, never half of one. Leaves the header to the
 core (`rust/train/checkpoint.rs`), and what settings may be to the constructors that check them.
 
-The tensors are `W1, b1, W2, ...` and, where a training is to go on, `state1.W1, ...`: the
-optimizer's state, shaped as the parameters. The text is one JSON object:
+The tensors are `W1, b1, W2, ...`, the running statistics `mean1, variance1, ...` of batch
+normalisation, and, where a training is to go on, `state1.W1, ...`: the optimizer's state, shaped
+as the parameters. The text is one JSON object:
 
 - `"format"`: the version of this, a number;
 - `"kind"`: what was kept, such as `"Network"`;
@@ -33,6 +34,7 @@ import numpy as np
 
 from . import _core, checks
 from .checks import Array
+from .layers import Dense, statistic_names
 
 if TYPE_CHECKING:
     from .network import Network
@@ -86,7 +88,7 @@ def save(
     parameters = network.parameters
     for name, array in parameters.items():
         checks.finite(name, array)
-    arrays = dict(parameters)
+    arrays = parameters | network.statistics
     text: dict[str, Any] = {"kind": "Network", "settings": settings(network)}
     if checks.flag("state", state):
         counters, states = network._net.get_state()
@@ -127,10 +129,14 @@ def load_extra(path: PathLike, kind: type[Model]) -> tuple[Model, dict[str, Any]
                 raise checks.wrong("settings", f"names among {', '.join(known)}", repr(name))
         arguments = {name: decoded(name, value) for name, value in chosen.items()}
         _check_sizes(arguments.get("layers"), arrays)
+        arguments["layers"] = _started(arguments["layers"], arrays)
         network = kind(**arguments)
-        states = _take_states(arrays)
         _check_dtypes(arrays, network)
+        names = statistic_names(network.layers)
+        statistics = {name: arrays.pop(name) for name in names if name in arrays}
+        states = _take_states(arrays)
         network.parameters = arrays
+        network.statistics = statistics
         _resume(network, text.get("counters"), states)
         return network, _object("extra", text.get("extra", {}))
 
@@ -143,6 +149,7 @@ def settings(network: Network) -> dict[str, Any]:
     """
     own: dict[str, Any] = {
         "layers": (network.n_features, *network.layers),
+        "loss": network.criterion,
         "dtype": network.precision,
     }
     for name in inspect.signature(type(network)).parameters:
@@ -162,6 +169,16 @@ def _check_sizes(layers: object, arrays: Mapping[str, Array]) -> None:
             raise checks.wrong(f"W{n}", f"weights of {len(layers) - 1} layers", "none")
         if array.shape != (units, inputs):
             raise checks.wrong(f"W{n}", f"shape ({units}, {inputs})", array.shape)
+
+
+def _started(layers: tuple[Any, ...], arrays: Mapping[str, Array]) -> tuple[Any, ...]:
+    """Give layers whose weights were given in the beginning those of the file."""
+    return tuple(
+        dataclasses.replace(layer, init=arrays[f"W{n}"])
+        if isinstance(layer, Dense) and layer.init == "given"
+        else layer
+        for n, layer in enumerate(layers)
+    )
 
 
 def _check_dtypes(arrays: Mapping[str, Array], network: Network) -> None:

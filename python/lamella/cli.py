@@ -338,7 +338,8 @@ def run_train(options: argparse.Namespace) -> None:
     if options.no_plot:
         chosen["plot"] = None
     elif options.plot is None:
-        chosen["plot"] = options.model.with_suffix(".png")
+        beside = options.model.with_suffix(".png")
+        chosen["plot"] = beside if beside != options.model else None
     train.train(train.Settings(**chosen))
 
 

@@ -7,6 +7,8 @@ by name, never left out, and that onnx itself has checked the model. Needs the p
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ import numpy as np
 
 from . import _core, checks
 from .checkpoint import PathLike, replacing
+from .layers import BatchNorm
 
 if TYPE_CHECKING:
     from .network import Network
@@ -29,17 +32,11 @@ IR = 8
 LARGEST = (1 << 31) - (1 << 20)
 """Bytes that protocol buffers hold, less room for names."""
 
-OPERATORS: dict[str, str | None] = {
-    "identity": None,
-    "relu": "Relu",
-    "sigmoid": "Sigmoid",
-    "softmax": "Softmax",
-    "tanh": "Tanh",
-}
-"""Activations that are one operator. leaky relu is spelled out, since runtimes lack its float64."""
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+"""Of Klambauer, Unterthiner, Mayr, Hochreiter (2017), as PyTorch has them."""
 
-AT_REST = {"units", "activation", "init", "dropout"}
-"""What a layer may have for an export: the rest of it is at its default. (Dropout is off then.)"""
+AT_REST = {"units", "activation", "init", "bias", "norm", "dropout", "residual"}
+"""What a layer may have for an export. (Dropout drops nothing in answers.)"""
 
 
 def to_onnx(network: Network, path: PathLike | None = None) -> Any:
@@ -71,14 +68,16 @@ class _Graph:
         self.helper = helper
         self.network = network
         self.parameters = network.parameters
+        self.statistics = network.statistics
         self.kind = helper.np_dtype_to_tensor_dtype(network.dtype)
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self.last = "X"
+        self.count = 0
 
     def constant(self, name: str, array: Any) -> str:
         """Store an array under a name."""
-        plain = np.ascontiguousarray(array, self.network.dtype.newbyteorder("<"))
+        plain = np.asarray(array, self.network.dtype.newbyteorder("<"), order="C")
         self.constants.append(
             self.helper.make_tensor(name, self.kind, array.shape, plain.tobytes(), raw=True)
         )
@@ -90,28 +89,49 @@ class _Graph:
         self.nodes.append(node)
         return name
 
+    def __call__(self, operator: str, *inputs: str | float, **attributes: Any) -> str:
+        """Add an operator on results and numbers; return its result's name."""
+        self.count += 1
+        names = [
+            x if isinstance(x, str) else self.constant(f"c{self.count}.{n}", np.array([x]))
+            for n, x in enumerate(inputs)
+        ]
+        return self.apply(operator, names, f"t{self.count}", **attributes)
+
     def dense(self, n: int, layer: Any) -> None:
-        """Add layer n: `A[n] = activation(A[n-1] W[n]^T + b[n])`."""
+        """Add layer n: `A[n] = activation(norm(A[n-1] W[n]^T + b[n])) + A[n-1]`."""
         _check(n, layer)
-        W = self.constant(f"W{n}", self.parameters[f"W{n}"])
-        b = self.constant(f"b{n}", self.parameters[f"b{n}"])
-        Z = self.apply("Gemm", [self.last, W, b], f"Z{n}", transB=1)
-        name = str(layer.activation)
-        if name == "leaky_relu":  # max(z, slope z)
-            slope = np.full(1, checks.LEAKY_SLOPE, self.network.dtype)
-            scaled = self.apply("Mul", [Z, self.constant(f"slope{n}", slope)], f"scaled{n}")
-            self.last = self.apply("Max", [Z, scaled], f"A{n}")
-        elif (operator := OPERATORS[name]) is None:
-            self.last = Z
-        else:
-            attributes = {"axis": 1} if operator == "Softmax" else {}
-            self.last = self.apply(operator, [Z], f"A{n}", **attributes)
+        inputs = [self.last, self.constant(f"W{n}", self.parameters[f"W{n}"])]
+        if f"b{n}" in self.parameters:
+            inputs.append(self.constant(f"b{n}", self.parameters[f"b{n}"]))
+        Z = self.apply("Gemm", inputs, f"Z{n}", transB=1)
+        if layer.norm:
+            Z = self.norm(n, layer.norm, Z)
+        A = ACTIVATIONS[str(layer.activation)](self, Z)
+        self.last = self("Add", A, self.last) if layer.residual else A
+
+    def norm(self, n: int, norm: Any, Z: str) -> str:
+        """Add a normalisation: `gamma (Z - mean) / sqrt(variance + epsilon) + beta`."""
+        gamma, beta = self.parameters[f"gamma{n}"], self.parameters[f"beta{n}"]
+        if isinstance(norm, BatchNorm):  # a scale and a shift, in answers
+            mean, variance = (self.statistics[f"{kind}{n}"] for kind in ("mean", "variance"))
+            scale = gamma / np.sqrt(variance.astype(float) + norm.epsilon)
+            shift = self.constant(f"shift{n}", beta - mean * scale)
+            return self("Add", self("Mul", Z, self.constant(f"scale{n}", scale)), shift)
+        names = self.constant(f"gamma{n}", gamma), self.constant(f"beta{n}", beta)
+        return self("LayerNormalization", Z, *names, axis=-1, epsilon=norm.epsilon)
+
+    def erf(self, Z: str) -> str:
+        """Add the error function, which runtimes have in float32 only."""
+        onnx_float32 = self.helper.np_dtype_to_tensor_dtype(np.dtype(np.float32))
+        single = self("Cast", Z, to=onnx_float32)
+        return self("Cast", self("Erf", single), to=self.kind)
 
     def model(self) -> Any:
         """Return the whole: `X (m, n[0])` to probabilities or values `(m, n[L])`."""
         net, helper = self.network, self.helper
-        name = "values" if net.output == "identity" else "probabilities"
-        self.nodes[-1].output[0] = name
+        name = "probabilities" if net.output in ("sigmoid", "softmax") else "values"
+        self.apply("Identity", [self.last], name)
         value = helper.make_tensor_value_info
         graph = helper.make_graph(
             self.nodes,
@@ -135,6 +155,63 @@ def _check(n: int, layer: Any) -> None:
         value = getattr(layer, field.name)
         if field.name not in AT_REST and value != field.default:
             raise checks.wrong(f"layers[{n}].{field.name}", "its default for ONNX", repr(value))
-    if layer.activation not in (*OPERATORS, "leaky_relu"):
-        known = ", ".join([*OPERATORS, "leaky_relu"])
+    if layer.activation not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
         raise checks.wrong(f"layers[{n}].activation", f"one of {known} for ONNX", layer.activation)
+
+
+def _elu(g: _Graph, z: str, alpha: float, scale: float) -> str:
+    """Spell `scale * (max(z, 0) + alpha * (exp(min(z, 0)) - 1))`."""
+    below = g("Mul", g("Sub", g("Exp", g("Min", z, 0.0)), 1.0), alpha)
+    return g("Mul", g("Add", g("Max", z, 0.0), below), scale)
+
+
+def _softplus(g: _Graph, z: str) -> str:
+    """Spell `max(z, 0) + log(1 + exp(-|z|))`."""
+    return g("Add", g("Max", z, 0.0), g("Log", g("Add", g("Exp", g("Neg", g("Abs", z))), 1.0)))
+
+
+def _held(g: _Graph, z: str, low: float, high: float) -> str:
+    """Spell z held between two numbers."""
+    return g("Min", g("Max", z, low), high)
+
+
+def _hard_sigmoid(g: _Graph, z: str) -> str:
+    """Spell `z / 6 + 1 / 2` held between 0 and 1."""
+    return _held(g, g("Add", g("Div", z, 6.0), 0.5), 0.0, 1.0)
+
+
+def _gelu(g: _Graph, z: str) -> str:
+    """Spell `z (1 + erf(z / sqrt(2))) / 2`."""
+    return g("Mul", g("Mul", z, 0.5), g("Add", g.erf(g("Mul", z, math.sqrt(0.5))), 1.0))
+
+
+def _gelu_tanh(g: _Graph, z: str) -> str:
+    """Spell `z (1 + tanh(sqrt(2 / pi) (z + 0.044715 z^3))) / 2`."""
+    cube = g("Mul", g("Mul", g("Mul", z, z), z), 0.044715)
+    inner = g("Mul", g("Add", z, cube), math.sqrt(2 / math.pi))
+    return g("Mul", g("Mul", z, 0.5), g("Add", g("Tanh", inner), 1.0))
+
+
+ACTIVATIONS: dict[str, Callable[[_Graph, str], str]] = {
+    "elu": lambda g, z: _elu(g, z, checks.ACTIVATION_PARAMETER["elu"], 1.0),
+    "exponential": lambda g, z: g("Exp", z),
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "hard_sigmoid": _hard_sigmoid,
+    "hard_swish": lambda g, z: g("Mul", z, _hard_sigmoid(g, z)),
+    "hard_tanh": lambda g, z: _held(g, z, -1.0, 1.0),
+    "identity": lambda g, z: z,
+    "leaky_relu": lambda g, z: g("Max", z, g("Mul", z, checks.LEAKY_SLOPE)),
+    "mish": lambda g, z: g("Mul", z, g("Tanh", _softplus(g, z))),
+    "relu": lambda g, z: g("Relu", z),
+    "relu6": lambda g, z: _held(g, z, 0.0, 6.0),
+    "selu": lambda g, z: _elu(g, z, SELU_ALPHA, SELU_SCALE),
+    "sigmoid": lambda g, z: g("Sigmoid", z),
+    "silu": lambda g, z: g("Mul", z, g("Sigmoid", z)),
+    "softmax": lambda g, z: g("Softmax", z, axis=1),
+    "softplus": _softplus,
+    "softsign": lambda g, z: g("Div", z, g("Add", g("Abs", z), 1.0)),
+    "tanh": lambda g, z: g("Tanh", z),
+}
+"""How activations are spelled: by operators that runtimes have for float64 too."""

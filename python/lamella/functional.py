@@ -29,6 +29,7 @@ from . import _core, checks, course, optimizers
 from .checks import Array
 from .course import COSTS_EVERY, COURSE_RATE, Cache, Details, Parameters, dictionary
 from .initializers import Init
+from .layers import Dense, core_layer
 from .optimizers import Optimizer
 from .reference import initialize_parameters_deep, update_parameters_deep
 
@@ -203,6 +204,7 @@ def L_layer_model(
     hidden: str = "relu",
     output: str = "sigmoid",
     l2: float = 0.0,
+    dropout: float = 0.0,
     optimizer: str | Optimizer = "sgd",
     batch_size: int | None = None,
     shuffle: bool = True,
@@ -236,6 +238,8 @@ def L_layer_model(
     hidden, output : str
     l2 : float
         Adds `l2/2 * sum(W^2)` over all weights, not biases, to the cost.
+    dropout : float
+        The share of hidden units that each step drops, in [0, 1).
     optimizer : str, SGD or Adam
         "sgd", "momentum", "nesterov", "adam".
     batch_size : int, optional
@@ -267,7 +271,8 @@ def L_layer_model(
     task = course.course_task(
         X, Y, layers_dims, seed=seed, init=init, dtype=dtype, output=output, parameters=parameters
     )
-    net = _network(task.dims, hidden, output, task.start["W1"].dtype)
+    dropout = checks.number("dropout", dropout, below=1.0)
+    net = _network(task.dims, hidden, output, task.start["W1"].dtype, dropout)
     net.set_parameters(list(task.start.values()))
     m = task.X.shape[1]
     losses = net.fit(
@@ -279,6 +284,8 @@ def L_layer_model(
         penalty=(0.0, checks.number("l2", l2), False),
         clip_value=None,
         loss_scale=1.0,
+        loss=None,
+        weights=None,
         shuffle=checks.flag("shuffle", shuffle),
         seed=checks.seed(seed),
         threads=checks.threads(threads),
@@ -374,7 +381,10 @@ def gradient_check(
 
     def cost(trial: Parameters) -> float:
         net.set_parameters(list(trial.values()))
-        return net.evaluate(rows, targets, loss_scale=1.0, penalty=(0.0, 0.0, False), threads=1)[0]
+        penalty = (0.0, 0.0, False)
+        return net.evaluate(
+            rows, targets, loss_scale=1.0, penalty=penalty, weights=None, threads=1
+        )[0]
 
     AL, caches = L_model_forward(task.X, task.start, hidden=hidden, output=output)
     grads = L_model_backward(AL, Y, caches, hidden=hidden, output=output)
@@ -382,11 +392,14 @@ def gradient_check(
 
 
 def _network(
-    dims: Sequence[int], hidden: str, output: str, dtype: np.dtype[np.floating]
+    dims: Sequence[int],
+    hidden: str,
+    output: str,
+    dtype: np.dtype[np.floating],
+    dropout: float = 0.0,
 ) -> _core.Network:
     """Build the core's network of a course model."""
     hidden = checks.choice("hidden", hidden, checks.HIDDEN)
-    layers = [(n, hidden, checks.LEAKY_SLOPE) for n in dims[1:-1]]
-    return _core.Network(
-        dims[0], [*layers, (dims[-1], output, 0.0)], checks.CORE_LOSSES[output], dtype.name
-    )
+    layers = [Dense(n, hidden, dropout=dropout) for n in dims[1:-1]]
+    specs = [core_layer(layer) for layer in (*layers, Dense(dims[-1], output))]
+    return _core.Network(dims[0], specs, (checks.CORE_LOSSES[output], []), dtype.name)

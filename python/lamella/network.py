@@ -20,11 +20,21 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from . import _core, checks, initializers, optimizers
+from . import _core, checks, initializers, losses, optimizers
 from .checks import CSR, Array
 from .initializers import Init
-from .layers import Dense, layers_of
+from .layers import (
+    Defaults,
+    Dense,
+    Norm,
+    core_layer,
+    layers_of,
+    parameter_shapes,
+    statistic_names,
+)
+from .losses import Custom, Loss
 from .optimizers import Optimizer
+from .weights import ClassWeight, weights
 
 __all__ = ["History", "Network"]
 
@@ -39,7 +49,8 @@ class History:
     Attributes
     ----------
     loss : ndarray (epochs,)
-        The mean over each epoch's rows of their batch's loss before its update, in float64.
+        The mean over each epoch's rows of their batch's loss before its update, in float64;
+        where rows have weights, weighted by these.
     metrics : dict of ndarray
         Further numbers of each epoch, by name.
     """
@@ -55,9 +66,9 @@ class History:
 class Network:
     """A dense network, trained by the core.
 
-    The loss is a mean over samples and over outputs, as PyTorch's defaults: sigmoid and binary
-    cross-entropy, softmax and cross-entropy, identity and mean squared error, each computed
-    from logits. `l1` and `l2` add `l1 * sum(|W|) + l2/2 * sum(W^2)` over weights, and over biases
+    The loss is a mean over samples and over outputs, as PyTorch's defaults, computed from logits.
+    By default it is the one that matches the output: sigmoid and binary cross-entropy, softmax
+    and cross-entropy, identity and mean squared error, exponential and Poisson. `l1` and `l2` add `l1 * sum(|W|) + l2/2 * sum(W^2)` over weights, and over biases
     with `decay_biases`.
 
     Copies and pickles keep settings and parameters, bit by bit; they do not keep the
@@ -67,15 +78,32 @@ class Network:
     ----------
     layers : sequence
         The number of features, then of each layer an int or a `Dense`.
-    hidden : {"relu", "leaky_relu", "tanh", "sigmoid", "identity"}
-        The activation of the layers before the last.
-    output : {"identity", "sigmoid", "softmax"}
+    hidden : str
+        The activation of the layers before the last; see `Dense`.
+    output : {"identity", "sigmoid", "softmax", "exponential"}
         The activation of the last layer.
-    loss : str, optional
-        "binary_cross_entropy", "cross_entropy" or "mean_squared_error": the one that belongs to
-        the output, which is also the default.
-    init : {"he", "lecun", "xavier", "normal"} or float
-        Scale of the initial weights; biases are zero. See `lamella.initializers`.
+    loss : str, Loss or callable, optional
+        A name or an object of `lamella.losses` such as `lamella.Focal(gamma=2)`, and what output
+        it goes with: "binary_cross_entropy" and "focal" with sigmoid, "cross_entropy" and "focal"
+        with softmax, "mean_squared_error", "mean_absolute_error", "huber", "quantile", "hinge" and
+        "squared_hinge" with identity, "poisson" with exponential. By default the matching one.
+        A callable is given each batch's logits (rows, n_outputs), as an array of its own, and its
+        targets `y[rows]`, where y may be any array whose first axis is the samples; it returns
+        value and gradient by the logits (rows, n_outputs): the batch's value, a number, and its
+        gradient, or the rows' values `(rows,)`, whose weighted mean is the loss, and the gradient
+        of each. It goes with every output; the activation is not applied to its logits, and a
+        batch's logits are held at once, whatever its size.
+    init : str or float
+        Scale of the initial weights; biases are zero. See `lamella.initializers`, also for
+        uniform and orthogonal ones.
+    bias : bool
+        Whether layers have a b.
+    norm : {"batch", "layer"}, BatchNorm, LayerNorm or None
+        Normalisation of the hidden layers, before their activation.
+    dropout : float
+        The share of hidden units that training drops, in [0, 1).
+    residual : bool
+        Whether the input of a hidden layer is added to its result, where both are as wide.
     dtype : {"float32", "float64", "bfloat16"}
         Of parameters and computation. X may have any real dtype. "bfloat16" is mixed precision:
         parameters, optimizer state and sums are float32, and products round their operands to
@@ -93,6 +121,9 @@ class Network:
         With every activation and initializer filled in.
     n_features, n_outputs : int
     output, loss : str
+        The names of the last layer's activation and of the loss.
+    criterion : Loss or callable
+        The loss with its settings.
     dtype : dtype
         Of the parameters: float32 in mixed precision too.
     precision : str
@@ -115,27 +146,36 @@ class Network:
         *,
         hidden: str = "relu",
         output: str = "identity",
-        loss: str | None = None,
+        loss: str | Loss | Custom | None = None,
         init: Init = "he",
+        bias: bool = True,
+        norm: str | Norm | None = None,
+        dropout: float = 0.0,
+        residual: bool = False,
         dtype: DTypeLike = "float32",
         seed: int = 0,
         l1: float = 0.0,
         l2: float = 0.0,
         decay_biases: bool = False,
     ) -> None:
-        self.n_features, self.layers = layers_of(layers, hidden, output, initializers.checked(init))
+        defaults = Defaults.checked(hidden, output, init, bias, norm, dropout, residual)
+        self.n_features, self.layers, inits = layers_of(layers, defaults)
         self.n_outputs = self.layers[-1].units
         self.output = str(self.layers[-1].activation)
-        self.loss = _loss(loss, self.output)
+        self.criterion = losses.resolve(loss, self.output)
+        self.loss = losses.name_of(self.criterion)
+        self._task = losses.CUSTOM
+        if isinstance(self.criterion, Loss):
+            self._task = self.criterion.task(self.output, self.n_outputs)
         self.dtype, self.precision = checks.precision(dtype)
         self.seed = checks.seed(seed)
         self.l1, self.l2 = checks.number("l1", l1), checks.number("l2", l2)
         self.decay_biases = checks.flag("decay_biases", decay_biases)
         dims = (self.n_features, *(layer.units for layer in self.layers))
-        inits = [layer.init for layer in self.layers if layer.init is not None]
-        start = initializers.draw(dims, inits, self.seed, self.dtype)
+        drawn = initializers.draw(dims, inits, self.seed, self.dtype)
         self._net = self._core_network()
-        self._net.set_parameters(list(start.values()))
+        start = self.parameters  # with gamma 1 and beta 0
+        self.parameters = start | {name: drawn[name] for name in start if name in drawn}
 
     # --- training ---
 
@@ -149,6 +189,8 @@ class Network:
         optimizer: str | Optimizer = "adam",
         learning_rate: float | None = None,
         clip_value: float | None = None,
+        sample_weight: ArrayLike | None = None,
+        class_weight: ClassWeight = None,
         shuffle: bool = True,
         threads: int | None = None,
         progress: Progress = None,
@@ -165,7 +207,8 @@ class Network:
         y : array_like
             sigmoid: 0 and 1, `(m, n_outputs)`, or `(m,)` for one output; softmax: class indices
             `(m,)` or one-hot `(m, n_outputs)`; identity: real numbers, `(m, n_outputs)`, or
-            `(m,)` for one output.
+            `(m,)` for one output; exponential: the same, at least 0. With hinges: 0 and 1 as for
+            sigmoid, or classes as for softmax; with quantiles: `(m, n_targets)`, or `(m,)` for one.
         epochs : int
         batch_size : int, optional
             None is the full batch, in the order of X. The short last batch is kept, and is a
@@ -179,6 +222,13 @@ class Network:
         clip_value : float, optional
             The gradient of each weight and bias, penalties included, is held between minus and
             plus this number.
+        sample_weight : array_like (m,), optional
+            What each sample counts, finite and at least 0: a batch's loss is
+            `sum(w l) / sum(w)`. An update on a batch whose weights are all 0 has no gradient.
+            Weights all one change no bit.
+        class_weight : dict or "balanced", optional
+            What the samples of each class count, 1 for classes not named, times their
+            `sample_weight`; "balanced" is `m / (classes * count)`, as scikit-learn's.
         shuffle : bool
             Whether batches are drawn anew in every epoch, by `seed` and the epoch's number.
         threads : int, optional
@@ -210,6 +260,8 @@ class Network:
             "batch_size": checks.batch_size(batch_size, rows.shape[0]),
             "optimizer": optimizers.spec(optimizer, learning_rate),
             "clip_value": checks.clip("clip_value", clip_value),
+            "weights": (w := weights(sample_weight, class_weight, labels, self._task)),
+            "loss": self._asked(labels, w),
             "shuffle": checks.flag("shuffle", shuffle),
             "seed": self.seed,
             "threads": checks.threads(threads),
@@ -225,6 +277,8 @@ class Network:
         *,
         optimizer: str | Optimizer = "adam",
         learning_rate: float | None = None,
+        sample_weight: ArrayLike | None = None,
+        class_weight: ClassWeight = None,
         threads: int | None = None,
     ) -> float:
         """Make one update on the given rows as one batch: a step of a loop that users write.
@@ -244,6 +298,10 @@ class Network:
             As for `fit`.
         learning_rate : float, optional
             In place of the optimizer's own.
+        sample_weight : array_like (m,), optional
+            As for `fit`.
+        class_weight : dict, optional
+            As for `fit`; one batch does not know what is balanced.
         threads : int, optional
             At most so many; None is as many as help. The results are the same bits.
 
@@ -260,20 +318,43 @@ class Network:
         rows, labels = self._data(X, y)
         spec = optimizers.spec(optimizer, learning_rate)
         threads = checks.threads(threads)
+        w = weights(sample_weight, class_weight, labels, self._task, balance=False)
         return self._net.partial_fit(
-            rows, labels, optimizer=spec, threads=threads, **self._objective
+            rows,
+            labels,
+            optimizer=spec,
+            loss=self._asked(labels, w),
+            weights=w,
+            seed=self.seed,
+            threads=threads,
+            **self._objective,
         )
 
     def loss_and_gradients(
-        self, X: ArrayLike | CSR, y: ArrayLike, *, threads: int | None = None
+        self,
+        X: ArrayLike | CSR,
+        y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        class_weight: ClassWeight = None,
+        threads: int | None = None,
     ) -> tuple[float, dict[str, Array]]:
         """Return the loss of all samples as one batch, and its gradients `dW1, db1, ...`.
 
-        Both include the penalties. The gradients are shaped as `parameters`.
+        Both include the penalties. The gradients are shaped as `parameters`; weights are as
+        for `fit`. They are those that the next step would see: with its dropout, and by the
+        batch's own statistics.
         """
         rows, labels = self._data(X, y)
+        w = weights(sample_weight, class_weight, labels, self._task)
         loss, arrays = self._net.loss_and_gradients(
-            rows, labels, **self._objective, threads=checks.threads(threads)
+            rows,
+            labels,
+            **self._objective,
+            loss=self._asked(labels, w),
+            weights=w,
+            seed=self.seed,
+            threads=checks.threads(threads),
         )
         return loss, dict(zip((f"d{name}" for name in self._names), arrays, strict=True))
 
@@ -283,18 +364,23 @@ class Network:
         """Return the answer for each sample of X (m, n_features).
 
         softmax: class indices `(m,)`; one sigmoid unit: 0 or 1 `(m,)`, 1 where the probability
-        is above one half; several: a matrix of 0 and 1 `(m, n_outputs)`; identity: values
-        `(m, n_outputs)`, or `(m,)` for one output.
+        is above one half; several: a matrix of 0 and 1 `(m, n_outputs)`; identity and
+        exponential: values `(m, n_outputs)`, or `(m,)` for one output. With hinges: 1 where an
+        output is above 0, or the class of the greatest. With several quantiles: `(m, quantiles)`,
+        or `(m, n_targets, quantiles)`.
         """
         rows, threads = self._rows(X), checks.threads(threads)
-        if self.output != "identity":
+        if self._answers_labels:
             return self._net.labels(rows, threads=threads)
         values = self._net.outputs(rows, logits=False, threads=threads)
+        targets = self._task.columns
+        if 1 < targets < self.n_outputs:
+            return values.reshape(len(values), targets, self.n_outputs // targets)
         return values[:, 0] if self.n_outputs == 1 else values
 
     def predict_proba(self, X: ArrayLike | CSR, *, threads: int | None = None) -> Array:
-        """Return probabilities `(m, n_outputs)`; a `ValueError` for identity outputs."""
-        if self.output == "identity":
+        """Return probabilities `(m, n_outputs)`; a `ValueError` for other outputs."""
+        if self.output not in ("sigmoid", "softmax"):
             raise checks.wrong("output", "sigmoid or softmax for probabilities", self.output)
         return self._net.outputs(self._rows(X), logits=False, threads=checks.threads(threads))
 
@@ -303,28 +389,50 @@ class Network:
         return self._net.outputs(self._rows(X), logits=True, threads=checks.threads(threads))
 
     def evaluate(
-        self, X: ArrayLike | CSR, y: ArrayLike, *, threads: int | None = None
+        self,
+        X: ArrayLike | CSR,
+        y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        class_weight: ClassWeight = None,
+        threads: int | None = None,
     ) -> dict[str, float]:
         """Return the loss, with its penalties, and how good the answers are.
+
+        Both are weighted means where there are weights, which are as for `fit`; they must not
+        all be 0.
 
         Returns
         -------
         dict of float
             "loss", and "accuracy" (the share of right labels, over samples and outputs) or, for
-            identity, "r2" (the coefficient of determination, its mean over outputs; an output
-            whose target is constant counts 1 if met exactly, else 0).
+            identity and exponential, "r2" (the coefficient of determination, its mean over
+            outputs; an output whose target is constant counts 1 if met exactly, else 0). For
+            quantiles and losses in Python the loss alone.
         """
         rows, labels = self._data(X, y)
+        w = weights(sample_weight, class_weight, labels, self._task)
+        if w is not None and not np.any(w):
+            raise checks.wrong("sample_weight", "a weight above 0", "none")
+        asked = self._asked(labels, w)
+        if asked is not None:
+            logits = self._net.outputs(rows, logits=True, threads=checks.threads(threads))
+            value, values, _ = asked(logits, slice(None))
+            mean = float(np.average(values, weights=w)) if value is None else value
+            return {"loss": mean + self._net.penalty(self._objective["penalty"])}
         loss, outputs = self._net.evaluate(
-            rows, labels, **self._objective, threads=checks.threads(threads)
+            rows, labels, **self._objective, weights=w, threads=checks.threads(threads)
         )
-        if self.output == "identity":
-            return {"loss": loss, "r2": _r2(outputs, labels.reshape(outputs.shape))}
-        if self.output == "softmax":
+        if self.loss == "quantile":
+            return {"loss": loss}
+        if not self._answers_labels:
+            return {"loss": loss, "r2": _r2(outputs, labels.reshape(outputs.shape), w)}
+        if self._task.targets == "classes":
             right = np.argmax(outputs, axis=1) == labels
         else:
-            right = (outputs > 0.5) == labels.reshape(outputs.shape)
-        return {"loss": loss, "accuracy": float(np.mean(right))}
+            threshold = 0.5 if self.output == "sigmoid" else 0.0
+            right = np.mean((outputs > threshold) == labels.reshape(outputs.shape), axis=1)
+        return {"loss": loss, "accuracy": float(np.average(right, weights=w))}
 
     # --- parameters ---
 
@@ -332,16 +440,15 @@ class Network:
     def parameters(self) -> dict[str, Array]:
         """Copies of the parameters: `W1 (n[1], n[0]), b1 (n[1],), W2, ...`.
 
-        Assign a dict of the same keys to set them (`b` may be a column, as in the L-layer
-        functions); the optimizer's state stays.
+        A normalised layer has `gamma` and `beta (n[l],)` too; one without bias has no `b`. Assign
+        a dict of the same keys to set them (`b` may be a column, as in the L-layer functions); the
+        optimizer's state stays.
         """
         return dict(zip(self._names, self._net.get_parameters(), strict=True))
 
     @parameters.setter
     def parameters(self, parameters: Mapping[str, ArrayLike]) -> None:
-        L = checks.depth("parameters", parameters)
-        if len(self.layers) != L:
-            raise checks.wrong("parameters", f"{len(self.layers)} layers", L)
+        checks.keys("parameters", parameters, self._names)
         arrays = [checks.real(name, parameters[name]) for name in self._names]
         for name, array, shape in zip(self._names, arrays, self._shapes, strict=True):
             if array.shape != shape and not (len(shape) == 1 and array.shape == (*shape, 1)):
@@ -350,8 +457,23 @@ class Network:
         self._net.set_parameters([array.astype(self.dtype, copy=False) for array in arrays])
 
     @property
+    def statistics(self) -> dict[str, Array]:
+        """Copies of the running statistics of batch normalisation: `mean1, variance1 (n[1],)`, ...
+
+        Assign a dict of the same keys to set them.
+        """
+        return dict(zip(statistic_names(self.layers), self._net.get_statistics(), strict=True))
+
+    @statistics.setter
+    def statistics(self, statistics: Mapping[str, ArrayLike]) -> None:
+        names = statistic_names(self.layers)
+        checks.keys("statistics", statistics, names)
+        arrays = [checks.real(name, statistics[name]) for name in names]
+        self._net.set_statistics([array.astype(self.dtype, copy=False) for array in arrays])
+
+    @property
     def n_parameters(self) -> int:
-        """Weights and biases."""
+        """Numbers that training changes: weights, biases, gammas and betas."""
         return self._net.n_parameters
 
     @property
@@ -459,43 +581,49 @@ class Network:
     def __getstate__(self) -> dict[str, Any]:
         """Return settings and parameters, without the optimizer's state."""
         settings = {name: value for name, value in vars(self).items() if name != "_net"}
-        return {**settings, "parameters": self.parameters}
+        return {**settings, "parameters": self.parameters, "statistics": self.statistics}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Rebuild the core's network from settings and parameters."""
         settings = dict(state)
-        parameters = settings.pop("parameters")
+        parameters, statistics = settings.pop("parameters"), settings.pop("statistics")
         vars(self).update(settings)
         self._net = self._core_network()
-        self.parameters = parameters
+        self.parameters, self.statistics = parameters, statistics
 
     # --- what is derived ---
 
     @property
     def _shapes(self) -> list[tuple[int, ...]]:
         """The shapes of W1, b1, W2, ..."""
-        sizes = [self.n_features, *(layer.units for layer in self.layers)]
-        pairs = zip(sizes[1:], sizes[:-1], strict=True)
-        return [shape for n, n_prev in pairs for shape in ((n, n_prev), (n,))]
+        return list(parameter_shapes(self.n_features, self.layers).values())
 
     @property
     def _names(self) -> list[str]:
         """The keys W1, b1, W2, ..."""
-        return [f"{kind}{n}" for n in range(1, len(self.layers) + 1) for kind in "Wb"]
+        return list(parameter_shapes(self.n_features, self.layers))
 
     @property
     def _objective(self) -> dict[str, Any]:
         """What turns the core's sums over outputs into this model's loss."""
-        scale = 1.0
-        if self.output != "softmax":
-            scale = (1 if self.output == "sigmoid" else 2) / self.n_outputs
-        return {"loss_scale": scale, "penalty": (self.l1, self.l2, self.decay_biases)}
+        penalty = (self.l1, self.l2, self.decay_biases)
+        return {"loss_scale": self._task.scale, "penalty": penalty}
+
+    @property
+    def _answers_labels(self) -> bool:
+        """Whether answers are labels, not values."""
+        return self.output in ("sigmoid", "softmax") or self._task.targets in ("bits", "classes")
+
+    def _asked(self, y: Array, w: Array | None) -> losses.Batches | None:
+        """Return what the core asks for the loss of batches of y, where it is a function."""
+        if isinstance(self.criterion, Loss):
+            return None
+        return losses.Batches(self.criterion, y, weighted=w is not None)
 
     def _core_network(self) -> _core.Network:
         """Build the core's network, all parameters zero."""
-        layers = [(d.units, str(d.activation), checks.LEAKY_SLOPE) for d in self.layers]
-        loss = checks.CORE_LOSSES[self.output]
-        return _core.Network(self.n_features, layers, loss, self.precision)
+        layers = [core_layer(layer) for layer in self.layers]
+        return _core.Network(self.n_features, layers, self._task.core, self.precision)
 
     def _rows(self, X: ArrayLike | CSR) -> Array | CSR:
         """Check samples (m, n_features); whether plain arrays are finite the core looks itself."""
@@ -509,25 +637,24 @@ class Network:
             return cast(Array, X), cast(Array, y)
         rows = self._rows(X)
         m = rows.shape[0]
-        labels = checks.labels("y", y, self.n_outputs, m, self.output, features_first=False)
-        if self.output != "softmax":
+        task = self._task
+        if not isinstance(self.criterion, Loss):
+            return rows, losses.custom_targets(y, m)
+        like = {"bits": "sigmoid", "classes": "softmax"}.get(task.targets, "identity")
+        labels = checks.labels("y", y, task.columns, m, like, features_first=False)
+        if task.targets != "classes":
             checks.finite("y", labels, self.dtype)
+        if task.targets == "counts" and labels.dtype.kind != "b":
+            checks.refuse("y", "numbers of at least 0", labels, lambda block: block < 0)
         return rows, labels
 
 
-def _loss(name: str | None, output: str) -> str:
-    """Return the loss that belongs to the output; another one is an error."""
-    matching = checks.LOSSES[output]
-    if name not in (None, matching):
-        raise checks.wrong("loss", f"{matching} for output {output}", repr(name))
-    return matching
-
-
-def _r2(values: Array, y: Array) -> float:
+def _r2(values: Array, y: Array, w: Array | None) -> float:
     """Return the coefficient of determination, its mean over outputs; values, y (m, n_outputs)."""
     y = y.astype(np.float64)
-    residual = np.sum((y - values) ** 2, axis=0)
-    total = np.sum((y - np.mean(y, axis=0)) ** 2, axis=0)
+    each = np.ones((1, 1)) if w is None else w[:, None]
+    residual = np.sum(each * (y - values) ** 2, axis=0)
+    total = np.sum(each * (y - np.average(y, axis=0, weights=w)) ** 2, axis=0)
     varies = total > 0
     score = np.where(varies, 1 - residual / np.where(varies, total, 1), residual == 0)
     return float(np.mean(score))

@@ -466,7 +466,8 @@ def _spread(curves: Any) -> float:
 
 def _asked(estimator: Any, grid: Array) -> tuple[Array, list[object] | None]:
     """Return probabilities (points, classes) with the classes, or values (points,) and None."""
-    if getattr(estimator, "output", None) == "identity" or not hasattr(estimator, "predict_proba"):
+    values_only = getattr(estimator, "output", None) in ("identity", "exponential")
+    if values_only or not hasattr(estimator, "predict_proba"):
         values = np.asarray(estimator.predict(grid))
         if values.ndim != 1:
             raise checks.wrong("estimator", "one output", values.shape[1])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .layers import Dense
     from .network import Network
 
 __all__ = ["text"]
@@ -36,7 +37,7 @@ def text(network: Network) -> str:
         own = [shape for name, shape in shapes.items() if _layer_of(name) == n]
         count = sum(_size(shape) for shape in own)
         weights = str(shapes[f"W{n}"])
-        rows.append((str(n), str(layer.activation), weights, f"(m, {layer.units})", f"{count:,}"))
+        rows.append((str(n), _function(layer), weights, f"(m, {layer.units})", f"{count:,}"))
     rows.append(("total", "", "", "", f"{network.n_parameters:,}"))
     numbers = network.n_parameters * network.dtype.itemsize
     table = _table(rows)
@@ -57,6 +58,18 @@ def amount(size: float) -> str:
             break
         size /= 1000
     return f"{size:.0f} {unit}" if unit == UNITS[0] else f"{size:.1f} {unit}"
+
+
+def _function(layer: Dense) -> str:
+    """Spell what a layer does after its product."""
+    parts = [str(layer.activation)]
+    if layer.norm:
+        parts.insert(0, type(layer.norm).__name__)
+    if layer.dropout:
+        parts.append(f"dropout {layer.dropout:g}")
+    if layer.residual:
+        parts.append("residual")
+    return ", ".join(parts)
 
 
 def _layer_of(name: str) -> int:

@@ -1,10 +1,10 @@
 //! What is kept of a model, as Python sees it: the header of a file of tensors, and an optimizer's state as plain arrays.
 
-use super::model::get_layers;
+use super::model::{get_layers, parameter_names};
 use super::{arrays, exception, unlocked};
 use crate::error::Error;
 use crate::kernels::Number;
-use crate::network::{Network as Core, Progress, STATES};
+use crate::network::{Network as Core, Parameter, Progress, STATES};
 use crate::train::checkpoint;
 use crate::train::optimizer::state_of;
 use pyo3::prelude::*;
@@ -50,7 +50,11 @@ pub fn get_state<'py, T: Number + numpy::Element>(
     counters.set_item("beta1_power", beta1_power)?;
     counters.set_item("beta2_power", beta2_power)?;
     counters.set_item("optimizer", optimizer)?;
-    let count = optimizer.and_then(state_of).map_or(0, |(_, count)| count);
+    let count = match optimizer.map(|name| (name, state_of(name))) {
+        None => 0,
+        Some((_, Some((_, count)))) => count,
+        Some((name, None)) => return Err(exception(Error::expected("state", "one that can be kept", name))),
+    };
     let states = STATES.into_iter().take(count).map(|index| get_layers(py, net, index)).collect();
     Ok((counters, states))
 }
@@ -68,31 +72,35 @@ pub fn set_state<T: Number + numpy::Element>(
         let expected = format!("{count} for optimizer {:?}", progress.optimizer.unwrap_or("none"));
         return Err(exception(Error::expected("state: its arrays", expected, states.len())));
     }
-    let layers = net.layers.clone();
-    let mut plain: Vec<Vec<T>> = Vec::new();
-    for (s, state) in (1..).zip(states) {
-        if state.len() != 2 * layers.len() {
-            let expected = format!("{} arrays", 2 * layers.len());
+    let names = parameter_names(net);
+    let mut plain = Vec::new();
+    for (&index, (s, state)) in STATES.iter().zip((1..).zip(states)) {
+        if state.len() != names.len() {
+            let expected = format!("{} arrays", names.len());
             return Err(exception(Error::expected(format!("state{s}"), expected, state.len())));
         }
-        for (n, array) in state.iter().enumerate() {
-            let layer = &layers[n / 2];
-            let (kind, columns) = if n % 2 == 0 { ("W", layer.inputs) } else { ("b", 1) };
-            let name = format!("state{s}.{kind}{}", n / 2 + 1);
-            let numbers: Vec<T> = arrays::plain(&name, array, (layer.outputs, columns))?;
+        for ((name, layer, rows, columns), array) in names.iter().zip(state) {
+            let name = format!("state{s}.{name}");
+            let numbers: Vec<T> = arrays::plain(&name, array, (*rows, *columns))?;
             // Infinity is a second moment that overflowed, which training takes.
             if numbers.iter().any(|x| *x != *x) {
                 return Err(exception(Error::expected(name, "numbers", "NaN")));
             }
-            plain.push(numbers);
+            plain.push((index, *layer, numbers));
         }
     }
     net.reset();
     if let Some((name, count)) = known {
         net.prepare_state(name, count).map_err(exception)?;
     }
-    for (n, pair) in plain.chunks_exact(2).enumerate() {
-        net.set_state(n % layers.len(), STATES[n / layers.len()], &pair[0], &pair[1]);
+    for (place, (index, layer, numbers)) in plain.iter().enumerate() {
+        let kind = match names[place % names.len()].0.trim_end_matches(|c: char| c.is_ascii_digit()) {
+            "W" => Parameter::Weights,
+            "b" => Parameter::Biases,
+            "gamma" => Parameter::Gamma,
+            _ => Parameter::Beta,
+        };
+        net.set_state(*layer, *index, kind, numbers);
     }
     net.progress = progress;
     Ok(())

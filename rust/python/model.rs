@@ -7,14 +7,14 @@ use crate::activation::Activation;
 use crate::data::Matrix;
 use crate::error::Error;
 use crate::isa::Isa;
-use crate::kernels::{Loss, Number};
+use crate::kernels::{Loss, Norm, Number};
 use crate::network::{GRADIENT, LayerSpec, Network as Core, WEIGHTS};
 use crate::step::TargetData;
 use crate::train::infer::{self, Penalty, Spares, Wanted, infer};
 use crate::train::optimizer::{Kind, Moments, Optimizer};
 use crate::train::trainer::{self, Options, Workspace};
 use numpy::prelude::*;
-use numpy::{IntoPyArray, PyArray1};
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyDict;
@@ -73,15 +73,10 @@ pub struct Network {
 #[pymethods]
 impl Network {
     #[new]
-    fn new(n_features: usize, layers: Vec<(usize, String, f64)>, loss: &str, dtype: &str) -> PyResult<Self> {
-        let specs: Result<Vec<LayerSpec>, Error> = layers
-            .iter()
-            .map(|(units, name, parameter)| {
-                Ok(LayerSpec { units: *units, activation: Activation::parse(name, *parameter)? })
-            })
-            .collect();
+    fn new(n_features: usize, layers: Vec<LayerTuple>, loss: (String, Vec<f64>), dtype: &str) -> PyResult<Self> {
+        let specs: Result<Vec<LayerSpec>, Error> = layers.into_iter().map(layer_spec).collect();
         let specs = specs.map_err(exception)?;
-        let loss = parse_loss(loss).map_err(exception)?;
+        let loss = Loss::parse(&loss.0, &loss.1).map_err(exception)?;
         let isa = Isa::choose().map_err(exception)?;
         let inner = match dtype {
             "float32" => Core::new(n_features, &specs, loss, isa).map(|net| Any::F32(Model::new(net))),
@@ -92,19 +87,41 @@ impl Network {
         Ok(Network { inner: inner.map_err(exception)? })
     }
 
-    /// Copies plain arrays in: W1 (n1, n0), b1 (n1,) or (n1, 1), W2, ... Optimizer state is kept.
+    /// Copies plain arrays in, of each layer W1 (n1, n0), and where it has them b1, gamma1 and beta1, (n1,) or (n1, 1).
+    /// Optimizer state is kept.
     fn set_parameters(&mut self, arrays: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
         with_core!(&mut self.inner, net => set_parameters(net, &arrays))
     }
 
-    /// Copies the parameters out: W1 (n1, n0), b1 (n1,), W2, ...
+    /// Copies the parameters out: of each layer W1 (n1, n0), and where it has them b1, gamma1 and beta1, (n1,).
     fn get_parameters<'py>(&mut self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
         with_core!(&mut self.inner, net => get_layers(py, net, WEIGHTS))
     }
 
+    /// The running statistics: of each layer with batch normalisation mean and variance, (n,).
+    fn get_statistics<'py>(&mut self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
+        with_core!(&mut self.inner, net => {
+            let mut arrays = Vec::new();
+            for (place, &l) in net.coupled.iter().enumerate() {
+                let (reading, n) = (net.statistics.read(), net.layers[l].outputs);
+                let of = reading.get(place);
+                for numbers in [&of.running_mean, &of.running_variance] {
+                    arrays.push(numbers[..n].to_vec().into_pyarray(py).into_any());
+                }
+            }
+            arrays
+        })
+    }
+
+    /// Copies running statistics in, as `get_statistics` gives them.
+    fn set_statistics(&mut self, arrays: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
+        with_core!(&mut self.inner, net => set_statistics(net, &arrays))
+    }
+
     /// Trains; returns each epoch's loss.
     #[pyo3(signature = (
-        X, Y, *, epochs, batch_size, optimizer, penalty, clip_value, loss_scale, shuffle, seed, threads, report, report_every
+        X, Y, *, epochs, batch_size, optimizer, penalty, clip_value, loss_scale, loss, weights, shuffle, seed, threads, report,
+        report_every
     ))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn fit<'py>(
@@ -118,6 +135,8 @@ impl Network {
         penalty: (f64, f64, bool),
         clip_value: Option<f64>,
         loss_scale: f64,
+        loss: Option<Py<PyAny>>,
+        weights: Option<PyReadonlyArray1<'py, f64>>,
         shuffle: bool,
         seed: u64,
         threads: Option<usize>,
@@ -134,18 +153,20 @@ impl Network {
             penalty: as_penalty(penalty),
             clip_value: clip_value.unwrap_or(f64::INFINITY),
             loss_scale,
+            weights: as_weights(&weights)?,
             shuffle,
             seed,
             threads,
             report_every,
         };
         check_options(&options).map_err(exception)?;
-        let mut host = Interpreter::new(report);
+        let mut host = Interpreter::new(report).with_loss(loss);
         with_core!(&mut self.inner, net, workspace => {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let fitted = unlocked(py, || {
                 check_data(net, &x, &y, threads)?;
+                check_weights(options.weights, x.rows())?;
                 if epochs == 0 { Ok(Vec::new()) } else { trainer::fit(net, workspace, &x, &y, &options, &mut host) }
             });
             Ok(host.settle(fitted)?.into_pyarray(py).into_any())
@@ -153,7 +174,7 @@ impl Network {
     }
 
     /// One update on all rows as one batch; returns the loss before it.
-    #[pyo3(signature = (X, Y, *, optimizer, penalty, loss_scale, threads))]
+    #[pyo3(signature = (X, Y, *, optimizer, penalty, loss_scale, loss, weights, seed, threads))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn partial_fit<'py>(
         &mut self,
@@ -163,17 +184,22 @@ impl Network {
         optimizer: (PyBackedStr, Bound<'py, PyDict>),
         penalty: (f64, f64, bool),
         loss_scale: f64,
+        loss: Option<Py<PyAny>>,
+        weights: Option<PyReadonlyArray1<'py, f64>>,
+        seed: u64,
         threads: Option<usize>,
     ) -> PyResult<f64> {
         let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
-        let options = one_batch(optimizer, penalty, loss_scale, threads);
+        let weights = as_weights(&weights)?;
+        let options = Options { weights, ..one_batch(optimizer, penalty, loss_scale, seed, threads) };
         check_options(&options).map_err(exception)?;
-        let mut host = Interpreter::new(None);
+        let mut host = Interpreter::new(None).with_loss(loss);
         with_core!(&mut self.inner, net, workspace => {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let loss = unlocked(py, || {
                 check_data(net, &x, &y, threads)?;
+                check_weights(options.weights, x.rows())?;
                 trainer::partial_fit(net, workspace, &x, &y, &options, &mut host)
             });
             host.settle(loss)
@@ -220,7 +246,8 @@ impl Network {
         })
     }
 
-    /// Softmax: class indices, (m,). Sigmoid: 1 where an output is above one half, else 0, (m, n_outputs), or (m,) for one.
+    /// Softmax and margins of several classes: class indices, (m,). Else 1 where an output is above its threshold (a sigmoid's
+    /// one half, a margin's 0), or 0: (m, n_outputs), or (m,) for one.
     #[pyo3(signature = (X, *, threads))]
     #[allow(non_snake_case)]
     fn labels<'py>(
@@ -243,8 +270,8 @@ impl Network {
     }
 
     /// The mean loss and what the last layer returns, (m, n_outputs).
-    #[pyo3(signature = (X, Y, *, loss_scale, penalty, threads))]
-    #[allow(non_snake_case)]
+    #[pyo3(signature = (X, Y, *, loss_scale, penalty, weights, threads))]
+    #[allow(non_snake_case, clippy::too_many_arguments)]
     fn evaluate<'py>(
         &self,
         py: Python<'py>,
@@ -252,25 +279,30 @@ impl Network {
         Y: &Bound<'py, PyAny>,
         loss_scale: f64,
         penalty: (f64, f64, bool),
+        weights: Option<PyReadonlyArray1<'py, f64>>,
         threads: Option<usize>,
     ) -> PyResult<(f64, Bound<'py, PyAny>)> {
+        let weights = as_weights(&weights)?;
         check_threads(threads).map_err(exception)?;
         with_model!(&self.inner, model => {
             let net = &model.net;
+            if net.loss == Loss::Custom {
+                return Err(exception(Error::expected("loss", "one that the core has", "a function")));
+            }
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
+            check_weights(weights, x.rows()).map_err(exception)?;
             let (losses, outputs) = arrays::filled(py, [x.rows(), net.outputs()], |numbers| {
                 answer(py, model, &x, Some((&y, loss_scale)), Wanted::Outputs(numbers), threads)
             })?;
-            let mut sum = infer::StridedSum::new();
-            losses.iter().for_each(|&loss| sum.add(loss));
-            Ok((sum.total() / losses.len() as f64 + infer::penalty(net, as_penalty(penalty)), outputs))
+            let mean = infer::weighted_mean(&losses, weights);
+            Ok((mean + infer::penalty(net, as_penalty(penalty)), outputs))
         })
     }
 
-    /// The loss of all rows as one batch, and its gradient, shaped as the parameters.
-    #[pyo3(signature = (X, Y, *, loss_scale, penalty, threads))]
-    #[allow(non_snake_case)]
+    /// The loss of all rows as one batch, and its gradient, shaped as the parameters, as the next step would see them.
+    #[pyo3(signature = (X, Y, *, loss_scale, penalty, loss, weights, seed, threads))]
+    #[allow(non_snake_case, clippy::too_many_arguments)]
     fn loss_and_gradients<'py>(
         &mut self,
         py: Python<'py>,
@@ -278,22 +310,32 @@ impl Network {
         Y: &Bound<'py, PyAny>,
         loss_scale: f64,
         penalty: (f64, f64, bool),
+        loss: Option<Py<PyAny>>,
+        weights: Option<PyReadonlyArray1<'py, f64>>,
+        seed: u64,
         threads: Option<usize>,
     ) -> PyResult<(f64, Vec<Bound<'py, PyAny>>)> {
-        let options = one_batch(Optimizer::descent(0.0), penalty, loss_scale, threads);
+        let weights = as_weights(&weights)?;
+        let options = Options { weights, ..one_batch(Optimizer::descent(0.0), penalty, loss_scale, seed, threads) };
         check_options(&options).map_err(exception)?;
-        let mut host = Interpreter::new(None);
+        let mut host = Interpreter::new(None).with_loss(loss);
         with_core!(&mut self.inner, net, workspace => {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let loss = unlocked(py, || {
                 check_data(net, &x, &y, threads)?;
+                check_weights(options.weights, x.rows())?;
                 trainer::loss_and_gradient(net, workspace, &x, &y, &options, &mut host)
             });
             let gradients = get_layers(py, net, GRADIENT);
             net.arena.release(GRADIENT);
             Ok((host.settle(loss)?, gradients))
         })
+    }
+
+    /// What the penalty (l1, l2, whether on biases) adds to the loss.
+    fn penalty(&self, penalty: (f64, f64, bool)) -> f64 {
+        with_core!(&self.inner, net => infer::penalty(net, as_penalty(penalty)))
     }
 
     /// Weights and biases.
@@ -337,8 +379,32 @@ impl Network {
     }
 }
 
+/// A layer as Python tells of it: units, activation and its parameter, whether it has biases, normalisation ("batch" or "layer",
+/// epsilon, momentum), dropout, whether its input is added.
+type LayerTuple = (usize, String, f64, bool, Option<(String, f64, f64)>, f64, bool);
+
+fn layer_spec((units, name, parameter, bias, norm, dropout, residual): LayerTuple) -> Result<LayerSpec, Error> {
+    let norm = norm.map(|(name, epsilon, momentum)| match name.as_str() {
+        _ if !(epsilon > 0.0 && epsilon.is_finite()) => {
+            Err(Error::expected("norm: epsilon", "a finite number above 0", epsilon))
+        }
+        "batch" if (0.0..=1.0).contains(&momentum) => Ok(Norm::Batch { epsilon, momentum }),
+        "batch" => Err(Error::expected("norm: momentum", "a number in [0, 1]", momentum)),
+        "layer" => Ok(Norm::Layer { epsilon }),
+        _ => Err(Error::expected("norm", "batch or layer", format!("{name:?}"))),
+    });
+    let activation = Activation::parse(&name, parameter)?;
+    Ok(LayerSpec { units, activation, bias, norm: norm.transpose()?, dropout, residual })
+}
+
 /// Options for all rows as one batch.
-fn one_batch(optimizer: Optimizer, penalty: (f64, f64, bool), loss_scale: f64, threads: Option<usize>) -> Options {
+fn one_batch(
+    optimizer: Optimizer,
+    penalty: (f64, f64, bool),
+    loss_scale: f64,
+    seed: u64,
+    threads: Option<usize>,
+) -> Options<'static> {
     Options {
         epochs: 1,
         batch_size: usize::MAX,
@@ -346,22 +412,11 @@ fn one_batch(optimizer: Optimizer, penalty: (f64, f64, bool), loss_scale: f64, t
         penalty: as_penalty(penalty),
         clip_value: f64::INFINITY,
         loss_scale,
+        weights: None,
         shuffle: false,
-        seed: 0,
+        seed,
         threads,
         report_every: 0,
-    }
-}
-
-fn parse_loss(name: &str) -> Result<Loss, Error> {
-    match name {
-        "binary_cross_entropy" => Ok(Loss::BinaryCrossEntropy),
-        "cross_entropy" => Ok(Loss::CrossEntropy),
-        "squared_error" => Ok(Loss::SquaredError),
-        _ => {
-            let names = "one of binary_cross_entropy, cross_entropy, squared_error";
-            Err(Error::expected("loss", names, format!("{name:?}")))
-        }
     }
 }
 
@@ -398,6 +453,26 @@ fn as_penalty((l1, l2, biases): (f64, f64, bool)) -> Penalty {
     Penalty { l1, l2, biases }
 }
 
+/// Weights as they lie.
+fn as_weights<'a>(weights: &'a Option<PyReadonlyArray1<'_, f64>>) -> PyResult<Option<&'a [f64]>> {
+    let Some(weights) = weights else { return Ok(None) };
+    let strided = |_| exception(Error::expected("weights", "an array without gaps", "one with strides"));
+    weights.as_slice().map(Some).map_err(strided)
+}
+
+/// Weights are finite and not negative, one for each row.
+fn check_weights(weights: Option<&[f64]>, rows: usize) -> Result<(), Error> {
+    let Some(weights) = weights else { return Ok(()) };
+    if weights.len() != rows {
+        return Err(Error::expected("weights", format!("{rows} numbers"), weights.len()));
+    }
+    let bad = |weight: &&f64| !(0.0..f64::INFINITY).contains(*weight);
+    if let Some(weight) = weights.iter().find(bad) {
+        return Err(Error::expected("weights", "finite numbers of at least 0", weight));
+    }
+    Ok(())
+}
+
 fn check_threads(threads: Option<usize>) -> Result<(), Error> {
     match threads {
         Some(0) => Err(Error::expected("threads", "at least 1, or None", 0)),
@@ -412,7 +487,7 @@ fn check_batch(batch_size: Option<usize>) -> Result<usize, Error> {
     }
 }
 
-fn check_options(options: &Options) -> Result<(), Error> {
+fn check_options(options: &Options<'_>) -> Result<(), Error> {
     check_threads(options.threads)?;
     let Penalty { l1, l2, .. } = options.penalty;
     for (name, x) in [("l1", l1), ("l2", l2), ("loss_scale", options.loss_scale)] {
@@ -455,12 +530,14 @@ fn check_data<T: Number>(
     threads: Option<usize>,
 ) -> Result<(), Error> {
     check_columns(net, x, threads)?;
+    let wanted = target_columns(net);
     let (rows, columns) = match y {
-        TargetData::Classes(classes) => (classes.len(), net.outputs()),
+        TargetData::Classes(classes) => (classes.len(), wanted),
         TargetData::Dense(y) => (y.rows(), y.columns()),
+        TargetData::Elsewhere(rows) => (*rows, wanted),
     };
-    if (rows, columns) != (x.rows(), net.outputs()) {
-        let expected = format!("{} rows of {} outputs", x.rows(), net.outputs());
+    if (rows, columns) != (x.rows(), wanted) {
+        let expected = format!("{} rows of {wanted} outputs", x.rows());
         return Err(Error::expected("Y", expected, format!("{rows} of {columns}")));
     }
     if let TargetData::Dense(y) = y {
@@ -469,19 +546,29 @@ fn check_data<T: Number>(
     Ok(())
 }
 
+/// Numbers that a sample's target has.
+fn target_columns<T: Number>(net: &Core<T>) -> usize {
+    net.outputs() / net.loss.outputs_per_target()
+}
+
 /// The targets as they came: held, so that views of them can be made.
 enum Labels<'py> {
     Classes(Vec<u32>),
     Dense(Held<'py>),
+    /// So many, which the loss in Python reads.
+    Elsewhere(usize),
 }
 
 impl<'py> Labels<'py> {
     fn new<T: Number>(net: &Core<T>, object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        if net.loss == Loss::Custom {
+            return Ok(Labels::Elsewhere(object.len()?));
+        }
         let vector = arrays::untyped("Y", object)?.ndim() == 1;
-        if net.loss == Loss::CrossEntropy && vector {
+        if net.loss.takes_classes() && vector {
             return Ok(Labels::Classes(arrays::classes("Y", object, net.outputs())?));
         }
-        if vector && net.outputs() == 1 {
+        if vector && target_columns(net) == 1 {
             return Ok(Labels::Dense(Held::new("Y", &object.call_method1("reshape", (-1, 1))?)?));
         }
         Ok(Labels::Dense(Held::new("Y", object)?))
@@ -491,14 +578,15 @@ impl<'py> Labels<'py> {
         match self {
             Labels::Classes(classes) => TargetData::Classes(classes),
             Labels::Dense(held) => TargetData::Dense(held.matrix()),
+            Labels::Elsewhere(rows) => TargetData::Elsewhere(*rows),
         }
     }
 }
 
 /// Whether labels of `rows` rows can be taken as they are.
 fn takes_labels<T: Number>(net: &Core<T>, labels: &Bound<'_, PyAny>, rows: usize) -> PyResult<bool> {
-    let n = net.outputs();
-    if net.loss == Loss::CrossEntropy {
+    if net.loss.takes_classes() {
+        let n = net.outputs();
         let Ok(classes) = labels.cast_exact::<PyArray1<i64>>() else { return Ok(false) };
         if classes.len() != rows || !classes.is_aligned() {
             return Ok(false);
@@ -506,43 +594,90 @@ fn takes_labels<T: Number>(net: &Core<T>, labels: &Bound<'_, PyAny>, rows: usize
         let classes = classes.try_readonly()?;
         return Ok(classes.as_array().iter().all(|&class| usize::try_from(class).is_ok_and(|class| class < n)));
     }
+    // Counts must not be negative, which nobody here looks at, and a loss in Python says itself what it takes.
+    if [Loss::Poisson, Loss::Custom].contains(&net.loss) {
+        return Ok(false);
+    }
+    let n = target_columns(net);
     let fits = |shape: &[usize]| *shape == [rows, n] || (n == 1 && *shape == [rows]);
     if !arrays::is_plain(labels, fits) {
         return Ok(false);
     }
     let labels = Labels::new(net, labels)?;
     Ok(match labels.as_data() {
-        TargetData::Dense(y) if net.loss == Loss::BinaryCrossEntropy => y.is_binary(),
+        TargetData::Dense(y) if net.loss.takes_bits() => y.is_binary(),
         TargetData::Dense(y) => y.first_unfit::<T>(net.isa, Some(1)).is_ok_and(|bad| bad.is_none()),
-        TargetData::Classes(_) => false,
+        TargetData::Classes(_) | TargetData::Elsewhere(_) => false,
     })
+}
+
+/// The arrays of a network's parameters in order: name, layer, rows, columns.
+pub(super) fn parameter_names<T: Number>(net: &Core<T>) -> Vec<(String, usize, usize, usize)> {
+    let mut names = Vec::new();
+    for (l, layer) in net.layers.iter().enumerate() {
+        names.push((format!("W{}", l + 1), l, layer.outputs, layer.inputs));
+        let vectors = [("b", layer.bias), ("gamma", layer.norm.is_some()), ("beta", layer.norm.is_some())];
+        let there = vectors.into_iter().filter(|(_, there)| *there);
+        names.extend(there.map(|(name, _)| (format!("{name}{}", l + 1), l, layer.outputs, 1)));
+    }
+    names
+}
+
+/// A finite array, read as a matrix.
+fn finite<T: Number + numpy::Element>(name: &str, array: &Bound<'_, PyAny>, shape: (usize, usize)) -> PyResult<Vec<T>> {
+    let numbers: Vec<T> = arrays::plain(name, array, shape)?;
+    match numbers.iter().all(|x| x.is_finite()) {
+        true => Ok(numbers),
+        false => Err(exception(Error::expected(name, "finite numbers", "NaN or infinity"))),
+    }
 }
 
 pub(super) fn set_parameters<T: Number + numpy::Element>(
     net: &mut Core<T>,
     arrays: &[Bound<'_, PyAny>],
 ) -> PyResult<()> {
-    let layers = net.layers.clone();
-    if arrays.len() != 2 * layers.len() {
-        let expected = format!("{} arrays, W1, b1, ... W{1}, b{1}", 2 * layers.len(), layers.len());
+    let names = parameter_names(net);
+    if arrays.len() != names.len() {
+        let expected = format!("{} arrays, {} ... {}", names.len(), names[0].0, names[names.len() - 1].0);
         return Err(exception(Error::expected("parameters", expected, arrays.len())));
     }
     // Everything is checked before anything is changed.
-    let mut plain = Vec::with_capacity(layers.len());
-    for (l, (pair, layer)) in arrays.chunks_exact(2).zip(&layers).enumerate() {
-        let (w, b) = (format!("W{}", l + 1), format!("b{}", l + 1));
-        let weights: Vec<T> = arrays::plain(&w, &pair[0], (layer.outputs, layer.inputs))?;
-        let biases: Vec<T> = arrays::plain(&b, &pair[1], (layer.outputs, 1))?;
-        for (name, numbers) in [(w, &weights), (b, &biases)] {
-            if !numbers.iter().all(|x| x.is_finite()) {
-                return Err(exception(Error::expected(name, "finite numbers", "NaN or infinity")));
-            }
+    let read = |((name, _, rows, columns), array): (&(String, usize, usize, usize), _)| {
+        finite::<T>(name, array, (*rows, *columns))
+    };
+    let mut plain = names.iter().zip(arrays).map(read).collect::<PyResult<Vec<_>>>()?.into_iter();
+    for l in 0..net.layers.len() {
+        let layer = net.layers[l];
+        let weights = plain.next().unwrap_or_default();
+        let biases = if layer.bias { plain.next() } else { None };
+        net.set_layer(l, |j, i| weights[j * layer.inputs + i], |j| biases.as_ref().map_or(T::ZERO, |b| b[j]));
+        if layer.norm.is_some() {
+            let (gamma, beta) = (plain.next().unwrap_or_default(), plain.next().unwrap_or_default());
+            net.set_affine(l, |j| gamma[j], |j| beta[j]);
         }
-        plain.push((weights, biases));
     }
-    for (l, (weights, biases)) in plain.iter().enumerate() {
-        let inputs = layers[l].inputs;
-        net.set_layer(l, |j, i| weights[j * inputs + i], |j| biases[j]);
+    Ok(())
+}
+
+fn set_statistics<T: Number + numpy::Element>(net: &mut Core<T>, arrays: &[Bound<'_, PyAny>]) -> PyResult<()> {
+    if arrays.len() != 2 * net.coupled.len() {
+        return Err(exception(Error::expected(
+            "statistics",
+            format!("{} arrays", 2 * net.coupled.len()),
+            arrays.len(),
+        )));
+    }
+    for (place, (&l, pair)) in net.coupled.iter().zip(arrays.chunks_exact(2)).enumerate() {
+        let layer = net.layers[l];
+        let mean: Vec<T> = finite(&format!("mean{}", l + 1), &pair[0], (layer.outputs, 1))?;
+        let variance: Vec<T> = finite(&format!("variance{}", l + 1), &pair[1], (layer.outputs, 1))?;
+        if variance.iter().any(|&x| x < T::ZERO) {
+            return Err(exception(Error::expected(format!("variance{}", l + 1), "numbers of at least 0", "less")));
+        }
+        let mut statistics = net.statistics.write(place);
+        statistics.running_mean[..layer.outputs].copy_from_slice(&mean);
+        statistics.running_variance[..layer.outputs].copy_from_slice(&variance);
+        statistics.renew(&layer);
     }
     Ok(())
 }
@@ -558,7 +693,13 @@ pub(super) fn get_layers<'py, T: Number + numpy::Element>(
         let layer = net.layers[l];
         let (weights, biases) = net.get_layer(l, buffer);
         arrays.push(arrays::matrix(py, layer.outputs, layer.inputs, weights));
-        arrays.push(biases.into_pyarray(py).into_any());
+        if layer.bias {
+            arrays.push(biases.into_pyarray(py).into_any());
+        }
+        if layer.norm.is_some() {
+            let (gamma, beta) = net.get_affine(l, buffer);
+            arrays.extend([gamma, beta].map(|numbers| numbers.into_pyarray(py).into_any()));
+        }
     }
     arrays
 }

@@ -1,30 +1,35 @@
 //! Training: every worker runs the same loop, and the last to arrive at a barrier does the bookkeeping.
 //!
-//! A step has two phases. Each worker claims slices of the group's samples and takes them through gather,
+//! A plain step has two phases. Each worker claims slices of the group's samples and takes them through gather,
 //! forward, loss and backward data; barrier; each claims parts of the weights for gradient and update; barrier.
+//! A loss of the host's own couples the batch, and adds phases: forward; barrier; the caller's thread asks the host; barrier;
+//! backward data, and so on. A batch of several groups then goes forward twice: once for the logits of all, and again group
+//! by group for what backward reads.
 //! A batch of several groups adds its gradients up in memory and updates with the last. Nothing is
 //! allocated after the first step.
 
+use super::exchange::{Exchange, Losses};
 use super::infer::{Penalty, StridedSum, penalty};
 use super::optimizer::Optimizer;
 use super::{Host, Poller, lock};
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
-use crate::kernels::{Number, Rule, SAMPLE_SEGMENT, Shrink};
+use crate::kernels::{Loss, Number, Rule, SAMPLE_SEGMENT, Shrink};
 use crate::network::{Form, GRADIENT, Network, Progress, WEIGHTS};
 use crate::panel::{Buffer, Parts};
-use crate::plan::{self, Plan};
+use crate::plan::{self, MAX_COUPLED_ROWS, Plan};
 use crate::rng;
 use crate::step::backward::{self, Finishing, Group};
 use crate::step::forward::Weights;
-use crate::step::{Role, Slice, TargetData, forward};
+use crate::step::{Draw, Role, Slice, TargetData, route};
 use crate::threads::{self, Claims, Team};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, RwLock, RwLockReadGuard};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// What is asked of a fit.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct Options<'o> {
     /// Passes over the data.
     pub epochs: usize,
     /// Rows of a batch; at most the data's.
@@ -37,6 +42,9 @@ pub struct Options {
     pub clip_value: f64,
     /// What a sample's loss is multiplied by.
     pub loss_scale: f64,
+    /// What each sample counts in its batch's mean, finite and at least 0, one for each row; `None` for all the same. A batch
+    /// whose weights are all 0 has the loss 0 and no gradient.
+    pub weights: Option<&'o [f64]>,
     /// Whether batches are drawn anew in each epoch; a full batch keeps its order.
     pub shuffle: bool,
     /// Of the shuffle.
@@ -57,7 +65,7 @@ pub fn fit<T: Number>(
     workspace: &mut Workspace<T>,
     x: &Matrix<'_>,
     y: &TargetData<'_>,
-    options: &Options,
+    options: &Options<'_>,
     host: &mut dyn Host,
 ) -> Result<Vec<f64>, Error> {
     options.optimizer.check()?;
@@ -77,7 +85,7 @@ pub fn partial_fit<T: Number>(
     workspace: &mut Workspace<T>,
     x: &Matrix<'_>,
     y: &TargetData<'_>,
-    options: &Options,
+    options: &Options<'_>,
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
     let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
@@ -96,7 +104,7 @@ pub fn loss_and_gradient<T: Number>(
     workspace: &mut Workspace<T>,
     x: &Matrix<'_>,
     y: &TargetData<'_>,
-    options: &Options,
+    options: &Options<'_>,
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
     let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
@@ -131,6 +139,12 @@ fn add_penalty<T: Number>(network: &mut Network<T>, Penalty { l1, l2, biases }: 
             if biases {
                 add(layer.bias(j));
             }
+        }
+        let affine = layer.affine();
+        let half = affine.len() / 2;
+        if biases {
+            let used = layer.outputs.min(half);
+            (0..used).chain(half..half + used).for_each(|i| add(affine.start + i));
         }
     }
 }
@@ -196,12 +210,30 @@ struct State<T> {
     /// The batch's first row in the order, and its rows.
     batch: usize,
     rows: usize,
+    /// The step of the network's life, from 1: what masks are drawn for.
+    step: u64,
+    /// What the batch counts in its epoch: the sum of its rows' weights, or their number.
+    weight: f64,
     /// The group's first row in the batch, and its rows.
     group: usize,
     group_rows: usize,
     /// This step's rule; `None` leaves the gradient in the arena.
     rule: Option<Rule<T>>,
-    finished: bool,
+    /// What is done next; `None` when all is done.
+    phase: Option<Phase>,
+}
+
+/// What all workers do between two barriers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Slices of the samples are taken over a stretch of their way (`step/route.rs`): of gather, forward, loss, backward.
+    Samples(usize),
+    /// The host's own loss: the caller's thread asks for the batch's loss and gradient.
+    Asking,
+    /// Slices go backward from the host's gradient, until samples couple.
+    Returning,
+    /// Parts of the weights get their gradient and, with the batch's last group, their update.
+    Weights,
 }
 
 /// Numbers that only the last to arrive at a barrier touches.
@@ -209,6 +241,12 @@ struct Books {
     progress: Progress,
     batch_loss: StridedSum,
     epoch_loss: f64,
+    /// The sum of the epoch's batches' weights.
+    epoch_weight: f64,
+    /// The last batch's loss.
+    last_loss: f64,
+    /// What the host's loss and the penalties are, while the batch goes backward.
+    own_loss: f64,
     losses: Vec<f64>,
     report: Option<(usize, f64)>,
     outcome: Result<(), Error>,
@@ -218,10 +256,12 @@ struct Run<'r, 'x, 'y, T: Number> {
     network: &'r Network<T>,
     x: &'r Matrix<'x>,
     y: &'r TargetData<'y>,
-    options: &'r Options,
+    options: &'r Options<'r>,
     plan: Plan,
     updates: bool,
     buffers: Buffers<T>,
+    /// Where the loss is the host's.
+    exchange: Option<RwLock<Exchange<T>>>,
     order: RwLock<Vec<u32>>,
     /// Whether the slices hold the whole data for good.
     gathered: AtomicBool,
@@ -231,6 +271,8 @@ struct Run<'r, 'x, 'y, T: Number> {
     job_claims: Claims,
     stop: AtomicBool,
     slice_work: f64,
+    /// Stretches of a step.
+    stretches: usize,
 }
 
 impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
@@ -239,10 +281,14 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         workspace: &mut Workspace<T>,
         x: &'r Matrix<'x>,
         y: &'r TargetData<'y>,
-        options: &'r Options,
+        options: &'r Options<'r>,
         updates: bool,
     ) -> Result<Self, Error> {
         let batch = options.batch_size.min(x.rows());
+        if !network.coupled.is_empty() && batch > MAX_COUPLED_ROWS {
+            let expected = format!("at most {MAX_COUPLED_ROWS} rows in a batch with batch normalisation");
+            return Err(Error::expected("batch_size", expected, batch));
+        }
         let steps = options.epochs as f64 * x.rows().div_ceil(batch) as f64;
         let plan = plan::training(network, batch, steps, options.threads);
         if batch > plan.group_rows || !updates {
@@ -258,18 +304,33 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let stays = turns && whole && steps > 1.0 && both_forms <= BOTH_FORMS;
         let role = if stays { Role::LearnsTheSameRows } else { Role::Learns };
         let buffers = Buffers::of(network, workspace, slices, rows, role, plan.threads)?;
+        let own = (network.loss == Loss::Custom).then(|| Exchange::new(batch, network.outputs())).transpose()?;
         let shuffles = options.shuffle && batch < x.rows();
-        let state = State { epoch: 0, batch: 0, rows: 0, group: 0, group_rows: 0, rule: None, finished: false };
+        let state = State {
+            epoch: 0,
+            batch: 0,
+            rows: 0,
+            step: 0,
+            weight: 0.0,
+            group: 0,
+            group_rows: 0,
+            rule: None,
+            phase: None,
+        };
         let books = Books {
             progress: network.progress,
             batch_loss: StridedSum::new(),
             epoch_loss: 0.0,
+            epoch_weight: 0.0,
+            last_loss: 0.0,
+            own_loss: 0.0,
             losses: Vec::with_capacity(options.epochs.min(LOSSES_AT_ONCE)),
             report: None,
             outcome: Ok(()),
         };
         let run = Run {
             slice_work: 6.0 * (network.n_parameters() * rows) as f64,
+            stretches: route::stretches(network),
             network,
             x,
             y,
@@ -277,6 +338,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             plan,
             updates,
             buffers,
+            exchange: own.map(RwLock::new),
             order: RwLock::new(vec![0; if shuffles { x.rows() } else { 0 }]),
             gathered: AtomicBool::new(false),
             state: RwLock::new(state),
@@ -316,28 +378,56 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let mut scratch = self.buffers.scratch.write(worker);
         let mut poller = Poller::new();
         let mut state = self.state();
-        while !state.finished {
-            self.samples(team, worker, state, &mut poller, host);
-            if !team.barrier(|| self.between_phases()) {
+        while let Some(phase) = state.phase {
+            match phase {
+                Phase::Samples(_) | Phase::Returning => self.samples(team, worker, phase, state, &mut poller, host),
+                Phase::Asking => self.ask(worker, host),
+                Phase::Weights => self.weights(team, worker, state, &mut scratch),
+            }
+            if !team.barrier(|| self.advance(phase)) {
                 return;
             }
-            state = self.state();
-            if state.finished {
-                return;
-            }
-            self.weights(team, worker, state, &mut scratch);
-            if !team.barrier(|| self.after_step()) {
-                return;
-            }
-            if worker == 0 {
+            if worker == 0 && phase == Phase::Weights {
                 self.report(host);
             }
             state = self.state();
         }
     }
 
-    /// The first phase: gather, forward, loss, backward data, slice by slice.
-    fn samples(&self, team: &Team, worker: usize, state: State<T>, poller: &mut Poller, host: &Mutex<&mut dyn Host>) {
+    /// The last worker out of a phase decides on the next.
+    fn advance(&self, phase: Phase) {
+        match phase {
+            Phase::Samples(stretch) if stretch == self.middle() && self.exchange.is_some() => self.after_forward(),
+            Phase::Samples(stretch) if stretch + 1 < self.stretches => self.couple(stretch),
+            Phase::Samples(_) if self.exchange.is_some() => self.after_backward(),
+            Phase::Samples(_) => self.after_samples(),
+            Phase::Asking => self.after_asking(),
+            Phase::Returning if self.stretches > 1 => self.couple(self.middle()),
+            Phase::Returning => self.after_backward(),
+            Phase::Weights => self.after_weights(),
+        }
+    }
+
+    /// The stretch that has the loss.
+    fn middle(&self) -> usize {
+        self.stretches / 2
+    }
+
+    /// Gather, forward, loss and backward data, slice by slice; or the part of these that is a phase of its own.
+    fn samples(
+        &self,
+        team: &Team,
+        worker: usize,
+        phase: Phase,
+        state: State<T>,
+        poller: &mut Poller,
+        host: &Mutex<&mut dyn Host>,
+    ) {
+        let gathers = match phase {
+            Phase::Samples(stretch) => stretch == 0,
+            // The slices of a batch's only group still hold what backward reads.
+            _ => state.group_rows < state.rows,
+        };
         let reading = self.network.arena.read();
         let from = Weights::of(&reading);
         let order = self.order();
@@ -353,14 +443,28 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             let first = state.batch + state.group + begin;
             let selection =
                 if order.is_empty() { Selection::From(first) } else { Selection::Rows(&order[first..first + rows]) };
-            if !self.gathered.load(Ordering::Relaxed) {
+            if gathers && !self.gathered.load(Ordering::Relaxed) {
                 slice.gather(self.x, selection, rows);
                 slice.gather_targets(self.y, selection);
             }
-            forward::forward(self.network, from, slice);
-            let scale = self.options.loss_scale;
-            slice.loss(self.network, self.y, T::from_f64(scale), T::from_f64(scale / state.rows as f64));
-            backward::backward(self.network, from, slice);
+            if gathers {
+                slice.trains(state.group + begin, Draw { seed: self.options.seed, step: state.step });
+            }
+            match phase {
+                Phase::Samples(stretch) => route::stretch(self.network, from, slice, stretch, |slice| {
+                    if self.exchange.is_none() {
+                        self.loss(slice, selection, state);
+                    }
+                    self.exchange.is_none()
+                }),
+                _ => {
+                    if gathers {
+                        route::stretch(self.network, from, slice, 0, |_| false);
+                    }
+                    self.own_gradient(slice, selection, state, state.group + begin);
+                    route::back(self.network, from, slice);
+                }
+            }
             if worker == 0
                 && let Err(error) = poller.poll(self.slice_work, host)
             {
@@ -375,7 +479,49 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
     }
 
-    /// The second phase: gradient and update, job by job.
+    /// The loss of a slice's rows and its gradient.
+    fn loss(&self, slice: &mut Slice<T>, selection: Selection<'_>, state: State<T>) {
+        let scale = self.options.loss_scale;
+        match self.options.weights {
+            None => slice.loss(self.network, self.y, T::from_f64(scale), T::from_f64(scale / state.weight)),
+            Some(weights) => {
+                let factor = |i| T::from_f64(ratio(scale * weights[selection.row(i)], state.weight));
+                slice.weighted_loss(self.network, self.y, T::from_f64(scale), factor);
+            }
+        }
+    }
+
+    /// dZ[L] of a slice whose first row is the batch's `at`th, from the host's gradient.
+    fn own_gradient(&self, slice: &mut Slice<T>, selection: Selection<'_>, state: State<T>, at: usize) {
+        let exchange = read(self.exchange.as_ref().expect("the host's loss"));
+        let n = exchange.outputs;
+        let gradient = &exchange.gradient[at * n..(at + slice.rows()) * n];
+        match exchange.losses {
+            Losses::Batch(_) => slice.set_delta(gradient, |_| T::ONE),
+            Losses::Rows(_) => {
+                let weight = |i| self.options.weights.map_or(1.0, |weights| weights[selection.row(i)]);
+                slice.set_delta(gradient, |i| T::from_f64(ratio(weight(i), state.weight)));
+            }
+        }
+    }
+
+    /// The host's loss of the whole batch, on the caller's thread.
+    fn ask(&self, worker: usize, host: &Mutex<&mut dyn Host>) {
+        if worker != 0 || self.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut exchange = write(self.exchange.as_ref().expect("the host's loss"));
+        let asked = lock(host).loss(exchange.typed());
+        let (numbers, rows) = (exchange.logits.len(), exchange.rows());
+        let fits = exchange.gradient.len() == numbers
+            && !matches!(&exchange.losses, Losses::Rows(losses) if losses.len() != rows);
+        let refused = || Error::expected("loss", "a gradient of the logits' shape and a value a row or one", "others");
+        if let Err(error) = asked.and(if fits { Ok(()) } else { Err(refused()) }) {
+            self.fail(error);
+        }
+    }
+
+    /// Gradient and update, job by job.
     fn weights(&self, team: &Team, worker: usize, state: State<T>, scratch: &mut [T]) {
         let last = state.group + state.group_rows == state.rows;
         let how = Finishing {
@@ -415,52 +561,154 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
     }
 
-    /// The last worker out of the first phase: losses, divergence, and whether to go on.
-    fn between_phases(&self) {
+    /// All samples have come to where they couple: statistics of the batch, and on.
+    fn couple(&self, stretch: usize) {
+        let state = self.state();
+        self.slice_claims.reset();
+        if self.stop.load(Ordering::Relaxed) {
+            return self.set_state(State { phase: None, ..state });
+        }
+        let used = state.group_rows.div_ceil(self.plan.slice_rows);
+        route::couple(self.network, &self.buffers.slices.read(), used, stretch, state.rows);
+        self.set_state(State { phase: Some(Phase::Samples(stretch + 1)), ..state });
+    }
+
+    /// All samples are through: losses, divergence, and whether to go on.
+    fn after_samples(&self) {
         let state = self.state();
         self.slice_claims.reset();
         let mut books = lock(&self.books);
         if self.stop.load(Ordering::Relaxed) {
-            return self.set_state(State { finished: true, ..state });
+            return self.set_state(State { phase: None, ..state });
         }
         let slices = self.buffers.slices.read();
+        let (order, mut first) = (self.order(), state.batch + state.group);
         for i in 0..state.group_rows.div_ceil(self.plan.slice_rows) {
-            books.batch_loss.extend(slices.get(i).losses());
+            let losses = slices.get(i).losses();
+            match self.options.weights {
+                None => books.batch_loss.extend(losses),
+                Some(weights) => {
+                    let row = |i: usize| if order.is_empty() { first + i } else { order[first + i] as usize };
+                    let weighted = losses.iter().enumerate().map(|(i, &loss)| weights[row(i)] * loss.to_f64());
+                    weighted.for_each(|loss| books.batch_loss.add(loss));
+                }
+            }
+            first += losses.len();
         }
         if state.group + state.group_rows < state.rows {
-            return;
+            return self.set_state(State { phase: Some(Phase::Weights), ..state });
         }
-        let mean = books.batch_loss.total() / state.rows as f64 + penalty(self.network, self.options.penalty);
+        let mean = ratio(books.batch_loss.total(), state.weight);
         books.batch_loss = StridedSum::new();
-        if !mean.is_finite() {
-            let bad =
-                |l: &usize| !(0..state.group_rows.div_ceil(self.plan.slice_rows)).all(|i| slices.get(i).is_finite(*l));
-            let layer = (0..self.network.layers.len()).find(bad).unwrap_or(self.network.layers.len() - 1) + 1;
-            books.outcome = Err(Error::Divergence { step: books.progress.steps + 1, layer });
-            return self.set_state(State { finished: true, ..state });
+        drop((slices, order));
+        if let Some(loss) = self.finite(&mut books, mean, state) {
+            self.enter(&mut books, loss, state);
         }
-        books.epoch_loss += mean * state.rows as f64;
+    }
+
+    /// A batch's loss from its samples' mean; ends training where it is not finite.
+    fn finite(&self, books: &mut Books, mean: f64, state: State<T>) -> Option<f64> {
+        let loss = mean + penalty(self.network, self.options.penalty);
+        if loss.is_finite() {
+            return Some(loss);
+        }
+        let slices = self.buffers.slices.read();
+        let bad =
+            |l: &usize| !(0..state.group_rows.div_ceil(self.plan.slice_rows)).all(|i| slices.get(i).is_finite(*l));
+        let layer = (0..self.network.layers.len()).find(bad).unwrap_or(self.network.layers.len() - 1) + 1;
+        books.outcome = Err(Error::Divergence { step: books.progress.steps + 1, layer });
+        self.set_state(State { phase: None, ..state });
+        None
+    }
+
+    /// Enters a batch's loss; its update is next.
+    fn enter(&self, books: &mut Books, loss: f64, state: State<T>) {
+        books.epoch_loss += loss * state.weight;
+        books.epoch_weight += state.weight;
+        books.last_loss = loss;
         let rule = self.updates.then(|| self.options.optimizer.step(&mut books.progress));
-        self.set_state(State { rule, ..state });
+        if self.updates {
+            route::run_on(self.network, state.rows);
+        }
+        self.set_state(State { rule, phase: Some(Phase::Weights), ..state });
         let whole = state.rows == self.x.rows() && self.plan.group_rows >= state.rows;
         self.gathered.store(whole, Ordering::Relaxed);
     }
 
-    /// The last worker out of the second phase: the next group, batch or epoch.
-    fn after_step(&self) {
+    /// The group's logits are there: the next group's, or the host's turn.
+    fn after_forward(&self) {
+        let state = self.state();
+        self.slice_claims.reset();
+        if self.stop.load(Ordering::Relaxed) {
+            return self.set_state(State { phase: None, ..state });
+        }
+        let mut exchange = write(self.exchange.as_ref().expect("the host's loss"));
+        if state.group == 0 {
+            let order = self.order();
+            let places = state.batch..state.batch + state.rows;
+            exchange.begin(state.batch, if order.is_empty() { &[] } else { &order[places] });
+        }
+        let slices = self.buffers.slices.read();
+        for i in 0..state.group_rows.div_ceil(self.plan.slice_rows) {
+            exchange.append(slices.get(i).result(self.network.layers.len() - 1));
+        }
+        let group = state.group + state.group_rows;
+        if group < state.rows {
+            return self.begin_group(State { group, ..state }, Phase::Samples(0));
+        }
+        self.set_state(State { phase: Some(Phase::Asking), ..state });
+    }
+
+    /// The host has answered: backward, from the first group on.
+    fn after_asking(&self) {
+        let state = self.state();
+        if self.stop.load(Ordering::Relaxed) {
+            return self.set_state(State { phase: None, ..state });
+        }
+        let mean = {
+            let (exchange, order) = (read(self.exchange.as_ref().expect("the host's loss")), self.order());
+            let row = |i: usize| if order.is_empty() { state.batch + i } else { order[state.batch + i] as usize };
+            exchange.mean(|i| self.options.weights.map_or(1.0, |weights| weights[row(i)]), state.weight)
+        };
+        let mut books = lock(&self.books);
+        if let Some(loss) = self.finite(&mut books, mean, state) {
+            books.own_loss = loss;
+            self.begin_group(State { group: 0, ..state }, Phase::Returning);
+        }
+    }
+
+    /// The group's dZ are there.
+    fn after_backward(&self) {
+        let state = self.state();
+        self.slice_claims.reset();
+        if self.stop.load(Ordering::Relaxed) {
+            return self.set_state(State { phase: None, ..state });
+        }
+        if state.group + state.group_rows < state.rows {
+            return self.set_state(State { phase: Some(Phase::Weights), ..state });
+        }
+        let mut books = lock(&self.books);
+        let loss = books.own_loss;
+        self.enter(&mut books, loss, state);
+    }
+
+    /// A group's gradient is in: the next group, batch or epoch.
+    fn after_weights(&self) {
         let state = self.state();
         self.job_claims.reset();
         let group = state.group + state.group_rows;
         if group < state.rows {
-            return self.begin_group(State { group, ..state });
+            let phase = if self.exchange.is_some() { Phase::Returning } else { Phase::Samples(0) };
+            return self.begin_group(State { group, ..state }, phase);
         }
         let batch = state.batch + state.rows;
         if batch < self.x.rows() {
             return self.begin_batch(state.epoch, batch);
         }
         let mut books = lock(&self.books);
-        let loss = books.epoch_loss / self.x.rows() as f64;
-        books.epoch_loss = 0.0;
+        // Where no row counts, what the last batch had: the penalties.
+        let loss = if books.epoch_weight > 0.0 { books.epoch_loss / books.epoch_weight } else { books.last_loss };
+        (books.epoch_loss, books.epoch_weight) = (0.0, 0.0);
         books.losses.push(loss);
         books.progress.epochs += u64::from(self.updates);
         let every = self.options.report_every;
@@ -469,7 +717,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
         drop(books);
         if state.epoch + 1 == self.options.epochs {
-            return self.set_state(State { finished: true, ..state });
+            return self.set_state(State { phase: None, ..state });
         }
         self.begin_epoch(state.epoch + 1);
     }
@@ -485,12 +733,28 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
 
     fn begin_batch(&self, epoch: usize, batch: usize) {
         let rows = self.options.batch_size.min(self.x.rows() - batch);
-        self.begin_group(State { epoch, batch, rows, group: 0, group_rows: 0, rule: None, finished: false });
+        let step = lock(&self.books).progress.steps + 1;
+        let weight = self.weight(batch..batch + rows);
+        let state = State { epoch, batch, rows, step, weight, group: 0, group_rows: 0, rule: None, phase: None };
+        self.begin_group(state, Phase::Samples(0));
     }
 
-    fn begin_group(&self, state: State<T>) {
+    /// What these places in the order count together.
+    fn weight(&self, places: Range<usize>) -> f64 {
+        let Some(weights) = self.options.weights else { return places.len() as f64 };
+        let order = self.order();
+        let mut sum = StridedSum::new();
+        if order.is_empty() {
+            weights[places].iter().for_each(|&weight| sum.add(weight));
+        } else {
+            order[places].iter().for_each(|&row| sum.add(weights[row as usize]));
+        }
+        sum.total()
+    }
+
+    fn begin_group(&self, state: State<T>, phase: Phase) {
         let group_rows = self.plan.group_rows.min(state.rows - state.group);
-        self.set_state(State { group_rows, ..state });
+        self.set_state(State { group_rows, phase: Some(phase), ..state });
     }
 
     /// Worker 0 tells the host of an epoch; the others need not wait.
@@ -505,4 +769,17 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             self.fail(error);
         }
     }
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `part / whole`, or 0 of nothing.
+fn ratio(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
 }
