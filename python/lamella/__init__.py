@@ -47,6 +47,8 @@ from .network import History, Network
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
 from .stopping import EarlyStopping
 
+load = Network.load
+
 if "threadpoolctl" in _sys.modules:
     threadpool.register()
 
@@ -89,6 +91,7 @@ __all__ = [
     "gradient_check",
     "grid",
     "initialize_parameters_deep",
+    "load",
     "predict",
     "relu",
     "sample",

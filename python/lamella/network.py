@@ -12,9 +12,10 @@ Alphabet: m samples, `n[0]` features, L layers of `n[l]` units. `X (m, n[0])`, o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -620,16 +621,88 @@ class Network:
         self._plateau = None
         self._net.reset()
 
+    # --- files ---
+
+    def save(self, path: str | os.PathLike[str], *, state: bool = False) -> None:
+        """Write settings and parameters to a safetensors file, without any pickle.
+
+        The file appears under its name when it is whole; one that was there is replaced then.
+        The same model makes the same bytes, on every machine. The Python package `safetensors`
+        reads the arrays: `safetensors.numpy.load_file(path)["W1"]`.
+
+        Parameters
+        ----------
+        path : str or path
+        state : bool
+            Whether the optimizer's state and the counters are kept too, so that a `fit` after
+            `load` goes on with the bits of one that was never interrupted. It takes up to three
+            times the parameters' space more.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not finite.
+        TypeError
+            If a setting is a function, which no file can hold.
+        OSError
+            If the file cannot be written; one that was there is still whole.
+        """
+        from . import checkpoint  # not before it is needed: `import lamella` stays quick
+
+        checkpoint.save(self, path, state=state)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Return the network that `save` wrote to a file. The file may come from anybody.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, is none of Lamella's, or needs a newer version or another
+            CPU ("bfloat16").
+        MemoryError
+            If the network exceeds the available memory.
+        OSError
+            If the file cannot be read.
+        """
+        from . import checkpoint
+
+        return checkpoint.load(path, cls)
+
+    def to_onnx(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Return the network as an ONNX model, and write it to a file where a path is given.
+
+        Its input is `X (m, n_features)`, for any m, in the parameters' dtype; its output are
+        "probabilities" or, for identity, "values", `(m, n_outputs)`: what `predict_proba` and
+        `predict` compute, up to rounding. In mixed precision it multiplies in float32.
+
+        Needs the package `onnx`: `pip install lamella[onnx]`.
+
+        Returns
+        -------
+        onnx.ModelProto
+
+        Raises
+        ------
+        ValueError
+            If a layer has no form in ONNX here, or the model exceeds ONNX's 2 GB.
+        ModuleNotFoundError
+            If onnx is not installed.
+        OSError
+            If the file cannot be written.
+        """
+        from .export import to_onnx
+
+        return to_onnx(self, path)
+
     def summary(self) -> None:
-        """Print the layers, their activations, shapes and numbers of parameters."""
-        row = "{:<6} {:<12} {:>16} {:>14}"
-        print(row.format("layer", "activation", "weights", "parameters"))
-        sizes = zip(self.layers, self._shapes[0::2], strict=True)
-        for n, (layer, (units, inputs)) in enumerate(sizes, start=1):
-            shape = f"{units} x {inputs}"
-            print(row.format(n, layer.activation or "", shape, f"{units * (inputs + 1):,}"))
-        print(row.format("total", "", "", f"{self.n_parameters:,}"))
-        print(f"loss {self.loss}, {self.precision}")
+        """Print the layers with activations, shapes, numbers of parameters, and the memory.
+
+        The same text is `lamella.summary.text(network)`.
+        """
+        from . import summary
+
+        print(summary.text(self))
 
     def __repr__(self) -> str:
         """Return the layers, the loss and the dtype."""

@@ -4,6 +4,7 @@
 //! ends the process.
 
 mod arrays;
+mod checkpoint;
 mod functional;
 mod many;
 mod model;
@@ -177,6 +178,8 @@ fn features() -> Vec<&'static str> {
 mod _core {
     #[pymodule_export]
     use super::DivergenceError;
+    #[pymodule_export]
+    use super::checkpoint::{file_header, parse_file};
     #[pymodule_export]
     use super::functional::{backward, elementwise, forward, softmax};
     #[pymodule_export]

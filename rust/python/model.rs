@@ -1,6 +1,7 @@
 //! The network as Python sees it: one class for both dtypes, plain arrays in and out.
 
 use super::arrays::{self, Held, Samples};
+use super::checkpoint;
 use super::{Interpreter, exception, unlocked};
 use crate::activation::Activation;
 use crate::data::Matrix;
@@ -373,6 +374,12 @@ impl Network {
         with_core!(&self.inner, net => net.n_parameters())
     }
 
+    /// Bytes that parameters in their packed forms and optimizer state take now.
+    #[getter]
+    fn n_bytes(&self) -> usize {
+        with_core!(&self.inner, net => net.bytes())
+    }
+
     /// Updates made since the start or `reset`.
     #[getter]
     fn steps(&self) -> u64 {
@@ -383,6 +390,17 @@ impl Network {
     #[getter]
     fn epochs(&self) -> u64 {
         with_core!(&self.inner, net => net.progress.epochs)
+    }
+
+    /// The counters, the state's name among them, and for each number of state that a weight has, arrays shaped as the
+    /// parameters.
+    fn get_state<'py>(&mut self, py: Python<'py>) -> PyResult<(Bound<'py, PyDict>, Vec<Vec<Bound<'py, PyAny>>>)> {
+        with_core!(&mut self.inner, net => checkpoint::get_state(py, net))
+    }
+
+    /// Takes counters and state of a network of these layers over. Everything is checked before anything is changed.
+    fn set_state(&mut self, counters: &Bound<'_, PyDict>, states: Vec<Vec<Bound<'_, PyAny>>>) -> PyResult<()> {
+        with_core!(&mut self.inner, net => checkpoint::set_state(net, counters, &states))
     }
 
     /// Forgets optimizer state and counters.
@@ -647,7 +665,7 @@ fn takes_labels<T: Number>(net: &Core<T>, labels: &Bound<'_, PyAny>, rows: usize
 }
 
 /// The arrays of a network's parameters in order: name, layer, rows, columns.
-fn parameter_names<T: Number>(net: &Core<T>) -> Vec<(String, usize, usize, usize)> {
+pub(super) fn parameter_names<T: Number>(net: &Core<T>) -> Vec<(String, usize, usize, usize)> {
     let mut names = Vec::new();
     for (l, layer) in net.layers.iter().enumerate() {
         names.push((format!("W{}", l + 1), l, layer.outputs, layer.inputs));
