@@ -14,6 +14,7 @@ use _core::step::TargetData;
 use _core::train::Host;
 use _core::train::infer::Penalty;
 use _core::train::optimizer::{Kind, Moments, Optimizer};
+use _core::train::stretch::Stretch;
 use _core::train::trainer::{self, Options, Workspace};
 use ndarray::Array2;
 
@@ -102,10 +103,12 @@ fn train(request: &Request) -> Result<f64, Error> {
         clip_value: f64::INFINITY,
         loss_scale: 1.0,
         weights: None,
+        rows: None,
         shuffle: false,
         seed: 0,
         threads: Some(1),
         report_every: 0,
+        stretch: Stretch::WHOLE,
     };
     let mut workspace = Workspace::new();
     let mut loss = f64::NAN;

@@ -126,6 +126,11 @@ impl Layer {
     pub fn is_plain(&self) -> bool {
         self.norm.is_none() && self.dropout == 0.0 && !self.residual && self.activation.is_told_by_its_result()
     }
+    /// What was asked for.
+    pub fn spec(&self) -> LayerSpec {
+        let Layer { outputs: units, activation, bias, norm, dropout, residual, .. } = *self;
+        LayerSpec { units, activation, bias, norm, dropout, residual }
+    }
     /// Whether it takes statistics over the batch.
     pub fn couples(&self) -> bool {
         matches!(self.norm, Some(Norm::Batch { .. }))
@@ -510,6 +515,12 @@ impl<T: Number> Network<T> {
     pub fn reset(&mut self) {
         self.progress = Progress::START;
         STATES.into_iter().for_each(|index| self.arena.buffer(index).fill(T::ZERO));
+    }
+
+    /// Gives the memory of the optimizer's state and of the gradient back; the counters stay.
+    pub fn release_state(&mut self) {
+        self.progress.optimizer = None;
+        STATES.into_iter().chain([GRADIENT]).for_each(|index| self.arena.release(index));
     }
 
     /// Makes state for `optimizer`, all zero where it is another one than before.

@@ -18,6 +18,7 @@ __all__ = [
     "backward",
     "elementwise",
     "file_header",
+    "fit_many",
     "forward",
     "info",
     "measure",
@@ -51,6 +52,26 @@ def backward(
     Zs: Sequence[NDArray[Any]],
     hidden: str,
 ) -> list[NDArray[Any]]: ...
+def fit_many(
+    tasks: Sequence[tuple[Network, Mapping[str, Any], int, int | None, int | None]],
+    X: NDArray[Any] | _CSR,
+    targets: Sequence[NDArray[Any]],
+    selections: Sequence[NDArray[np.uint32]],
+    *,
+    keep_state: bool,
+    threads: int | None,
+    report: Callable[
+        [
+            int,
+            float,
+            NDArray[np.float64] | None,
+            Exception | None,
+            float | None,
+            NDArray[Any] | None,
+        ],
+        object,
+    ],
+) -> None: ...
 
 class _CSR(Protocol):
     shape: tuple[int, int]
@@ -81,6 +102,8 @@ class Network:
     def steps(self) -> int: ...
     @property
     def epochs(self) -> int: ...
+    @property
+    def position(self) -> tuple[int, float, float, float]: ...
     def set_parameters(self, arrays: Sequence[NDArray[Any]]) -> None: ...
     def get_parameters(self) -> list[NDArray[Any]]: ...
     def get_statistics(self) -> list[NDArray[Any]]: ...
@@ -109,6 +132,11 @@ class Network:
         threads: int | None,
         report: Callable[[int, float], object] | None,
         report_every: int,
+        begin: tuple[int, float, float] = ...,
+        checked: bool = False,
+        steps: int | None = None,
+        seconds: float | None = None,
+        rates: NDArray[np.float64] | None = None,
     ) -> NDArray[np.float64]: ...
     def partial_fit(
         self,

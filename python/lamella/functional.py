@@ -30,8 +30,9 @@ from .checks import Array
 from .course import COSTS_EVERY, COURSE_RATE, Cache, Details, Parameters, dictionary
 from .initializers import Init
 from .layers import Dense, core_layer
-from .optimizers import Optimizer
+from .optimizers import Optimizer, Rate
 from .reference import initialize_parameters_deep, update_parameters_deep
+from .schedules import Clock, Timed
 
 __all__ = [
     "L_layer_model",
@@ -194,7 +195,7 @@ def L_layer_model(
     X: ArrayLike,
     Y: ArrayLike,
     layers_dims: Sequence[int],
-    learning_rate: float = COURSE_RATE,
+    learning_rate: Rate = COURSE_RATE,
     num_iterations: int = 3000,
     print_cost: bool = False,
     *,
@@ -224,7 +225,7 @@ def L_layer_model(
         Or `(m,)` for one output and for class indices, as in `compute_cost`.
     layers_dims : sequence of int
         `n[0], ..., n[L]`.
-    learning_rate : float
+    learning_rate : float or Schedule
         Of an optimizer given by name. An optimizer object has its own.
     num_iterations : int
         Passes over the data: steps, as long as `batch_size` is None.
@@ -275,12 +276,21 @@ def L_layer_model(
     net = _network(task.dims, hidden, output, task.start["W1"].dtype, dropout)
     net.set_parameters(list(task.start.values()))
     m = task.X.shape[1]
+    epochs = checks.integer("num_iterations", num_iterations)
+    size = checks.batch_size(batch_size, m)
+    rule, schedule = optimizers.split(optimizers.for_course(optimizer, learning_rate, COURSE_RATE))
+    rates = None
+    if schedule is not None:
+        clock = Clock(0, 0, 0, -(-m // (size or m)))
+        timed = Timed.of(schedule, optimizers.plain_rate(rule.learning_rate), clock, epochs)
+        rates = timed.rates(clock, epochs * clock.batches)
     losses = net.fit(
         task.X.T,
         task.Y.T,
-        epochs=checks.integer("num_iterations", num_iterations),
-        batch_size=checks.batch_size(batch_size, m),
-        optimizer=optimizers.for_course(optimizer, learning_rate, COURSE_RATE).spec(),
+        epochs=epochs,
+        batch_size=size,
+        optimizer=rule.spec(),
+        rates=rates,
         penalty=(0.0, checks.number("l2", l2), False),
         clip_value=None,
         loss_scale=1.0,

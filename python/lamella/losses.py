@@ -71,7 +71,7 @@ def _store(loss: Loss, **checked: object) -> None:
 Factors: TypeAlias = float | tuple[float, ...] | None
 
 
-def _factors(name: str, value: float | Sequence[float] | None) -> Factors:
+def _factors(name: str, value: float | Sequence[float] | Array | None) -> Factors:
     """Check one factor for all outputs, one for each, or none."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
@@ -108,7 +108,7 @@ class BinaryCrossEntropy(Loss):
     name: ClassVar[str] = "binary_cross_entropy"
     outputs: ClassVar[tuple[str, ...]] = ("sigmoid",)
     label_smoothing: float = 0.0
-    positive_weight: float | Sequence[float] | None = None
+    positive_weight: float | Sequence[float] | Array | None = None
 
     def __post_init__(self) -> None:
         """Check the settings and store them as plain numbers."""
@@ -182,7 +182,7 @@ class Focal(Loss):
     name: ClassVar[str] = "focal"
     outputs: ClassVar[tuple[str, ...]] = ("sigmoid", "softmax")
     gamma: float = 2.0
-    alpha: float | Sequence[float] | None = None
+    alpha: float | Sequence[float] | Array | None = None
 
     def __post_init__(self) -> None:
         """Check the settings and store them as plain numbers."""
@@ -335,7 +335,7 @@ class Quantile(Loss):
 
     name: ClassVar[str] = "quantile"
     outputs: ClassVar[tuple[str, ...]] = ("identity",)
-    quantiles: float | Sequence[float] = (0.5,)
+    quantiles: float | Sequence[float] | Array = (0.5,)
 
     def __post_init__(self) -> None:
         """Check the settings and store them as plain numbers."""
@@ -344,9 +344,9 @@ class Quantile(Loss):
         each = list(given) if many and not isinstance(given, str) else [given]
         if not each:
             raise checks.wrong("quantiles", "at least one", "none")
-        _store(self, quantiles=tuple(
-            checks.number(f"quantiles[{i}]", q, positive=True, below=1.0) for i, q in enumerate(each)
-        ))  # fmt: skip
+        named = [(f"quantiles[{i}]", q) for i, q in enumerate(each)]
+        checked = (checks.number(name, q, positive=True, below=1.0) for name, q in named)
+        _store(self, quantiles=tuple(checked))
 
     def task(self, output: str, n: int) -> Task:
         """Return what the core takes."""
@@ -445,7 +445,8 @@ class Batches:
         answer = self.function(logits, self.y[rows])
         if not isinstance(answer, tuple | list) or len(answer) != 2:
             received = type(answer).__name__
-            raise TypeError(f"loss: expected a function that gives (value, gradient), got {received}")
+            expected = "a function that returns (value, gradient)"
+            raise TypeError(f"loss: expected {expected}, got {received}")
         gradient = checks.shaped("loss gradient", answer[1], shape)
         checks.finite("loss gradient", gradient, dtype)
         value = checks.real("loss value", answer[0])

@@ -1,9 +1,10 @@
 """The model: a dense network that lives in the core, samples x features.
 
-Owns the public face of training: layers, labels, losses and their names, history, progress.
+Owns the public face of training: layers, labels, losses and their names.
 Promises that arguments are checked before work starts, that `fit(5)` then `fit(5)` gives the bits
 of `fit(10)`, and that nothing depends on the number of threads. Leaves the work to
-`lamella._core`, initial draws to `initializers.py` and update rules to `optimizers.py`.
+`lamella._core`, what happens between its steps to `loop.py`, initial draws to `initializers.py` and
+update rules to `optimizers.py`.
 
 Alphabet: m samples, `n[0]` features, L layers of `n[l]` units. `X (m, n[0])`, outputs `(m, n[L])`,
 `W[l] (n[l], n[l-1])`, `b[l] (n[l],)`.
@@ -12,16 +13,30 @@ Alphabet: m samples, `n[0]` features, L layers of `n[l]` units. `X (m, n[0])`, o
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from . import _core, checks, initializers, losses, optimizers
+from . import (
+    _core,
+    checks,
+    finder,
+    initializers,
+    lbfgs,
+    loop,
+    losses,
+    optimizers,
+    stopping,
+    validation,
+)
+from . import callbacks as calling
+from . import metrics as measures
+from .callbacks import Callback
 from .checks import CSR, Array
+from .finder import RateSearch
 from .initializers import Init
 from .layers import (
     Defaults,
@@ -32,35 +47,19 @@ from .layers import (
     parameter_shapes,
     statistic_names,
 )
+from .lbfgs import LBFGS
+from .loop import Asked, Data, History, Loop, Progress
 from .losses import Custom, Loss
-from .optimizers import Optimizer
+from .metrics import Metric
+from .optimizers import Optimizer, Rate
+from .schedules import Clock, Plateau, Timed
+from .stopping import EarlyStopping
 from .weights import ClassWeight, weights
 
 __all__ = ["History", "Network"]
 
-Progress = bool | Callable[[int, float], object] | None
-"""None or False, True for a bar, or a function of the epoch, from 0, and its loss."""
-
-
-@dataclass(frozen=True)
-class History:
-    """What one `fit` saw.
-
-    Attributes
-    ----------
-    loss : ndarray (epochs,)
-        The mean over each epoch's rows of their batch's loss before its update, in float64;
-        where rows have weights, weighted by these.
-    metrics : dict of ndarray
-        Further numbers of each epoch, by name.
-    """
-
-    loss: Array
-    metrics: dict[str, Array] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        """Return the number of epochs."""
-        return len(self.loss)
+Metrics = Sequence[str | Metric | Callable[..., Any]]
+"""Names, metrics, or functions of the targets and the predictions."""
 
 
 class Network:
@@ -68,8 +67,8 @@ class Network:
 
     The loss is a mean over samples and over outputs, as PyTorch's defaults, computed from logits.
     By default it is the one that matches the output: sigmoid and binary cross-entropy, softmax
-    and cross-entropy, identity and mean squared error, exponential and Poisson. `l1` and `l2` add `l1 * sum(|W|) + l2/2 * sum(W^2)` over weights, and over biases
-    with `decay_biases`.
+    and cross-entropy, identity and mean squared error, exponential and Poisson. `l1` and `l2` add
+    `l1 * sum(|W|) + l2/2 * sum(W^2)` over weights, and over biases with `decay_biases`.
 
     Copies and pickles keep settings and parameters, bit by bit; they do not keep the
     optimizer's state, so their training starts anew from there, at step and epoch 0.
@@ -92,7 +91,7 @@ class Network:
         value and gradient by the logits (rows, n_outputs): the batch's value, a number, and its
         gradient, or the rows' values `(rows,)`, whose weighted mean is the loss, and the gradient
         of each. It goes with every output; the activation is not applied to its logits, and a
-        batch's logits are held at once, whatever its size.
+        batch's logits are held at once, whatever its size. Inside it the model cannot be used.
     init : str or float
         Scale of the initial weights; biases are zero. See `lamella.initializers`, also for
         uniform and orthogonal ones.
@@ -173,6 +172,7 @@ class Network:
         self.decay_biases = checks.flag("decay_biases", decay_biases)
         dims = (self.n_features, *(layer.units for layer in self.layers))
         drawn = initializers.draw(dims, inits, self.seed, self.dtype)
+        self._plateau: Plateau | None = None
         self._net = self._core_network()
         start = self.parameters  # with gamma 1 and beta 0
         self.parameters = start | {name: drawn[name] for name in start if name in drawn}
@@ -186,16 +186,25 @@ class Network:
         *,
         epochs: int = 1,
         batch_size: int | None = 32,
-        optimizer: str | Optimizer = "adam",
-        learning_rate: float | None = None,
+        optimizer: str | Optimizer | LBFGS = "adam",
+        learning_rate: Rate | None = None,
         clip_value: float | None = None,
         sample_weight: ArrayLike | None = None,
         class_weight: ClassWeight = None,
         shuffle: bool = True,
+        validation_data: tuple[ArrayLike | CSR, ArrayLike] | None = None,
+        validation_fraction: float | None = None,
+        metrics: Metrics | None = None,
+        early_stopping: EarlyStopping | bool = False,
+        callbacks: Sequence[Callback | Callable[..., object]] | None = None,
+        time_limit: float | None = None,
         threads: int | None = None,
         progress: Progress = None,
     ) -> History:
         """Train, from where the last `fit` ended: parameters, optimizer state, counters.
+
+        It goes on so after every end: all epochs done, a stop, a time limit, Ctrl-C. An epoch
+        that was cut short begins anew, with the batches that it had.
 
         Parameters
         ----------
@@ -218,9 +227,13 @@ class Network:
         optimizer : str or Optimizer
             A name ("sgd", "momentum", "nesterov", "adam", "amsgrad", "adamw", "nadam", "rmsprop",
             "adagrad", "lion") or an object such as `lamella.AdamW(weight_decay=0.05)`. State of
-            another kind of optimizer is not used.
-        learning_rate : float, optional
-            In place of the optimizer's own.
+            another kind of optimizer is not used. "lbfgs" or a `lamella.LBFGS` (needs SciPy)
+            minimises the loss of all rows; see there.
+        learning_rate : float, Schedule or callable, optional
+            In place of the optimizer's own: a number, a schedule such as
+            `lamella.schedules.Cosine(1e-2, total=1000)`, or a function that gets the number of
+            the updates made before a step, and returns its rate. Decoupled weight decay follows
+            it.
         clip_value : float, optional
             The gradient of each weight and bias, penalties included, is held between minus and
             plus this number.
@@ -233,11 +246,30 @@ class Network:
             `sample_weight`; "balanced" is `m / (classes * count)`, as scikit-learn's.
         shuffle : bool
             Whether batches are drawn anew in every epoch, by `seed` and the epoch's number.
+        validation_data : tuple, optional
+            X and y, which the history's "val_loss" and metrics are computed on after each epoch.
+        validation_fraction : float, optional
+            In (0, 1): so much of X and y is not trained on, but used as `validation_data`. Which
+            rows, `seed` decides; every class gives its share. The others are copied. In
+            validation every row counts 1, whatever its weight.
+        metrics : list, optional
+            Names ("accuracy", "balanced_accuracy", "log_loss"; "r2", "mean_absolute_error" or
+            "mae", "mean_squared_error" or "mse"), `lamella.Metric` objects, and functions of the
+            targets and the predictions. They are computed on the validation's rows, as
+            "val_accuracy", or without those on X, as "accuracy", by a pass forward after each
+            epoch. None is "accuracy" or "r2" with validation, else nothing.
+        early_stopping : EarlyStopping or bool
+            True is `lamella.EarlyStopping()`: the loss of validation, a patience of 10 epochs,
+            and the best parameters in the end.
+        callbacks : list, optional
+            `lamella.Callback` objects; functions are called as `on_epoch_end`.
+        time_limit : float, optional
+            Seconds after which the fit ends, with a whole step.
         threads : int, optional
             At most so many; None is as many as help. The results are the same bits.
         progress : bool or callable, optional
-            True shows a bar (needs tqdm); a callable hears of every epoch, counted from 0, and
-            of its loss.
+            True shows a bar with the last epoch's numbers, steps a second and the time left
+            (needs tqdm); a callable hears of every epoch, counted from 0, and of its loss.
 
         Returns
         -------
@@ -256,21 +288,110 @@ class Network:
             After Ctrl-C; the model stays usable, with whole steps.
         """
         rows, labels = self._data(X, y)
+        if lbfgs.is_meant(optimizer):
+            asked_for = (validation_data, validation_fraction, metrics, early_stopping, callbacks)
+            self._refuse_for_lbfgs(sample_weight, class_weight, time_limit, *asked_for)
+            minimiser = lbfgs.checked(
+                optimizer, epochs, self.l1, learning_rate=learning_rate, clip_value=clip_value
+            )
+            with loop.told(progress, minimiser.max_iter or 0, "iterations") as report:
+                threads = checks.threads(threads)
+                return History(self._minimise(rows, labels, minimiser, threads, report))
+        optimizer = cast(str | Optimizer, optimizer)
         epochs = checks.integer("epochs", epochs)
+        threads = checks.threads(threads)
+        progress = loop.progress(progress)
+        w = weights(sample_weight, class_weight, labels, self._task)
+        scored: Data | None = None
+        if validation_data is not None or validation_fraction is not None:
+            (rows, labels), scored, w = self._validation(
+                Data(rows, labels), w, validation_data, validation_fraction
+            )
+        spec, rate, schedule = optimizers.spec(optimizer, learning_rate), 0.0, None
+        if spec is None:
+            rule, schedule = optimizers.split(optimizer, learning_rate)
+            spec, rate = rule.spec(), optimizers.plain_rate(rule.learning_rate)
         settings: dict[str, Any] = {
-            "epochs": epochs,
             "batch_size": checks.batch_size(batch_size, rows.shape[0]),
-            "optimizer": optimizers.spec(optimizer, learning_rate),
+            "optimizer": spec,
             "clip_value": checks.clip("clip_value", clip_value),
-            "weights": (w := weights(sample_weight, class_weight, labels, self._task)),
+            "weights": w,
             "loss": self._asked(labels, w),
             "shuffle": checks.flag("shuffle", shuffle),
             "seed": self.seed,
-            "threads": checks.threads(threads),
+            "threads": threads,
+            "report_every": 1,
             **self._objective,
         }
-        with _reporting(progress, epochs) as report:
-            return History(self._net.fit(rows, labels, **settings, report=report, report_every=1))
+        asks = (schedule, scored, metrics, callbacks, time_limit)
+        plain = early_stopping is False and all(asked is None for asked in asks)
+        if plain and not isinstance(progress, bool):
+            return History(self._net.fit(rows, labels, epochs=epochs, report=progress, **settings))
+        if metrics is None:
+            metrics = [] if scored is None else measures.DEFAULT[self._kind]
+        batch_rows = settings["batch_size"] or rows.shape[0]
+        if time_limit is not None:
+            time_limit = checks.number("time_limit", time_limit, positive=True)
+        asked = Asked(
+            epochs=epochs,
+            batches=-(-rows.shape[0] // batch_rows),
+            batch_rows=batch_rows,
+            schedule=schedule,
+            rate=rate,
+            scored=Data(rows, labels) if scored is None else scored,
+            validates=scored is not None,
+            metrics=measures.checked(metrics, self._kind),
+            early_stopping=stopping.checked(early_stopping),
+            callbacks=calling.checked(callbacks),
+            time_limit=time_limit,
+            progress=progress,
+        )
+        fit = partial(self._net.fit, rows, labels, report=None, **settings)
+        return Loop(self, asked, fit, partial(self._scores, threads=threads)).run()
+
+    def find_learning_rate(
+        self,
+        X: ArrayLike | CSR,
+        y: ArrayLike,
+        *,
+        low: float = 1e-7,
+        high: float = 10.0,
+        steps: int = 100,
+        smoothing: float = 0.9,
+        batch_size: int | None = 32,
+        optimizer: str | Optimizer = "adam",
+        clip_value: float | None = None,
+        shuffle: bool = True,
+        threads: int | None = None,
+    ) -> RateSearch:
+        """Try rates from low to high, one a step, on a copy; this network stays as it is.
+
+        Parameters
+        ----------
+        X, y, batch_size, optimizer, clip_value, shuffle, threads
+            As for `fit`. The copy's optimizer starts anew.
+        low, high : float
+            The first rate and the last; between them lie equal factors.
+        steps : int
+            At least 2. The search ends earlier where the smoothed loss exceeds four times its
+            least, or where training diverges.
+        smoothing : float
+            In [0, 1): what the mean of the losses keeps at each step.
+
+        Returns
+        -------
+        RateSearch
+            `rates`, `losses`, `smoothed`, and `suggestion`: a rate about which `smoothed` falls
+            most.
+
+        References
+        ----------
+        Smith (2017), "Cyclical learning rates for training neural networks", section 3.3.
+        """
+        return finder.search(
+            self, X, y, low=low, high=high, steps=steps, smoothing=smoothing, batch_size=batch_size,
+            optimizer=optimizer, clip_value=clip_value, shuffle=shuffle, threads=threads,
+        )  # fmt: skip
 
     def partial_fit(
         self,
@@ -278,7 +399,7 @@ class Network:
         y: ArrayLike,
         *,
         optimizer: str | Optimizer = "adam",
-        learning_rate: float | None = None,
+        learning_rate: Rate | None = None,
         sample_weight: ArrayLike | None = None,
         class_weight: ClassWeight = None,
         threads: int | None = None,
@@ -298,8 +419,8 @@ class Network:
             As for `fit`.
         optimizer : str or Optimizer
             As for `fit`.
-        learning_rate : float, optional
-            In place of the optimizer's own.
+        learning_rate : float, Schedule or callable, optional
+            In place of the optimizer's own; a schedule with its total, and without a plateau.
         sample_weight : array_like (m,), optional
             As for `fit`.
         class_weight : dict, optional
@@ -319,6 +440,8 @@ class Network:
         """
         rows, labels = self._data(X, y)
         spec = optimizers.spec(optimizer, learning_rate)
+        if spec is None:
+            spec = self._spec_now(optimizer, learning_rate)
         threads = checks.threads(threads)
         w = weights(sample_weight, class_weight, labels, self._task, balance=False)
         return self._net.partial_fit(
@@ -420,15 +543,22 @@ class Network:
         if asked is not None:
             logits = self._net.outputs(rows, logits=True, threads=checks.threads(threads))
             value, values, _ = asked(logits, slice(None))
-            mean = float(np.average(values, weights=w)) if value is None else value
-            return {"loss": mean + self._net.penalty(self._objective["penalty"])}
+            if values is not None:
+                value = float(np.average(values, weights=w))
+            return {"loss": cast(float, value) + self._net.penalty(self._objective["penalty"])}
         loss, outputs = self._net.evaluate(
             rows, labels, **self._objective, weights=w, threads=checks.threads(threads)
         )
+        return self._score(loss, outputs, labels, w)
+
+    def _score(
+        self, loss: float, outputs: Array, labels: Array, w: Array | None = None
+    ) -> dict[str, float]:
+        """Return what `evaluate` does, of outputs (m, n_outputs) and checked labels."""
         if self.loss == "quantile":
             return {"loss": loss}
         if not self._answers_labels:
-            return {"loss": loss, "r2": _r2(outputs, labels.reshape(outputs.shape), w)}
+            return {"loss": loss, "r2": measures.r2(labels, outputs, w)}
         if self._task.targets == "classes":
             right = np.argmax(outputs, axis=1) == labels
         else:
@@ -490,6 +620,7 @@ class Network:
 
     def reset(self) -> None:
         """Forget the optimizer's state and the counters; the parameters stay."""
+        self._plateau = None
         self._net.reset()
 
     # --- files ---
@@ -582,7 +713,8 @@ class Network:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return settings and parameters, without the optimizer's state."""
-        settings = {name: value for name, value in vars(self).items() if name != "_net"}
+        kept = vars(self).items()
+        settings = {name: value for name, value in kept if name not in ("_net", "_plateau")}
         return {**settings, "parameters": self.parameters, "statistics": self.statistics}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -590,6 +722,7 @@ class Network:
         settings = dict(state)
         parameters, statistics = settings.pop("parameters"), settings.pop("statistics")
         vars(self).update(settings)
+        self._plateau = None
         self._net = self._core_network()
         self.parameters, self.statistics = parameters, statistics
 
@@ -622,10 +755,157 @@ class Network:
             return None
         return losses.Batches(self.criterion, y, weighted=w is not None)
 
+    def _fit_settings(
+        self,
+        m: int,
+        *,
+        epochs: int = 1,
+        batch_size: int | None = 32,
+        optimizer: str | Optimizer = "adam",
+        learning_rate: float | None = None,
+        clip_value: float | None = None,
+        shuffle: bool = True,
+    ) -> dict[str, Any]:
+        """Check arguments of `fit` on m samples; return what the core takes."""
+        spec = optimizers.spec(optimizer, learning_rate)
+        if spec is None:
+            raise checks.wrong("learning_rate", "a number, not a schedule, here", learning_rate)
+        return {
+            "epochs": checks.integer("epochs", epochs),
+            "batch_size": checks.batch_size(batch_size, m),
+            "optimizer": spec,
+            "clip_value": checks.clip("clip_value", clip_value),
+            "shuffle": checks.flag("shuffle", shuffle),
+            "seed": self.seed,
+            **self._objective,
+        }
+
+    @staticmethod
+    def _refuse_for_lbfgs(*asked: object) -> None:
+        """Refuse what a minimisation of the loss of all rows does not do."""
+        if any(argument is not None and argument is not False for argument in asked):
+            raise checks.wrong(
+                "optimizer", "one that makes steps, for weights, validation or callbacks", "lbfgs"
+            )
+
+    def _minimise(
+        self,
+        rows: Array | CSR,
+        labels: Array,
+        rule: LBFGS,
+        threads: int | None,
+        report: Callable[[int, float], object] | None,
+    ) -> Array:
+        """Minimise the loss of checked data by L-BFGS; return it before each iteration."""
+
+        def place(parameters: Array) -> None:
+            arrays = lbfgs.views(parameters, self._shapes)
+            self._net.set_parameters([a.astype(self.dtype, copy=False) for a in arrays])
+
+        def function(parameters: Array) -> tuple[float, Array]:
+            place(parameters)
+            loss, gradients = self._net.loss_and_gradients(
+                rows,
+                labels,
+                **self._objective,
+                loss=self._asked(labels, None),
+                weights=None,
+                seed=self.seed,
+                threads=threads,
+            )
+            return loss, lbfgs.flat(gradients)
+
+        start = lbfgs.flat(self._net.get_parameters())
+        return lbfgs.minimise(function, start, rule, report, place)
+
     def _core_network(self) -> _core.Network:
         """Build the core's network, all parameters zero."""
         layers = [core_layer(layer) for layer in self.layers]
         return _core.Network(self.n_features, layers, self._task.core, self.precision)
+
+    def _spec_now(self, optimizer: str | Optimizer, learning_rate: Rate | None) -> optimizers.Spec:
+        """Return what the core takes of an optimizer whose schedule stands at the next step."""
+        rule, schedule = optimizers.split(optimizer, learning_rate)
+        if schedule is None or schedule.total_missing or schedule.plateau is not None:
+            raise checks.wrong("learning_rate", "a schedule with its total", schedule)
+        clock = Clock(self.steps, self.epochs, 0, 1)
+        timed = Timed.of(schedule, optimizers.plain_rate(rule.learning_rate), clock, 1)
+        rate = float(timed.rates(clock, 1)[0])
+        return optimizers.resolve(rule, rate).spec()
+
+    def _validation(
+        self,
+        data: Data,
+        w: Array | None,
+        given: tuple[ArrayLike | CSR, ArrayLike] | None,
+        fraction: float | None,
+    ) -> tuple[Data, Data, Array | None]:
+        """Return the rows to train on, those to validate on, and the former's weights."""
+        if given is not None:
+            if fraction is not None:
+                raise checks.wrong("validation_fraction", "None with validation_data", fraction)
+            if not isinstance(given, tuple | list) or len(given) != 2:
+                raise TypeError("validation_data: expected (X, y)")
+            return data, Data(*self._data(*given)), w
+        share = checks.number("validation_fraction", fraction, positive=True, below=1.0)
+        task = self._task
+        by_class = task.targets == "classes" or (task.targets == "bits" and task.columns == 1)
+        parts = validation.split(data.labels, share, self.seed, by_class=by_class)
+        rows = cast(Array, data.rows)
+        train, held = (Data(rows[part], data.labels[part]) for part in parts)
+        return train, held, None if w is None else w[parts[0]]
+
+    def _scores(
+        self, data: Data, metrics: Sequence[Metric], *, threads: int | None
+    ) -> tuple[float, list[float]]:
+        """Return the loss of some rows, and the metrics of the answers."""
+        rows, labels = data
+        asked = self._asked(labels, None)
+        if asked is not None:
+            logits = self._net.outputs(rows, logits=True, threads=threads)
+            value, values, _ = asked(logits, slice(None))
+            loss = float(np.mean(cast(Array, values))) if value is None else value
+            loss += self._net.penalty(self._objective["penalty"])
+            outputs = self._net.outputs(rows, logits=False, threads=threads)
+        else:
+            loss, outputs = self._net.evaluate(
+                rows, labels, **self._objective, weights=None, threads=threads
+            )
+        answers = self._answers(outputs)
+        if answers.size == labels.size:
+            labels = labels.reshape(answers.shape)
+        return loss, [metric(labels, answers, outputs) for metric in metrics]
+
+    def _answers(self, outputs: Array) -> Array:
+        """Return what `predict` makes of outputs (m, n_outputs)."""
+        if self.output == "softmax" or self._task.targets == "classes":
+            classes: Array = np.argmax(outputs, axis=1)
+            return classes
+        answers, targets = outputs, self._task.columns
+        if self._answers_labels:
+            threshold = 0.5 if self.output == "sigmoid" else 0.0
+            answers = (outputs > threshold).astype(np.int64)
+        elif 1 < targets < self.n_outputs:
+            return answers.reshape(len(answers), targets, self.n_outputs // targets)
+        return answers[:, 0] if self.n_outputs == 1 else answers
+
+    @property
+    def _kind(self) -> str:
+        """What answers are, for metrics."""
+        if self.loss == "quantile":
+            return "quantiles"
+        if self.output in ("sigmoid", "softmax"):
+            return "probabilities"
+        return "labels" if self._answers_labels else "values"
+
+    def _snapshot(self) -> tuple[list[Array], list[Array]]:
+        """Return what `_restore` takes: copies of parameters and running statistics."""
+        return self._net.get_parameters(), self._net.get_statistics()
+
+    def _restore(self, snapshot: tuple[list[Array], list[Array]]) -> None:
+        """Go back to a snapshot; the optimizer's state stays."""
+        self._net.set_parameters(snapshot[0])
+        self._net.set_statistics(snapshot[1])
 
     def _rows(self, X: ArrayLike | CSR) -> Array | CSR:
         """Check samples (m, n_features); whether plain arrays are finite the core looks itself."""
@@ -649,44 +929,3 @@ class Network:
         if task.targets == "counts" and labels.dtype.kind != "b":
             checks.refuse("y", "numbers of at least 0", labels, lambda block: block < 0)
         return rows, labels
-
-
-def _r2(values: Array, y: Array, w: Array | None) -> float:
-    """Return the coefficient of determination, its mean over outputs; values, y (m, n_outputs)."""
-    y = y.astype(np.float64)
-    each = np.ones((1, 1)) if w is None else w[:, None]
-    residual = np.sum(each * (y - values) ** 2, axis=0)
-    total = np.sum(each * (y - np.average(y, axis=0, weights=w)) ** 2, axis=0)
-    varies = total > 0
-    score = np.where(varies, 1 - residual / np.where(varies, total, 1), residual == 0)
-    return float(np.mean(score))
-
-
-@contextmanager
-def _reporting(progress: Progress, epochs: int) -> Iterator[Callable[[int, float], object] | None]:
-    """Give what the core reports epochs to, and close the bar in the end."""
-    if progress is None or progress is False:
-        yield None
-    elif progress is True:
-        with _bar(epochs) as bar:
-
-            def advance(epoch: int, loss: float) -> None:
-                bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
-                bar.update()
-
-            yield advance
-    elif callable(progress):
-        yield progress
-    else:
-        raise TypeError(f"progress: expected None, True or a function, got {progress!r}")
-
-
-def _bar(epochs: int) -> Any:
-    """Return tqdm's bar for a number of epochs."""
-    try:
-        from tqdm.auto import tqdm
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "progress: True needs tqdm, which is not installed; a function needs nothing"
-        ) from error
-    return tqdm(total=epochs, unit="epoch")

@@ -6,6 +6,7 @@
 mod arrays;
 mod checkpoint;
 mod functional;
+mod many;
 mod model;
 
 use crate::error::Error;
@@ -183,6 +184,8 @@ mod _core {
     use super::functional::{backward, elementwise, forward, softmax};
     #[pymodule_export]
     use super::info;
+    #[pymodule_export]
+    use super::many::fit_many;
     #[pymodule_export]
     use super::measure;
     #[pymodule_export]

@@ -12,16 +12,18 @@ use crate::network::{GRADIENT, LayerSpec, Network as Core, WEIGHTS};
 use crate::step::TargetData;
 use crate::train::infer::{self, Penalty, Spares, Wanted, infer};
 use crate::train::optimizer::{Kind, Moments, Optimizer};
+use crate::train::stretch::{Cursor, Stretch};
 use crate::train::trainer::{self, Options, Workspace};
 use numpy::prelude::*;
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyDict;
+use std::time::{Duration, Instant};
 
 /// A network with the buffers of its training and of its passes forward.
-struct Model<T: Number> {
-    net: Core<T>,
+pub(super) struct Model<T: Number> {
+    pub(super) net: Core<T>,
     workspace: Workspace<T>,
     spares: Spares<T>,
 }
@@ -33,7 +35,7 @@ impl<T: Number> Model<T> {
 }
 
 /// A network of either dtype.
-enum Any {
+pub(super) enum Any {
     F32(Model<f32>),
     F64(Model<f64>),
 }
@@ -67,7 +69,9 @@ macro_rules! with_model {
 /// A dense network in the core: plain arrays in and out, samples x features.
 #[pyclass(module = "lamella._core")]
 pub struct Network {
-    inner: Any,
+    pub(super) inner: Any,
+    /// Where the last fit ended.
+    cursor: Cursor,
 }
 
 #[pymethods]
@@ -84,7 +88,7 @@ impl Network {
             "bfloat16" => Core::mixed(n_features, &specs, loss, isa).map(|net| Any::F32(Model::new(net))),
             _ => Err(Error::expected("dtype", "\"float32\", \"float64\" or \"bfloat16\"", format!("{dtype:?}"))),
         };
-        Ok(Network { inner: inner.map_err(exception)? })
+        Ok(Network { inner: inner.map_err(exception)?, cursor: Cursor::START })
     }
 
     /// Copies plain arrays in, of each layer W1 (n1, n0), and where it has them b1, gamma1 and beta1, (n1,) or (n1, 1).
@@ -118,10 +122,12 @@ impl Network {
         with_core!(&mut self.inner, net => set_statistics(net, &arrays))
     }
 
-    /// Trains; returns each epoch's loss.
+    /// Trains; returns the loss of each epoch that it finished. It may be a stretch of a longer training: `begin` is the
+    /// `position` that the last one ended with, whose data were `checked` before; at most so many steps and seconds; a rate
+    /// for each step.
     #[pyo3(signature = (
         X, Y, *, epochs, batch_size, optimizer, penalty, clip_value, loss_scale, loss, weights, shuffle, seed, threads, report,
-        report_every
+        report_every, begin = (0, 0.0, 0.0), checked = false, steps = None, seconds = None, rates = None
     ))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn fit<'py>(
@@ -142,10 +148,18 @@ impl Network {
         threads: Option<usize>,
         report: Option<Py<PyAny>>,
         report_every: usize,
+        begin: (usize, f64, f64),
+        checked: bool,
+        steps: Option<u64>,
+        seconds: Option<f64>,
+        rates: Option<PyReadonlyArray1<'py, f64>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let deadline = check_seconds(seconds).map_err(exception)?.and_then(|time| Instant::now().checked_add(time));
         let batch_size = check_batch(batch_size).map_err(exception)?;
         let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
         let report_every = if report.is_some() { report_every } else { 0 };
+        let rates = rates.map(|rates| rates.as_array().to_vec());
+        let begin = Cursor { row: begin.0, epoch_loss: begin.1, epoch_weight: begin.2, ..Cursor::START };
         let options = Options {
             epochs,
             batch_size,
@@ -154,23 +168,39 @@ impl Network {
             clip_value: clip_value.unwrap_or(f64::INFINITY),
             loss_scale,
             weights: as_weights(&weights)?,
+            rows: None,
             shuffle,
             seed,
             threads,
             report_every,
+            stretch: Stretch { begin, steps, deadline, rates: rates.as_deref() },
         };
         check_options(&options).map_err(exception)?;
         let mut host = Interpreter::new(report).with_loss(loss);
+        let cursor = &mut self.cursor;
         with_core!(&mut self.inner, net, workspace => {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let fitted = unlocked(py, || {
-                check_data(net, &x, &y, threads)?;
+                if checked { check_shapes(net, &x, &y)? } else { check_data(net, &x, &y, threads)? }
                 check_weights(options.weights, x.rows())?;
-                if epochs == 0 { Ok(Vec::new()) } else { trainer::fit(net, workspace, &x, &y, &options, &mut host) }
+                if epochs == 0 {
+                    return Ok((Vec::new(), begin));
+                }
+                trainer::fit_stretch(net, workspace, &x, &y, &options, &mut host)
             });
-            Ok(host.settle(fitted)?.into_pyarray(py).into_any())
+            let (losses, end) = host.settle(fitted)?;
+            *cursor = end;
+            Ok(losses.into_pyarray(py).into_any())
         })
+    }
+
+    /// Where the last fit ended inside an epoch: the next batch's first row (0 at its end), the sums of the epoch's losses so far
+    /// times their rows' weights and of these weights, and the last step's loss.
+    #[getter]
+    fn position(&self) -> (usize, f64, f64, f64) {
+        let Cursor { row, epoch_loss, epoch_weight, loss } = self.cursor;
+        (row, epoch_loss, epoch_weight, loss)
     }
 
     /// One update on all rows as one batch; returns the loss before it.
@@ -413,14 +443,16 @@ fn one_batch(
         clip_value: f64::INFINITY,
         loss_scale,
         weights: None,
+        rows: None,
         shuffle: false,
         seed,
         threads,
         report_every: 0,
+        stretch: Stretch::WHOLE,
     }
 }
 
-fn parse_optimizer(name: &str, parameters: &Bound<'_, PyDict>) -> PyResult<Optimizer> {
+pub(super) fn parse_optimizer(name: &str, parameters: &Bound<'_, PyDict>) -> PyResult<Optimizer> {
     let get = |key: &str| -> PyResult<f64> {
         let missing = || exception(Error::expected(format!("optimizer {name}"), format!("a {key}"), "none"));
         parameters.get_item(key)?.ok_or_else(missing)?.extract()
@@ -449,19 +481,19 @@ fn parse_optimizer(name: &str, parameters: &Bound<'_, PyDict>) -> PyResult<Optim
     Ok(Optimizer { learning_rate: get("learning_rate")?, weight_decay, kind })
 }
 
-fn as_penalty((l1, l2, biases): (f64, f64, bool)) -> Penalty {
+pub(super) fn as_penalty((l1, l2, biases): (f64, f64, bool)) -> Penalty {
     Penalty { l1, l2, biases }
 }
 
 /// Weights as they lie.
-fn as_weights<'a>(weights: &'a Option<PyReadonlyArray1<'_, f64>>) -> PyResult<Option<&'a [f64]>> {
+pub(super) fn as_weights<'a>(weights: &'a Option<PyReadonlyArray1<'_, f64>>) -> PyResult<Option<&'a [f64]>> {
     let Some(weights) = weights else { return Ok(None) };
     let strided = |_| exception(Error::expected("weights", "an array without gaps", "one with strides"));
     weights.as_slice().map(Some).map_err(strided)
 }
 
 /// Weights are finite and not negative, one for each row.
-fn check_weights(weights: Option<&[f64]>, rows: usize) -> Result<(), Error> {
+pub(super) fn check_weights(weights: Option<&[f64]>, rows: usize) -> Result<(), Error> {
     let Some(weights) = weights else { return Ok(()) };
     if weights.len() != rows {
         return Err(Error::expected("weights", format!("{rows} numbers"), weights.len()));
@@ -473,21 +505,31 @@ fn check_weights(weights: Option<&[f64]>, rows: usize) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_threads(threads: Option<usize>) -> Result<(), Error> {
+pub(super) fn check_threads(threads: Option<usize>) -> Result<(), Error> {
     match threads {
         Some(0) => Err(Error::expected("threads", "at least 1, or None", 0)),
         _ => Ok(()),
     }
 }
 
-fn check_batch(batch_size: Option<usize>) -> Result<usize, Error> {
+fn check_seconds(seconds: Option<f64>) -> Result<Option<Duration>, Error> {
+    match seconds {
+        Some(seconds) if seconds.is_nan() || seconds < 0.0 => {
+            Err(Error::expected("seconds", "a number of at least 0, or None", seconds))
+        }
+        // More than there are is no limit.
+        _ => Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())),
+    }
+}
+
+pub(super) fn check_batch(batch_size: Option<usize>) -> Result<usize, Error> {
     match batch_size {
         Some(0) => Err(Error::expected("batch_size", "at least 1, or None for all rows", 0)),
         _ => Ok(batch_size.unwrap_or(usize::MAX)),
     }
 }
 
-fn check_options(options: &Options<'_>) -> Result<(), Error> {
+pub(super) fn check_options(options: &Options<'_>) -> Result<(), Error> {
     check_threads(options.threads)?;
     let Penalty { l1, l2, .. } = options.penalty;
     for (name, x) in [("l1", l1), ("l2", l2), ("loss_scale", options.loss_scale)] {
@@ -502,6 +544,11 @@ fn check_options(options: &Options<'_>) -> Result<(), Error> {
 }
 
 pub(super) fn check_columns<T: Number>(net: &Core<T>, x: &Matrix<'_>, threads: Option<usize>) -> Result<(), Error> {
+    check_width(net, x)?;
+    check_fits(net, "X", x, threads)
+}
+
+fn check_width<T: Number>(net: &Core<T>, x: &Matrix<'_>) -> Result<(), Error> {
     if x.rows() == 0 {
         return Err(Error::expected("X", "at least one sample", 0));
     }
@@ -511,7 +558,7 @@ pub(super) fn check_columns<T: Number>(net: &Core<T>, x: &Matrix<'_>, threads: O
     if x.columns() != net.features() {
         return Err(Error::expected("X", format!("{} features", net.features()), x.columns()));
     }
-    check_fits(net, "X", x, threads)
+    Ok(())
 }
 
 fn check_fits<T: Number>(net: &Core<T>, name: &str, x: &Matrix<'_>, threads: Option<usize>) -> Result<(), Error> {
@@ -523,13 +570,22 @@ fn check_fits<T: Number>(net: &Core<T>, name: &str, x: &Matrix<'_>, threads: Opt
     Err(Error::expected(name, format!("finite numbers{within}"), got))
 }
 
-fn check_data<T: Number>(
+pub(super) fn check_data<T: Number>(
     net: &Core<T>,
     x: &Matrix<'_>,
     y: &TargetData<'_>,
     threads: Option<usize>,
 ) -> Result<(), Error> {
-    check_columns(net, x, threads)?;
+    check_shapes(net, x, y)?;
+    check_fits(net, "X", x, threads)?;
+    if let TargetData::Dense(y) = y {
+        check_fits(net, "Y", y, threads)?;
+    }
+    Ok(())
+}
+
+fn check_shapes<T: Number>(net: &Core<T>, x: &Matrix<'_>, y: &TargetData<'_>) -> Result<(), Error> {
+    check_width(net, x)?;
     let wanted = target_columns(net);
     let (rows, columns) = match y {
         TargetData::Classes(classes) => (classes.len(), wanted),
@@ -540,9 +596,6 @@ fn check_data<T: Number>(
         let expected = format!("{} rows of {wanted} outputs", x.rows());
         return Err(Error::expected("Y", expected, format!("{rows} of {columns}")));
     }
-    if let TargetData::Dense(y) = y {
-        check_fits(net, "Y", y, threads)?;
-    }
     Ok(())
 }
 
@@ -552,7 +605,7 @@ fn target_columns<T: Number>(net: &Core<T>) -> usize {
 }
 
 /// The targets as they came: held, so that views of them can be made.
-enum Labels<'py> {
+pub(super) enum Labels<'py> {
     Classes(Vec<u32>),
     Dense(Held<'py>),
     /// So many, which the loss in Python reads.
@@ -560,7 +613,7 @@ enum Labels<'py> {
 }
 
 impl<'py> Labels<'py> {
-    fn new<T: Number>(net: &Core<T>, object: &Bound<'py, PyAny>) -> PyResult<Self> {
+    pub(super) fn new<T: Number>(net: &Core<T>, object: &Bound<'py, PyAny>) -> PyResult<Self> {
         if net.loss == Loss::Custom {
             return Ok(Labels::Elsewhere(object.len()?));
         }
@@ -574,7 +627,7 @@ impl<'py> Labels<'py> {
         Ok(Labels::Dense(Held::new("Y", object)?))
     }
 
-    fn as_data(&self) -> TargetData<'_> {
+    pub(super) fn as_data(&self) -> TargetData<'_> {
         match self {
             Labels::Classes(classes) => TargetData::Classes(classes),
             Labels::Dense(held) => TargetData::Dense(held.matrix()),

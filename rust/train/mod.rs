@@ -4,7 +4,9 @@ pub mod checkpoint;
 pub mod course;
 pub mod exchange;
 pub mod infer;
+pub mod many;
 pub mod optimizer;
+pub mod stretch;
 pub mod trainer;
 
 use crate::error::Error;

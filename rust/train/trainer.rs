@@ -11,6 +11,7 @@
 use super::exchange::{Exchange, Losses};
 use super::infer::{Penalty, StridedSum, penalty};
 use super::optimizer::Optimizer;
+use super::stretch::{Cursor, Stretch};
 use super::{Host, Poller, lock};
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
@@ -45,6 +46,9 @@ pub struct Options<'o> {
     /// What each sample counts in its batch's mean, finite and at least 0, one for each row; `None` for all the same. A batch
     /// whose weights are all 0 has the loss 0 and no gradient.
     pub weights: Option<&'o [f64]>,
+    /// The rows that are trained on, in their order where that is not drawn; `None` for all. They are read where they lie, and
+    /// the bits are those of training on a copy of them. Weights are by the data's rows.
+    pub rows: Option<&'o [u32]>,
     /// Whether batches are drawn anew in each epoch; a full batch keeps its order.
     pub shuffle: bool,
     /// Of the shuffle.
@@ -53,6 +57,8 @@ pub struct Options<'o> {
     pub threads: Option<usize>,
     /// Epochs between reports; 0 for none.
     pub report_every: usize,
+    /// What part of the epochs this call does.
+    pub stretch: Stretch<'o>,
 }
 
 /// Trains; returns each epoch's loss, the mean over its rows before their updates.
@@ -68,12 +74,29 @@ pub fn fit<T: Number>(
     options: &Options<'_>,
     host: &mut dyn Host,
 ) -> Result<Vec<f64>, Error> {
+    fit_stretch(network, workspace, x, y, options, host).map(|(losses, _)| losses)
+}
+
+/// Trains for the options' stretch; returns the loss of each epoch that it finished, and where it ended.
+///
+/// # Errors
+/// As for [`fit`], and [`Error::Value`] for a stretch that does not fit the data.
+pub fn fit_stretch<T: Number>(
+    network: &mut Network<T>,
+    workspace: &mut Workspace<T>,
+    x: &Matrix<'_>,
+    y: &TargetData<'_>,
+    options: &Options<'_>,
+    host: &mut dyn Host,
+) -> Result<(Vec<f64>, Cursor), Error> {
     options.optimizer.check()?;
+    let rows = options.rows.map_or(x.rows(), <[u32]>::len);
+    options.stretch.check(options.epochs, rows, options.batch_size.min(rows))?;
     network.prepare_state(options.optimizer.state_name(), options.optimizer.states())?;
     // The counters belong to the state that the steps left, also where an error ended them.
-    let (losses, progress) = Run::new(network, workspace, x, y, options, true)?.execute(workspace, host);
+    let (done, progress) = Run::new(network, workspace, x, y, options, true)?.execute(workspace, host);
     network.progress = progress;
-    losses
+    done
 }
 
 /// One update on all rows as one batch, which is no epoch; returns the loss before it.
@@ -108,8 +131,8 @@ pub fn loss_and_gradient<T: Number>(
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
     let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
-    let (losses, _) = Run::new(network, workspace, x, y, &options, false)?.execute(workspace, host);
-    let loss = losses?[0];
+    let (done, _) = Run::new(network, workspace, x, y, &options, false)?.execute(workspace, host);
+    let loss = done?.0[0];
     add_penalty(network, options.penalty);
     Ok(loss)
 }
@@ -150,19 +173,54 @@ fn add_penalty<T: Number>(network: &mut Network<T>, Penalty { l1, l2, biases }: 
 }
 
 /// A training's buffers, kept from call to call of one network, so that a call on few rows costs little more than its steps.
-/// Their memory is the largest batch's, and is given back with the network.
-pub struct Workspace<T>(Option<Buffers<T>>);
+/// Their memory is the largest batch's and, with shuffling, 4 bytes a row; it is given back with the network.
+pub struct Workspace<T> {
+    buffers: Option<Buffers<T>>,
+    order: Order,
+}
 
 impl<T> Workspace<T> {
     /// Nothing yet.
     pub fn new() -> Self {
-        Workspace(None)
+        Workspace { buffers: None, order: Order::default() }
     }
 }
 
 impl<T> Default for Workspace<T> {
     fn default() -> Self {
         Workspace::new()
+    }
+}
+
+/// An epoch's order of the rows, kept for the stretches that an epoch is cut into.
+#[derive(Default)]
+struct Order {
+    rows: Vec<u32>,
+    /// The seed and the epoch that it was drawn for, and whether from a selection.
+    of: Option<(u64, u64, bool)>,
+}
+
+impl Order {
+    /// Room for so many rows; what was drawn for as many stays.
+    fn resized(self, rows: usize) -> Self {
+        if self.rows.len() == rows { self } else { Order { rows: vec![0; rows], of: None } }
+    }
+
+    /// The order of an epoch: of all rows, or of those selected, drawn where they are to be shuffled.
+    fn draw(&mut self, seed: u64, epoch: u64, selected: Option<&[u32]>, shuffles: bool) {
+        let of = (seed, epoch, selected.is_some());
+        if self.of == Some(of) {
+            return;
+        }
+        if shuffles {
+            rng::shuffle(&mut self.rows, seed, epoch);
+        }
+        match selected {
+            Some(selected) if shuffles => self.rows.iter_mut().for_each(|at| *at = selected[*at as usize]),
+            Some(selected) => self.rows.copy_from_slice(selected),
+            None => {}
+        }
+        self.of = Some(of);
     }
 }
 
@@ -182,7 +240,7 @@ impl<T: Number> Buffers<T> {
         role: Role,
         threads: usize,
     ) -> Result<Self, Error> {
-        if let Some(kept) = kept.0.take()
+        if let Some(kept) = kept.buffers.take()
             && kept.slices.len() >= slices
             && kept.scratch.len() >= threads
             && kept.slices.read().get(0).serves(rows, role)
@@ -219,6 +277,8 @@ struct State<T> {
     group_rows: usize,
     /// This step's rule; `None` leaves the gradient in the arena.
     rule: Option<Rule<T>>,
+    /// What it leaves of a weight by decoupled decay.
+    keep: T,
     /// What is done next; `None` when all is done.
     phase: Option<Phase>,
 }
@@ -239,18 +299,20 @@ enum Phase {
 /// Numbers that only the last to arrive at a barrier touches.
 struct Books {
     progress: Progress,
+    /// Steps before this call.
+    steps_before: u64,
     batch_loss: StridedSum,
-    epoch_loss: f64,
-    /// The sum of the epoch's batches' weights.
-    epoch_weight: f64,
-    /// The last batch's loss.
-    last_loss: f64,
+    /// Where the epoch stands; its row is kept where the call ends inside an epoch.
+    cursor: Cursor,
     /// What the host's loss and the penalties are, while the batch goes backward.
     own_loss: f64,
     losses: Vec<f64>,
     report: Option<(usize, f64)>,
     outcome: Result<(), Error>,
 }
+
+/// The losses of the epochs that a call finished, and where it ended.
+type Done = Result<(Vec<f64>, Cursor), Error>;
 
 struct Run<'r, 'x, 'y, T: Number> {
     network: &'r Network<T>,
@@ -262,7 +324,7 @@ struct Run<'r, 'x, 'y, T: Number> {
     buffers: Buffers<T>,
     /// Where the loss is the host's.
     exchange: Option<RwLock<Exchange<T>>>,
-    order: RwLock<Vec<u32>>,
+    order: RwLock<Order>,
     /// Whether the slices hold the whole data for good.
     gathered: AtomicBool,
     state: RwLock<State<T>>,
@@ -284,12 +346,13 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         options: &'r Options<'r>,
         updates: bool,
     ) -> Result<Self, Error> {
-        let batch = options.batch_size.min(x.rows());
+        let all = options.rows.map_or(x.rows(), <[u32]>::len);
+        let batch = options.batch_size.min(all);
         if !network.coupled.is_empty() && batch > MAX_COUPLED_ROWS {
             let expected = format!("at most {MAX_COUPLED_ROWS} rows in a batch with batch normalisation");
             return Err(Error::expected("batch_size", expected, batch));
         }
-        let steps = options.epochs as f64 * x.rows().div_ceil(batch) as f64;
+        let steps = options.epochs as f64 * all.div_ceil(batch) as f64;
         let plan = plan::training(network, batch, steps, options.threads);
         if batch > plan.group_rows || !updates {
             network.arena.materialise(GRADIENT, WEIGHTS, "network: its gradient")?;
@@ -298,14 +361,19 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
         let slices = plan.group_rows.min(batch).div_ceil(plan.slice_rows);
         let rows = plan.slice_rows.min(batch);
-        let whole = batch == x.rows() && batch <= plan.group_rows;
+        let whole = batch == all && batch <= plan.group_rows;
         let both_forms = 2 * batch.saturating_mul(network.features()).saturating_mul(size_of::<T>());
         let turns = network.layers[0].form == Form::Narrow;
         let stays = turns && whole && steps > 1.0 && both_forms <= BOTH_FORMS;
         let role = if stays { Role::LearnsTheSameRows } else { Role::Learns };
         let buffers = Buffers::of(network, workspace, slices, rows, role, plan.threads)?;
         let own = (network.loss == Loss::Custom).then(|| Exchange::new(batch, network.outputs())).transpose()?;
-        let shuffles = options.shuffle && batch < x.rows();
+        let ordered = options.rows.is_some() || options.shuffle && batch < all;
+        let mut order = std::mem::take(&mut workspace.order).resized(if ordered { all } else { 0 });
+        if options.rows.is_some() {
+            // Another selection may have left it.
+            order.of = None;
+        }
         let state = State {
             epoch: 0,
             batch: 0,
@@ -315,14 +383,14 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             group: 0,
             group_rows: 0,
             rule: None,
+            keep: T::ONE,
             phase: None,
         };
         let books = Books {
             progress: network.progress,
+            steps_before: network.progress.steps,
             batch_loss: StridedSum::new(),
-            epoch_loss: 0.0,
-            epoch_weight: 0.0,
-            last_loss: 0.0,
+            cursor: Cursor { row: 0, ..options.stretch.begin },
             own_loss: 0.0,
             losses: Vec::with_capacity(options.epochs.min(LOSSES_AT_ONCE)),
             report: None,
@@ -339,7 +407,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             updates,
             buffers,
             exchange: own.map(RwLock::new),
-            order: RwLock::new(vec![0; if shuffles { x.rows() } else { 0 }]),
+            order: RwLock::new(order),
             gathered: AtomicBool::new(false),
             state: RwLock::new(state),
             books: Mutex::new(books),
@@ -347,18 +415,24 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             job_claims: Claims::new(plan.threads),
             stop: AtomicBool::new(false),
         };
-        run.begin_epoch(0);
+        run.begin_epoch(0, options.stretch.begin.row);
         Ok(run)
     }
 
-    fn execute(self, workspace: &mut Workspace<T>, host: &mut dyn Host) -> (Result<Vec<f64>, Error>, Progress) {
+    fn execute(self, workspace: &mut Workspace<T>, host: &mut dyn Host) -> (Done, Progress) {
         let host = Mutex::new(host);
         let ran = threads::run(self.plan.threads, |team, worker| self.work(team, worker, &host));
         if ran.is_ok() {
-            *workspace = Workspace(Some(self.buffers));
+            let order = self.order.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+            *workspace = Workspace { buffers: Some(self.buffers), order };
         }
         let books = self.books.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-        (ran.and(books.outcome).map(|()| books.losses), books.progress)
+        (ran.and(books.outcome).map(|()| (books.losses, books.cursor)), books.progress)
+    }
+
+    /// How many rows are trained on.
+    fn n_rows(&self) -> usize {
+        self.options.rows.map_or(self.x.rows(), <[u32]>::len)
     }
 
     fn state(&self) -> State<T> {
@@ -369,7 +443,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         *self.state.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = state;
     }
 
-    fn order(&self) -> RwLockReadGuard<'_, Vec<u32>> {
+    fn order(&self) -> RwLockReadGuard<'_, Order> {
         self.order.read().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -430,7 +504,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         };
         let reading = self.network.arena.read();
         let from = Weights::of(&reading);
-        let order = self.order();
+        let order = &self.order().rows;
         let slices = state.group_rows.div_ceil(self.plan.slice_rows);
         let share = |w: usize| w * slices / team.size();
         while let Some(i) = self.slice_claims.next(worker, team.size(), share) {
@@ -527,8 +601,8 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let how = Finishing {
             goes_on: state.group > 0,
             rule: state.rule.filter(|_| last),
-            shrink: self.shrink(true),
-            shrink_biases: self.shrink(self.options.penalty.biases),
+            shrink: self.shrink(true, state.keep),
+            shrink_biases: self.shrink(self.options.penalty.biases, state.keep),
         };
         let slices = self.buffers.slices.read();
         let group = Group {
@@ -543,11 +617,11 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     }
 
     /// What is done to weights, or to biases, besides the rule.
-    fn shrink(&self, penalised: bool) -> Shrink<T> {
-        let Options { penalty, clip_value, optimizer, .. } = *self.options;
+    fn shrink(&self, penalised: bool, keep: T) -> Shrink<T> {
+        let Options { penalty, clip_value, .. } = *self.options;
         let clip = T::from_f64(clip_value);
         if penalised {
-            Shrink { l1: T::from_f64(penalty.l1), l2: T::from_f64(penalty.l2), clip, keep: optimizer.keep() }
+            Shrink { l1: T::from_f64(penalty.l1), l2: T::from_f64(penalty.l2), clip, keep }
         } else {
             Shrink { clip, ..Shrink::NONE }
         }
@@ -588,7 +662,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             match self.options.weights {
                 None => books.batch_loss.extend(losses),
                 Some(weights) => {
-                    let row = |i: usize| if order.is_empty() { first + i } else { order[first + i] as usize };
+                    let row = |i: usize| if order.rows.is_empty() { first + i } else { order.rows[first + i] as usize };
                     let weighted = losses.iter().enumerate().map(|(i, &loss)| weights[row(i)] * loss.to_f64());
                     weighted.for_each(|loss| books.batch_loss.add(loss));
                 }
@@ -623,15 +697,17 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
 
     /// Enters a batch's loss; its update is next.
     fn enter(&self, books: &mut Books, loss: f64, state: State<T>) {
-        books.epoch_loss += loss * state.weight;
-        books.epoch_weight += state.weight;
-        books.last_loss = loss;
-        let rule = self.updates.then(|| self.options.optimizer.step(&mut books.progress));
+        books.cursor.epoch_loss += loss * state.weight;
+        books.cursor.epoch_weight += state.weight;
+        books.cursor.loss = loss;
+        let rate = self.options.stretch.rate(books.progress.steps - books.steps_before);
+        let optimizer = rate.map_or(self.options.optimizer, |rate| self.options.optimizer.at(rate));
+        let rule = self.updates.then(|| optimizer.step(&mut books.progress));
         if self.updates {
             route::run_on(self.network, state.rows);
         }
-        self.set_state(State { rule, phase: Some(Phase::Weights), ..state });
-        let whole = state.rows == self.x.rows() && self.plan.group_rows >= state.rows;
+        self.set_state(State { rule, keep: optimizer.keep(), phase: Some(Phase::Weights), ..state });
+        let whole = state.rows == self.n_rows() && self.plan.group_rows >= state.rows;
         self.gathered.store(whole, Ordering::Relaxed);
     }
 
@@ -646,7 +722,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         if state.group == 0 {
             let order = self.order();
             let places = state.batch..state.batch + state.rows;
-            exchange.begin(state.batch, if order.is_empty() { &[] } else { &order[places] });
+            exchange.begin(state.batch, if order.rows.is_empty() { &[] } else { &order.rows[places] });
         }
         let slices = self.buffers.slices.read();
         for i in 0..state.group_rows.div_ceil(self.plan.slice_rows) {
@@ -667,7 +743,8 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
         let mean = {
             let (exchange, order) = (read(self.exchange.as_ref().expect("the host's loss")), self.order());
-            let row = |i: usize| if order.is_empty() { state.batch + i } else { order[state.batch + i] as usize };
+            let row =
+                |i: usize| if order.rows.is_empty() { state.batch + i } else { order.rows[state.batch + i] as usize };
             exchange.mean(|i| self.options.weights.map_or(1.0, |weights| weights[row(i)]), state.weight)
         };
         let mut books = lock(&self.books);
@@ -702,13 +779,14 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             return self.begin_group(State { group, ..state }, phase);
         }
         let batch = state.batch + state.rows;
-        if batch < self.x.rows() {
-            return self.begin_batch(state.epoch, batch);
+        if batch < self.n_rows() {
+            return if self.ends() { self.finish(batch) } else { self.begin_batch(state.epoch, batch) };
         }
         let mut books = lock(&self.books);
         // Where no row counts, what the last batch had: the penalties.
-        let loss = if books.epoch_weight > 0.0 { books.epoch_loss / books.epoch_weight } else { books.last_loss };
-        (books.epoch_loss, books.epoch_weight) = (0.0, 0.0);
+        let Cursor { epoch_loss, epoch_weight, loss, .. } = books.cursor;
+        let loss = if epoch_weight > 0.0 { epoch_loss / epoch_weight } else { loss };
+        (books.cursor.epoch_loss, books.cursor.epoch_weight) = (0.0, 0.0);
         books.losses.push(loss);
         books.progress.epochs += u64::from(self.updates);
         let every = self.options.report_every;
@@ -716,26 +794,44 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             books.report = Some((state.epoch, loss));
         }
         drop(books);
-        if state.epoch + 1 == self.options.epochs {
-            return self.set_state(State { phase: None, ..state });
+        if state.epoch + 1 == self.options.epochs || self.ends() {
+            return self.finish(0);
         }
-        self.begin_epoch(state.epoch + 1);
+        self.begin_epoch(state.epoch + 1, 0);
     }
 
-    fn begin_epoch(&self, epoch: usize) {
+    /// Whether the stretch ends with the step that was made.
+    fn ends(&self) -> bool {
+        let stretch = &self.options.stretch;
+        if stretch.steps.is_none() && stretch.deadline.is_none() {
+            return false;
+        }
+        let books = lock(&self.books);
+        stretch.ends(books.progress.steps - books.steps_before)
+    }
+
+    /// Nothing is left to do; the next batch would have begun at `row`.
+    fn finish(&self, row: usize) {
+        lock(&self.books).cursor.row = row;
+        self.set_state(State { phase: None, ..self.state() });
+    }
+
+    fn begin_epoch(&self, epoch: usize, row: usize) {
         let mut order = self.order.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if !order.is_empty() {
-            rng::shuffle(&mut order, self.options.seed, lock(&self.books).progress.epochs);
+        if !order.rows.is_empty() {
+            let shuffles = self.options.shuffle && self.options.batch_size < self.n_rows();
+            order.draw(self.options.seed, lock(&self.books).progress.epochs, self.options.rows, shuffles);
         }
         drop(order);
-        self.begin_batch(epoch, 0);
+        self.begin_batch(epoch, row);
     }
 
     fn begin_batch(&self, epoch: usize, batch: usize) {
-        let rows = self.options.batch_size.min(self.x.rows() - batch);
+        let rows = self.options.batch_size.min(self.n_rows() - batch);
         let step = lock(&self.books).progress.steps + 1;
         let weight = self.weight(batch..batch + rows);
-        let state = State { epoch, batch, rows, step, weight, group: 0, group_rows: 0, rule: None, phase: None };
+        let (group, group_rows, rule, keep) = (0, 0, None, T::ONE);
+        let state = State { epoch, batch, rows, step, weight, group, group_rows, rule, keep, phase: None };
         self.begin_group(state, Phase::Samples(0));
     }
 
@@ -744,10 +840,10 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let Some(weights) = self.options.weights else { return places.len() as f64 };
         let order = self.order();
         let mut sum = StridedSum::new();
-        if order.is_empty() {
+        if order.rows.is_empty() {
             weights[places].iter().for_each(|&weight| sum.add(weight));
         } else {
-            order[places].iter().for_each(|&row| sum.add(weights[row as usize]));
+            order.rows[places].iter().for_each(|&row| sum.add(weights[row as usize]));
         }
         sum.total()
     }

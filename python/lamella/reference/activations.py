@@ -137,6 +137,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "sigmoid": sigmoid,
     "softmax": softmax,
     "identity": identity,
+    "exponential": np.exp,
 }
 
 DERIVATIVES: dict[str, Callable[[Array], Array]] = {

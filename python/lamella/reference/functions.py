@@ -13,7 +13,7 @@ from .. import checks, course, initializers, optimizers
 from ..checks import Array
 from ..course import COSTS_EVERY, COURSE_RATE, Cache, Details, Parameters, dictionary
 from ..initializers import Init
-from ..optimizers import Optimizer
+from ..optimizers import Optimizer, Rate
 from .layers import Passed, backward, forward, layers_like
 from .losses import losses
 from .trainer import fit
@@ -150,7 +150,7 @@ def L_layer_model(
     X: ArrayLike,
     Y: ArrayLike,
     layers_dims: Sequence[int],
-    learning_rate: float = COURSE_RATE,
+    learning_rate: Rate = COURSE_RATE,
     num_iterations: int = 3000,
     print_cost: bool = False,
     *,

@@ -7,7 +7,10 @@ sum over axis 0 it is, and the gradient by Z (n[L], m). `lamella.losses` says wh
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import checks
 from ..checks import Array
@@ -136,7 +139,9 @@ def _quantile(loss: Quantile, Z: Array, Y: Array) -> tuple[Array, Array]:
     return np.maximum(q * d, (q - 1) * d), np.where(d > 0, -q, np.where(d < 0, 1 - q, 0))
 
 
-def targets(loss: Loss, Y: Array, output: str, shape: tuple[int, int], dtype: np.dtype) -> Array:  # type: ignore[type-arg]
+def targets(
+    loss: Loss, Y: ArrayLike, output: str, shape: tuple[int, int], dtype: np.dtype[Any]
+) -> Array:
     """Return checked targets as Y (n, m), one-hot for classes, for logits of this shape."""
     task = loss.task(output, shape[0])
     like = {"bits": "sigmoid", "classes": "softmax"}.get(task.targets, "identity")

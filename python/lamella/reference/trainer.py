@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,10 +16,13 @@ from ..checks import Array
 from ..course import Parameters, dictionary
 from ..layers import Dense
 from ..losses import Batches, Custom, Loss
-from ..optimizers import Optimizer
+from ..optimizers import Optimizer, Rate
+from ..schedules import Schedule
+from ..stopping import EarlyStopping
 from .layers import Passed, Rounding, Training, as_it_is, backward, bfloat16, forward, layers_like
 from .losses import loss_and_gradient, targets
 from .optimizers import State, update
+from .schedules import Plateau, rate_at
 
 
 def fit(
@@ -29,7 +33,7 @@ def fit(
     epochs: int,
     batch_size: int | None = None,
     optimizer: str | Optimizer = "sgd",
-    learning_rate: float | None = None,
+    learning_rate: Rate | None = None,
     l1: float = 0.0,
     l2: float = 0.0,
     decay_biases: bool = False,
@@ -42,6 +46,8 @@ def fit(
     shuffle: bool = True,
     seed: int = 0,
     operands: str | None = None,
+    validation: tuple[ArrayLike, ArrayLike] | None = None,
+    early_stopping: EarlyStopping | None = None,
     layers: Sequence[Dense] | None = None,
     statistics: Parameters | None = None,
     report: Callable[[int, float], object] | None = None,
@@ -66,8 +72,9 @@ def fit(
         None, or m and more, is the full batch, in the order of X. The short last batch is
         kept.
     optimizer : str or Optimizer
-    learning_rate : float, optional
-        In place of the optimizer's own.
+    learning_rate : float, Schedule or callable, optional
+        In place of the optimizer's own. A plateau hears the loss of `validation`, or without it
+        the training's.
     l1, l2, loss_scale : float
     loss : str, Loss or callable, optional
         By default the one that matches the output. A callable is as `Network`'s, and Y (m, ...)
@@ -86,6 +93,10 @@ def fit(
     seed : int
     operands : {None, "bfloat16"}
         What products round their operands to; their sums keep the parameters' dtype.
+    validation : tuple, optional
+        X and Y whose loss early stopping and plateaus watch instead of the training's.
+    early_stopping : EarlyStopping, optional
+        Its `monitor` and `mode` are not looked at.
     layers : sequence of Dense, optional
         Layers with everything filled in, as `Network.layers`, in place of `hidden` and `output`.
         Parameters are then those of `Network.parameters`.
@@ -98,7 +109,8 @@ def fit(
     -------
     parameters : dict of ndarray
     losses : ndarray (epochs,)
-        The mean over each epoch's rows of their batch's loss before its update, weighted by w.
+        The mean over each epoch's rows of their batch's loss before its update, weighted by w;
+        fewer where it was stopped early.
 
     Raises
     ------
@@ -107,21 +119,22 @@ def fit(
     """
     if layers is None:
         net = checks.layers(parameters)
-        layers = layers_like(hidden, output, net.dims)
+        # Losses are of logits: the output's function is not needed, and no layer else has this one.
+        layers = layers_like(hidden, "identity" if output == "exponential" else output, net.dims)
         trained = dictionary([W.copy() for W in net.weights], [b.copy() for b in net.biases])
     else:
         trained = {name: np.array(array) for name, array in parameters.items()}
+        output = str(layers[-1].activation)
     features, dtype = trained["W1"].shape[1], trained["W1"].dtype
     X = checks.samples("X", X, features, dtype)
     m, units = X.shape[1], layers[-1].units
-    output = str(layers[-1].activation)
     criterion = named.resolve(loss, output)
     if isinstance(criterion, Loss):
-        Y = targets(criterion, Y, output, (units, m), dtype)  # type: ignore[arg-type]
+        Y = targets(criterion, Y, output, (units, m), dtype)
     else:
         Y = np.asarray(Y).T  # so that its last axis is the samples'
     w = np.ones(m) if sample_weight is None else checks.shaped("sample_weight", sample_weight, (m,))
-    rule = optimizers.resolve(optimizer, learning_rate)
+    rule, schedule = optimizers.split(optimizer, learning_rate)
     scale = checks.number("loss_scale", loss_scale)
     penalty = Penalty(checks.number("l1", l1), checks.number("l2", l2), decay_biases)
     clip_value = checks.clip("clip_value", clip_value)
@@ -137,11 +150,25 @@ def fit(
     }
     history = np.zeros(checks.integer("epochs", epochs))
     report_every = checks.integer("report_every", report_every, low=1)
-    step = 0
+    step, of_epoch = 0, -(-m // size)
+    base = optimizers.plain_rate(rule.learning_rate)
+    plateau: Plateau | None = None
+    if schedule is not None:
+        schedule = schedule.with_total(len(history) * (of_epoch if schedule.per == "step" else 1))
+        if schedule.plateau is not None:
+            plateau = Plateau(schedule.plateau, base)
+    if validation is not None:
+        held = checks.samples("X", validation[0], features, dtype)
+        shape = (units, held.shape[1])
+        assert isinstance(criterion, Loss)
+        held_Y = targets(criterion, validation[1], output, shape, dtype)
+    best, best_epoch, kept = np.inf, -1, trained
     for epoch in range(len(history)):
         order = epoch_order(m, seed, epoch) if shuffled else np.arange(m)
         for first in range(0, m, size):
             batch = order[first : first + size]
+            rate = _rate(schedule, base if plateau is None else plateau.rate, step, epoch)
+            rule = replace(rule, learning_rate=rate)
             step += 1
             X_batch, Y_batch = (X, Y) if size == m else (X.T[batch].T, Y.T[batch].T)
             value, grads = _loss_and_gradients(
@@ -163,11 +190,36 @@ def fit(
                 if clip_value is not None:
                     gradient = np.clip(gradient, -clip_value, clip_value)
                 decay = getattr(rule, "weight_decay", 0.0) if penalty.covers(name) else 0.0
-                array *= 1 - rule.learning_rate * decay
+                array *= 1 - rate * decay
                 update(rule, step, array, gradient, state[name])
         if report is not None and epoch % report_every == 0:
             report(epoch, float(history[epoch]))
+        watched = float(history[epoch])
+        if validation is not None:
+            assert isinstance(criterion, Loss)
+            Z = forward(held, trained, layers, rounded, None, statistics)[1][-1].Z
+            each, _ = loss_and_gradient(criterion, Z, held_Y, output)
+            watched = scale * float(np.sum(each, dtype=np.float64)) / held.shape[1]
+            watched += penalty.of(trained)
+        if plateau is not None:
+            plateau.observe(watched)
+        if early_stopping is not None:
+            if watched < best - early_stopping.min_delta:
+                best, best_epoch = watched, epoch
+                kept = {name: array.copy() for name, array in trained.items()}
+            elif epoch - best_epoch >= early_stopping.patience:
+                history = history[: epoch + 1]
+                break
+    if early_stopping is not None and early_stopping.restore_best:
+        trained = kept
     return trained, history
+
+
+def _rate(schedule: Schedule | None, base: float, step: int, epoch: int) -> float:
+    """Return the rate of a step, which `step` steps and `epoch` epochs went before."""
+    if schedule is None:
+        return base
+    return rate_at(schedule, base, step if schedule.per == "step" else epoch)
 
 
 def epoch_order(m: int, seed: int, epoch: int) -> Array:
@@ -197,6 +249,13 @@ class Penalty(NamedTuple):
         """Return whether the parameter of this name is penalised; gamma and beta as biases."""
         return self.biases or name.startswith("W")
 
+    def of(self, parameters: Parameters) -> float:
+        """Return the penalty of all parameters."""
+        covered = [p for name, p in parameters.items() if self.covers(name)]
+        absolute = sum(float(np.sum(np.abs(p), dtype=np.float64)) for p in covered)
+        squares = sum(float(np.sum(p**2, dtype=np.float64)) for p in covered)
+        return self.l1 * absolute + self.l2 / 2 * squares
+
 
 def _loss_and_gradients(
     parameters: Parameters,
@@ -224,10 +283,7 @@ def _loss_and_gradients(
             value, values, rows = Batches(criterion, Y.T, weighted=False)(Z.T, slice(None))
             dZ = rows.T if values is None else rows.T * share
             loss = float(np.sum(share * values)) if value is None else value
-        for name, p in parameters.items():
-            if penalty.covers(name):
-                loss += penalty.l1 * float(np.sum(np.abs(p), dtype=np.float64))
-                loss += penalty.l2 / 2 * float(np.sum(p**2, dtype=np.float64))
+        loss += penalty.of(parameters)
     if not np.isfinite(loss):
         raise DivergenceError(_divergence(training.step, passed))
     grads = backward(dZ.astype(X.dtype), parameters, layers, passed, rounded)
