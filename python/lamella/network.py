@@ -638,7 +638,8 @@ class Network:
         state : bool
             Whether the optimizer's state and the counters are kept too, so that a `fit` after
             `load` goes on with the bits of one that was never interrupted. It takes up to three
-            times the parameters' space more.
+            times the parameters' space more. (What a schedule that reduces on a plateau has seen
+            is not kept.)
 
         Raises
         ------
