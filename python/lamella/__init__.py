@@ -13,6 +13,8 @@ from . import threadpool as threadpool
 from ._core import DivergenceError
 from ._core import __version__ as __version__
 from .callbacks import Callback, StopTraining
+from .comparison import Comparison, TorchSide, compare
+from .diagnosis import Diagnosis
 from .functional import (
     L_layer_model,
     L_model_backward,
@@ -61,8 +63,10 @@ __all__ = [
     "BatchNorm",
     "BinaryCrossEntropy",
     "Callback",
+    "Comparison",
     "CrossEntropy",
     "Dense",
+    "Diagnosis",
     "DivergenceError",
     "EarlyStopping",
     "Fitted",
@@ -85,6 +89,8 @@ __all__ = [
     "RMSprop",
     "SquaredHinge",
     "StopTraining",
+    "TorchSide",
+    "compare",
     "compute_cost",
     "fit_many",
     "folds",

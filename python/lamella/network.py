@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self, cast
 
@@ -34,8 +35,10 @@ from . import (
 )
 from . import callbacks as calling
 from . import metrics as measures
+from ._core import DivergenceError
 from .callbacks import Callback
 from .checks import CSR, Array
+from .diagnosis import Diagnosis
 from .finder import RateSearch
 from .initializers import Init
 from .layers import (
@@ -199,6 +202,7 @@ class Network:
         callbacks: Sequence[Callback | Callable[..., object]] | None = None,
         time_limit: float | None = None,
         threads: int | None = None,
+        diagnose: bool = False,
         progress: Progress = None,
     ) -> History:
         """Train, from where the last `fit` ended: parameters, optimizer state, counters.
@@ -267,6 +271,10 @@ class Network:
             Seconds after which the fit ends, with a whole step.
         threads : int, optional
             At most so many; None is as many as help. The results are the same bits.
+        diagnose : bool
+            Whether to measure gradients, updates, dead and saturated units between steps, at about
+            two percent of the time: `print(history.diagnosis)` names what is wrong and what to
+            change, and so does the note of a `DivergenceError`. No bit of the training changes.
         progress : bool or callable, optional
             True shows a bar with the last epoch's numbers, steps a second and the time left
             (needs tqdm); a callable hears of every epoch, counted from 0, and of its loss.
@@ -288,6 +296,10 @@ class Network:
             After Ctrl-C; the model stays usable, with whole steps.
         """
         rows, labels = self._data(X, y)
+        diagnosis: Diagnosis | None = None
+        if checks.flag("diagnose", diagnose):
+            diagnosis = Diagnosis(rows, labels)
+            callbacks = [diagnosis, *(callbacks or ())]
         if lbfgs.is_meant(optimizer):
             asked_for = (validation_data, validation_fraction, metrics, early_stopping, callbacks)
             self._refuse_for_lbfgs(sample_weight, class_weight, time_limit, *asked_for)
@@ -347,7 +359,14 @@ class Network:
             progress=progress,
         )
         fit = partial(self._net.fit, rows, labels, report=None, **settings)
-        return Loop(self, asked, fit, partial(self._scores, threads=threads)).run()
+        run = Loop(self, asked, fit, partial(self._scores, threads=threads)).run
+        if diagnosis is None:
+            return run()
+        try:
+            return replace(run(), diagnosis=diagnosis)
+        except DivergenceError as error:
+            error.add_note(f"diagnosis:\n{diagnosis}")
+            raise
 
     def find_learning_rate(
         self,
@@ -565,6 +584,14 @@ class Network:
             threshold = 0.5 if self.output == "sigmoid" else 0.0
             right = np.mean((outputs > threshold) == labels.reshape(outputs.shape), axis=1)
         return {"loss": loss, "accuracy": float(np.average(right, weights=w))}
+
+    def activations(self, X: ArrayLike | CSR) -> list[Array]:
+        """Return what every layer makes of X (m, n_features): `A[l] (m, n[l])`.
+
+        As in predictions: nothing is dropped, and batch normalisation uses its running
+        statistics. The last is the answer.
+        """
+        return self._net.activations(self._rows(X))
 
     # --- parameters ---
 

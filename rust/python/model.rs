@@ -277,6 +277,23 @@ impl Network {
         })
     }
 
+    /// What every layer returns, A1 (m, n1), ..., AL; in a prediction.
+    #[pyo3(signature = (X))]
+    #[allow(non_snake_case)]
+    fn activations<'py>(&self, py: Python<'py>, X: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let mut host = Interpreter::new(None);
+        with_model!(&*self.inner, model => {
+            let x = Samples::new("X", X)?;
+            let x = x.matrix();
+            let all = unlocked(py, || {
+                check_columns(&model.net, &x, None)?;
+                infer::activations(&model.net, &model.spares, &x, &mut host)
+            });
+            let layers = model.net.layers.iter().zip(host.settle(all)?);
+            Ok(layers.map(|(layer, numbers)| arrays::matrix(py, x.rows(), layer.outputs, numbers)).collect())
+        })
+    }
+
     /// Softmax and margins of several classes: class indices, (m,). Else 1 where an output is above its threshold (a sigmoid's
     /// one half, a margin's 0), or 0: (m, n_outputs), or (m,) for one.
     #[pyo3(signature = (X, *, threads))]
