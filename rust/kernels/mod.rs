@@ -7,17 +7,21 @@
 pub mod bf16;
 pub mod epilogue;
 pub mod gemm;
+pub mod length;
 pub mod loss;
 pub mod math;
 pub mod peak;
 pub mod update;
 
 #[cfg(test)]
+mod length_tests;
+#[cfg(test)]
 mod tests;
 
 pub use bf16::{Pack, PairKernels, PairMirror};
 pub use epilogue::{Finish, Function};
 pub use gemm::{BiasGradient, Gradient, INPUT_SEGMENT, Pair, Product, SAMPLE_SEGMENT, Start};
+pub use length::{Blend, Factors, LaneSquares, Penalise, RowSquares, Scale};
 pub use loss::{Loss, LossRows, Targets};
 pub use update::{Mirror, Rule, Shrink, Turn, Update};
 
@@ -47,6 +51,16 @@ pub trait Kernels<T>: Send + Sync {
     fn softmax(&self, logits: &mut Panels<T>, scratch: &mut [T]);
     /// An elementwise function.
     fn map(&self, function: Function, x: &mut [T]);
+    /// Sums of squares of a panel's lanes.
+    fn lane_squares(&self, squares: &mut LaneSquares<'_, T>);
+    /// The sum of squares of a row across panels.
+    fn row_squares(&self, squares: &RowSquares<'_, T>) -> T;
+    /// A block of numbers times factors.
+    fn scale(&self, scale: &mut Scale<'_, T>);
+    /// A linear combination.
+    fn blend(&self, blend: &mut Blend<'_, T>);
+    /// Penalties on a gradient in memory.
+    fn penalise(&self, penalise: &mut Penalise<'_, T>);
     /// Multiply-adds in registers alone, as fast as they go; returns the floating-point operations done.
     fn multiply_add(&self, rounds: usize) -> usize;
     /// Reads all numbers, as fast as they come; returns their sum.
@@ -86,6 +100,21 @@ impl<T: Math, S: Simd<T>> Kernels<T> for On<S> {
     }
     fn map(&self, function: Function, x: &mut [T]) {
         self.0.vectorize(epilogue::MapOp(function, x));
+    }
+    fn lane_squares(&self, squares: &mut LaneSquares<'_, T>) {
+        self.0.vectorize(length::LaneSquaresOp(squares));
+    }
+    fn row_squares(&self, squares: &RowSquares<'_, T>) -> T {
+        self.0.vectorize(length::RowSquaresOp(squares))
+    }
+    fn scale(&self, scale: &mut Scale<'_, T>) {
+        self.0.vectorize(length::ScaleOp(scale));
+    }
+    fn blend(&self, blend: &mut Blend<'_, T>) {
+        self.0.vectorize(length::BlendOp(blend));
+    }
+    fn penalise(&self, penalise: &mut Penalise<'_, T>) {
+        self.0.vectorize(length::PenaliseOp(penalise));
     }
     fn multiply_add(&self, rounds: usize) -> usize {
         self.0.vectorize(peak::MultiplyAddOp { rounds, operand: bf16::Plain })
