@@ -39,8 +39,10 @@ pub const PAIRS: usize = 5;
 pub const THIRD: usize = 6;
 /// The buffers of the optimizer's state.
 const STATES: [usize; 3] = [FIRST, SECOND, THIRD];
+/// The arena's buffer of the weights' moving average; empty until somebody asks for it.
+pub const AVERAGE: usize = 7;
 /// How many buffers the arena has.
-pub const BUFFERS: usize = 7;
+pub const BUFFERS: usize = 8;
 
 /// A part holds about so many weights: few enough that threads end together, and that a chunk of inputs has activations
 /// which stay in the second cache while all panels of outputs pass over them.
@@ -237,6 +239,10 @@ pub struct Network<T: Number> {
     pub arena: Arena<T>,
     /// Counters that live from one call to the next.
     pub progress: Progress,
+    /// The greatest length of an output's incoming weights after an update, one a layer; infinity for no limit.
+    pub max_norms: Vec<f64>,
+    /// The mean norm of the gradient in each epoch of the last fit that clipped by it.
+    pub gradient_norms: Vec<f64>,
     /// The panels' width.
     pub geometry: Geometry,
     /// Who computes.
@@ -321,7 +327,23 @@ impl<T: Number> Network<T> {
             before.push(before[before.len() - 1] + parts[jobs[job].parts.clone()].iter().map(weights).sum::<usize>());
         }
         let (progress, geometry) = (Progress::START, kernels.geometry());
-        Ok(Network { layers, loss, parts, jobs, order, before, arena, progress, geometry, isa, kernels, pair_kernels })
+        let (max_norms, gradient_norms) = (vec![f64::INFINITY; layers.len()], Vec::new());
+        Ok(Network {
+            layers,
+            loss,
+            parts,
+            jobs,
+            order,
+            before,
+            arena,
+            progress,
+            max_norms,
+            gradient_norms,
+            geometry,
+            isa,
+            kernels,
+            pair_kernels,
+        })
     }
 
     /// Features of a sample.
@@ -346,8 +368,22 @@ impl<T: Number> Network<T> {
         if at > 0 && wanted - self.before[at - 1] < self.before[at] - wanted { at - 1 } else { at }
     }
 
-    /// Forgets optimizer state and counters.
+    /// Makes room for the weights' average, which begins with the weights as they are; one that is there goes on.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where it does not fit.
+    pub fn prepare_average(&mut self) -> Result<(), Error> {
+        if self.arena.buffer(AVERAGE).is_empty() {
+            self.arena.materialise(AVERAGE, WEIGHTS, "network: its average weights")?;
+            let weights = self.arena.buffer(WEIGHTS).to_vec();
+            self.arena.buffer(AVERAGE).copy_from_slice(&weights);
+        }
+        Ok(())
+    }
+
+    /// Forgets optimizer state, average and counters.
     pub fn reset(&mut self) {
+        self.arena.release(AVERAGE);
         self.progress = Progress::START;
         STATES.into_iter().for_each(|index| self.arena.buffer(index).fill(T::ZERO));
     }
@@ -531,7 +567,8 @@ fn ranges(layers: &[Layer], parts: &[Part], jobs: &[Job]) -> Vec<Vec<Range<usize
         pair_range(layers, first).start..pair_range(layers, last).end
     });
     let none = vec![0..0; jobs.len()];
-    vec![weights.collect(), mirror.collect(), none.clone(), none.clone(), none.clone(), pairs.collect(), none]
+    let (weights, mirror, pairs) = (weights.collect(), mirror.collect(), pairs.collect());
+    vec![weights, mirror, none.clone(), none.clone(), none.clone(), pairs, none.clone(), none]
 }
 
 /// Empty but in mixed precision.

@@ -181,6 +181,38 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for BlendOp<'_, '_, T> {
     }
 }
 
+/// `x = x + share (y - x)`: a step of a moving average, which stays where x is y.
+pub struct Approach<'a, T> {
+    /// A whole number of vectors.
+    pub x: &'a mut [T],
+    /// As long.
+    pub y: &'a [T],
+    /// See above.
+    pub share: T,
+}
+
+/// [`Approach`] as an operation for one instruction set.
+pub struct ApproachOp<'p, 'a, T>(pub &'p mut Approach<'a, T>);
+
+impl<T: Math, S: Simd<T>> Operation<T, S> for ApproachOp<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        let Approach { x, y, share } = self.0;
+        let share = s.splat(*share);
+        assert!(x.len().is_multiple_of(S::LANES) && y.len() == x.len());
+        for (x, y) in x.chunks_exact_mut(S::LANES).zip(y.chunks_exact(S::LANES)) {
+            // SAFETY: both have LANES numbers.
+            unsafe {
+                let from = s.load(x.as_ptr());
+                let next = s.mul_add(share, s.sub(s.load(y.as_ptr()), from), from);
+                s.store(x.as_mut_ptr(), flush(s, next));
+            }
+        }
+    }
+}
+
 /// Penalties and clipping by value on a gradient in memory; decay is left to the update.
 pub struct Penalise<'a, T> {
     /// What is added and clipped.

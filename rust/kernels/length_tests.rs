@@ -66,7 +66,8 @@ fn blocks_are_scaled_by_lanes_or_rows() {
                 let mut scaled = block.clone();
                 kernels.scale(&mut Scale { block: &mut scaled, width, factors });
                 for (i, x) in scaled.iter().enumerate() {
-                    let factor = if matches!(factors, Factors::Lanes(_)) { of_lanes[i % width] } else { of_rows[i / width] };
+                    let factor =
+                        if matches!(factors, Factors::Lanes(_)) { of_lanes[i % width] } else { of_rows[i / width] };
                     assert_eq!(*x, block[i] * factor, "{isa:?}");
                 }
             }
@@ -88,6 +89,20 @@ fn blends_are_rounded_twice_and_never_subnormal() {
         kept.fill(f64::MIN_POSITIVE);
         kernels.blend(&mut Blend { x: &mut kept, keep: 0.5, y: &[], share: 0.0 });
         assert!(kept.iter().all(|&x| x == 0.0), "{isa:?}");
+    });
+}
+
+#[test]
+fn averages_approach_and_stay() {
+    each_isa::<f32>(|kernels, isa| {
+        let len = 3 * kernels.geometry().lanes;
+        let (x, y): (Vec<f32>, Vec<f32>) = (0..len).map(|i| (number(i, 0, 7), number(i, 1, 7))).unzip();
+        let mut average = x.clone();
+        kernels.approach(&mut Approach { x: &mut average, y: &y, share: 0.01 });
+        (0..len).for_each(|i| assert_eq!(average[i], 0.01f32.mul_add(y[i] - x[i], x[i]), "{isa:?}"));
+        average.copy_from_slice(&y);
+        kernels.approach(&mut Approach { x: &mut average, y: &y, share: 0.1 });
+        assert_eq!(average, y, "{isa:?}");
     });
 }
 

@@ -21,7 +21,7 @@ mod tests;
 pub use bf16::{Pack, PairKernels, PairMirror};
 pub use epilogue::{Finish, Function};
 pub use gemm::{BiasGradient, Gradient, INPUT_SEGMENT, Pair, Product, SAMPLE_SEGMENT, Start};
-pub use length::{Blend, Factors, LaneSquares, Penalise, RowSquares, Scale};
+pub use length::{Approach, Blend, Factors, LaneSquares, Penalise, RowSquares, Scale};
 pub use loss::{Loss, LossRows, Targets};
 pub use update::{Mirror, Rule, Shrink, Turn, Update};
 
@@ -59,6 +59,8 @@ pub trait Kernels<T>: Send + Sync {
     fn scale(&self, scale: &mut Scale<'_, T>);
     /// A linear combination.
     fn blend(&self, blend: &mut Blend<'_, T>);
+    /// A step of a moving average.
+    fn approach(&self, approach: &mut Approach<'_, T>);
     /// Penalties on a gradient in memory.
     fn penalise(&self, penalise: &mut Penalise<'_, T>);
     /// Multiply-adds in registers alone, as fast as they go; returns the floating-point operations done.
@@ -112,6 +114,9 @@ impl<T: Math, S: Simd<T>> Kernels<T> for On<S> {
     }
     fn blend(&self, blend: &mut Blend<'_, T>) {
         self.0.vectorize(length::BlendOp(blend));
+    }
+    fn approach(&self, approach: &mut Approach<'_, T>) {
+        self.0.vectorize(length::ApproachOp(approach));
     }
     fn penalise(&self, penalise: &mut Penalise<'_, T>) {
         self.0.vectorize(length::PenaliseOp(penalise));

@@ -7,8 +7,9 @@ use crate::data::Matrix;
 use crate::error::Error;
 use crate::isa::Isa;
 use crate::kernels::{Loss, Number};
-use crate::network::{GRADIENT, LayerSpec, Network as Core, WEIGHTS};
+use crate::network::{AVERAGE, GRADIENT, LayerSpec, Network as Core, WEIGHTS};
 use crate::step::TargetData;
+use crate::step::muon::{Adjust, Muon};
 use crate::train::infer::{self, Penalty, Spares, Wanted, infer};
 use crate::train::optimizer::{Kind, Moments, Optimizer};
 use crate::train::trainer::{self, Options, Workspace};
@@ -103,7 +104,8 @@ impl Network {
 
     /// Trains; returns each epoch's loss.
     #[pyo3(signature = (
-        X, Y, *, epochs, batch_size, optimizer, penalty, clip_value, loss_scale, shuffle, seed, threads, report, report_every
+        X, Y, *, epochs, batch_size, optimizer, penalty, clip_value, clip_norm, average, loss_scale, shuffle, seed, threads,
+        report, report_every
     ))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn fit<'py>(
@@ -116,6 +118,8 @@ impl Network {
         optimizer: (String, Bound<'py, PyDict>),
         penalty: (f64, f64, bool),
         clip_value: Option<f64>,
+        clip_norm: Option<f64>,
+        average: Option<f64>,
         loss_scale: f64,
         shuffle: bool,
         seed: u64,
@@ -124,6 +128,7 @@ impl Network {
         report_every: usize,
     ) -> PyResult<Bound<'py, PyAny>> {
         let batch_size = check_batch(batch_size).map_err(exception)?;
+        let muon = parse_muon(&optimizer.1)?;
         let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
         let report_every = if report.is_some() { report_every } else { 0 };
         let options = Options {
@@ -132,6 +137,9 @@ impl Network {
             optimizer,
             penalty: as_penalty(penalty),
             clip_value: clip_value.unwrap_or(f64::INFINITY),
+            clip_norm: clip_norm.unwrap_or(f64::INFINITY),
+            average,
+            muon,
             loss_scale,
             shuffle,
             seed,
@@ -164,8 +172,9 @@ impl Network {
         loss_scale: f64,
         threads: Option<usize>,
     ) -> PyResult<f64> {
+        let muon = parse_muon(&optimizer.1)?;
         let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
-        let options = one_batch(optimizer, penalty, loss_scale, threads);
+        let options = Options { muon, ..one_batch(optimizer, penalty, loss_scale, threads) };
         check_options(&options).map_err(exception)?;
         let mut host = Interpreter::new(None);
         with_core!(&mut self.inner, net, workspace => {
@@ -295,6 +304,33 @@ impl Network {
         })
     }
 
+    /// From now on the weights of each output of layer l are at most `limits[l]` long after an update; None for no limit.
+    fn set_max_norms(&mut self, limits: Vec<Option<f64>>) -> PyResult<()> {
+        with_core!(&mut self.inner, net => {
+            if limits.len() != net.layers.len() {
+                return Err(exception(Error::expected("max_norm", format!("{} limits", net.layers.len()), limits.len())));
+            }
+            if let Some(limit) = limits.iter().flatten().find(|limit| limit.is_nan() || **limit <= 0.0) {
+                return Err(exception(Error::expected("max_norm", "a number above 0, or None", limit)));
+            }
+            net.max_norms = limits.into_iter().map(|limit| limit.unwrap_or(f64::INFINITY)).collect();
+            Ok(())
+        })
+    }
+
+    /// Copies the moving average of the parameters out, if one is kept: W1 (n1, n0), b1 (n1,), W2, ...
+    fn get_average<'py>(&mut self, py: Python<'py>) -> Option<Vec<Bound<'py, PyAny>>> {
+        with_core!(&mut self.inner, net => {
+            if net.arena.buffer(AVERAGE).is_empty() { None } else { Some(get_layers(py, net, AVERAGE)) }
+        })
+    }
+
+    /// The mean norm of the gradient in each epoch of the last fit, if that clipped by it.
+    #[getter]
+    fn gradient_norms(&self) -> Vec<f64> {
+        with_core!(&self.inner, net => net.gradient_norms.clone())
+    }
+
     /// Weights and biases.
     #[getter]
     fn n_parameters(&self) -> usize {
@@ -327,6 +363,9 @@ fn one_batch(optimizer: Optimizer, penalty: (f64, f64, bool), loss_scale: f64, t
         optimizer,
         penalty: as_penalty(penalty),
         clip_value: f64::INFINITY,
+        clip_norm: f64::INFINITY,
+        average: None,
+        muon: None,
         loss_scale,
         shuffle: false,
         seed: 0,
@@ -376,6 +415,31 @@ fn parse_optimizer(name: &str, parameters: &Bound<'_, PyDict>) -> PyResult<Optim
     Ok(Optimizer { learning_rate: get("learning_rate")?, weight_decay, kind })
 }
 
+/// Muon's settings, which stand beside those of the optimizer that biases follow.
+fn parse_muon(parameters: &Bound<'_, PyDict>) -> PyResult<Option<Muon>> {
+    if !parameters.contains("muon_learning_rate")? {
+        return Ok(None);
+    }
+    let get = |key: &str| -> PyResult<f64> {
+        let missing = || exception(Error::expected("optimizer muon", format!("a {key}"), "none"));
+        parameters.get_item(format!("muon_{key}"))?.ok_or_else(missing)?.extract()
+    };
+    let muon = Muon {
+        learning_rate: get("learning_rate")?,
+        weight_decay: get("weight_decay")?,
+        momentum: get("momentum")?,
+        nesterov: get("nesterov")? != 0.0,
+        coefficients: [get("a")?, get("b")?, get("c")?],
+        epsilon: get("epsilon")?,
+        steps: get("ns_steps")? as usize,
+        adjust: [Adjust::Original, Adjust::MatchRmsAdamw, Adjust::SpectralUnclamped][get("adjust")? as usize % 3],
+        rounds: get("bfloat16")? != 0.0,
+        hidden_only: get("hidden_only")? != 0.0,
+    };
+    muon.check().map_err(exception)?;
+    Ok(Some(muon))
+}
+
 fn as_penalty((l1, l2, biases): (f64, f64, bool)) -> Penalty {
     Penalty { l1, l2, biases }
 }
@@ -404,6 +468,12 @@ fn check_options(options: &Options) -> Result<(), Error> {
     }
     if options.clip_value.is_nan() || options.clip_value <= 0.0 {
         return Err(Error::expected("clip_value", "a number above 0, or None", options.clip_value));
+    }
+    if options.clip_norm.is_nan() || options.clip_norm <= 0.0 {
+        return Err(Error::expected("clip_norm", "a number above 0, or None", options.clip_norm));
+    }
+    if let Some(decay) = options.average.filter(|decay| !(0.0..1.0).contains(decay)) {
+        return Err(Error::expected("average", "a number in [0, 1), or None", decay));
     }
     options.optimizer.check()
 }

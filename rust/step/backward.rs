@@ -1,15 +1,17 @@
 //! Backward: `dZ[l-1] = (dZ[l] W[l]) f'(A[l-1])` for one slice; then, over all slices, `dW[l] = dZ[l]^T A[l-1]` and the
 //! optimizer's rule, job by job.
 
+use super::amend::{Amend, Block};
 use super::forward::{Weights, panel_of};
 use super::{Slice, blocks, product};
 use crate::kernels::{
     BiasGradient, Finish, Gradient, Mirror, Number, Pair, PairMirror, Product, Rule, Shrink, Start, Update,
 };
 use crate::network::{BUFFERS, Form, Job, Layer, Network, Part};
-use crate::panel::Reading;
+use crate::panel::{ArenaWriting, Reading};
 use crate::plan::MAX_SLICES;
 use arrayvec::ArrayVec;
+use std::ops::Range;
 
 /// dZ of all layers but the last, from the last one's.
 pub fn backward<T: Number>(network: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>) {
@@ -66,7 +68,7 @@ fn data<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>,
 
 /// What becomes of a part's gradient.
 #[derive(Clone, Copy)]
-pub struct Finishing<T> {
+pub struct Finishing<'f, T> {
     /// Whether the arena's gradient holds the sum of earlier groups.
     pub goes_on: bool,
     /// The rule that makes new weights of it, once all groups are in; without one it stays in the arena.
@@ -75,6 +77,8 @@ pub struct Finishing<T> {
     pub shrink: Shrink<T>,
     /// The same for the biases.
     pub shrink_biases: Shrink<T>,
+    /// What is done besides; nothing in a plain step.
+    pub amend: Option<&'f Amend<'f, T>>,
 }
 
 /// The slices of a group, as the weight gradient reads them.
@@ -88,11 +92,10 @@ pub struct Group<'g, T> {
 }
 
 /// Gradient, update and mirror of one job. `scratch` has room for `(P + 1) P` numbers.
-pub fn job<T: Number>(net: &Network<T>, index: usize, group: &Group<'_, T>, how: Finishing<T>, scratch: &mut [T]) {
+pub fn job<T: Number>(net: &Network<T>, index: usize, group: &Group<'_, T>, how: Finishing<'_, T>, scratch: &mut [T]) {
     let job = &net.jobs[index];
     let mut writing = net.arena.write(index);
-    let [weights, mirror, gradient, first, second, rounded, third] = writing.slices::<BUFFERS>();
-    let mut run = Run { net, job, how, weights, mirror, rounded, gradient, first, second, third, scratch, at: 0 };
+    let mut run = Run::new(net, job, &mut writing, how, scratch);
     // Filled in place: it is too large to be handed about.
     let mut pairs = ArrayVec::<Pair<'_, T>, MAX_SLICES>::new();
     let mut filled = None;
@@ -103,6 +106,14 @@ pub fn job<T: Number>(net: &Network<T>, index: usize, group: &Group<'_, T>, how:
         }
         run.part(part, &pairs);
     }
+}
+
+/// What is done to the numbers of one job once the whole gradient is in memory.
+pub fn amend<T: Number>(net: &Network<T>, index: usize, how: Finishing<'_, T>) {
+    let job = &net.jobs[index];
+    let mut writing = net.arena.write(index);
+    let mut run = Run::new(net, job, &mut writing, how, &mut []);
+    net.parts[job.parts.clone()].iter().for_each(|part| run.part(part, &[]));
 }
 
 /// The operands of a layer's weight gradient in every slice.
@@ -121,27 +132,41 @@ fn fill<'g, T: Number>(pairs: &mut ArrayVec<Pair<'g, T>, MAX_SLICES>, l: usize, 
 }
 
 /// One job on its way through gradient, rule and mirror; `at` is how far in its buffers it is.
-struct Run<'r, T: Number> {
-    net: &'r Network<T>,
+pub(super) struct Run<'r, T: Number> {
+    pub(super) net: &'r Network<T>,
     job: &'r Job,
-    how: Finishing<T>,
-    weights: &'r mut [T],
+    pub(super) how: Finishing<'r, T>,
+    pub(super) weights: &'r mut [T],
     mirror: &'r mut [T],
     rounded: &'r mut [T],
-    gradient: &'r mut [T],
-    first: &'r mut [T],
+    pub(super) gradient: &'r mut [T],
+    pub(super) first: &'r mut [T],
     second: &'r mut [T],
     third: &'r mut [T],
+    pub(super) average: &'r mut [T],
     scratch: &'r mut [T],
-    at: usize,
+    pub(super) at: usize,
 }
 
-/// A part with its layer and the operands of its gradient.
+/// A part with its layer and the operands of its gradient; without operands that is in memory already.
 #[derive(Clone, Copy)]
 struct Task<'r, T> {
     part: &'r Part,
     layer: &'r Layer,
     pairs: &'r [Pair<'r, T>],
+}
+
+impl<'r, T: Number> Run<'r, T> {
+    fn new(
+        net: &'r Network<T>,
+        job: &'r Job,
+        writing: &'r mut ArenaWriting<'_, T>,
+        how: Finishing<'r, T>,
+        scratch: &'r mut [T],
+    ) -> Self {
+        let [weights, mirror, gradient, first, second, rounded, third, average] = writing.slices::<BUFFERS>();
+        Run { net, job, how, weights, mirror, rounded, gradient, first, second, third, average, scratch, at: 0 }
+    }
 }
 
 impl<T: Number> Run<'_, T> {
@@ -171,15 +196,23 @@ impl<T: Number> Run<'_, T> {
         let (net, panel) = (self.net, self.net.geometry.panel());
         let (numbers, all) = (count * width, (count + usize::from(bias)) * width);
         let (pairs, goes_on, at) = (task.pairs, self.how.goes_on, self.at);
-        let in_memory = !self.gradient.is_empty();
-        let c = if in_memory { &mut self.gradient[at..at + all] } else { &mut self.scratch[..all] };
-        let mut gradient = Gradient { pairs, row_panel: row / panel, lane_panel: p, goes_on, bias, c };
-        match net.pair_kernels {
-            None => net.kernels.gradient(&mut gradient),
-            Some(kernels) => kernels.gradient(&mut gradient),
+        if !pairs.is_empty() {
+            let in_memory = !self.gradient.is_empty();
+            let c = if in_memory { &mut self.gradient[at..at + all] } else { &mut self.scratch[..all] };
+            let mut gradient = Gradient { pairs, row_panel: row / panel, lane_panel: p, goes_on, bias, c };
+            match net.pair_kernels {
+                None => net.kernels.gradient(&mut gradient),
+                Some(kernels) => kernels.gradient(&mut gradient),
+            }
         }
-        self.update(numbers, all);
-        if self.how.rule.is_some() {
+        let writes = match self.how.amend {
+            None => self.update(0..numbers, numbers..all),
+            Some(amend) => {
+                let start = task.layer.row(p, row) - task.layer.weights;
+                amend.block(self, Block { layer: task.part.layer, start, panel: p, row, width, weights: numbers, all })
+            }
+        };
+        if writes {
             self.reflect(task.layer, p, row, count, width);
         }
         self.at += all;
@@ -191,20 +224,25 @@ impl<T: Number> Run<'_, T> {
         let geometry = self.net.geometry;
         for q in 0..geometry.panels(task.layer.outputs) {
             let (width, at) = (geometry.width(task.layer.outputs, q), self.at);
-            let in_memory = !self.gradient.is_empty();
-            let c = if in_memory { &mut self.gradient[at..at + width] } else { &mut self.scratch[..width] };
-            self.net.kernels.bias_gradient(&mut BiasGradient { pairs, panel: q, goes_on, c });
-            self.update(0, width);
+            if !pairs.is_empty() {
+                let in_memory = !self.gradient.is_empty();
+                let c = if in_memory { &mut self.gradient[at..at + width] } else { &mut self.scratch[..width] };
+                self.net.kernels.bias_gradient(&mut BiasGradient { pairs, panel: q, goes_on, c });
+            }
+            match self.how.amend {
+                None => self.update(0..0, 0..width),
+                Some(amend) => amend.block(self, Block::bias(task.part.layer, width)),
+            };
             self.at += width;
         }
     }
 
-    /// Applies the rule to the `all` numbers at `at`, of which the first `weights` are weights and the others biases.
-    fn update(&mut self, weights: usize, all: usize) {
-        let Some(rule) = self.how.rule else { return };
+    /// Applies the rule to weights and the biases behind them, counted from `at`; returns whether there is one.
+    pub(super) fn update(&mut self, weights: Range<usize>, biases: Range<usize>) -> bool {
+        let Some(rule) = self.how.rule else { return false };
         let (shrink, of_biases) = (self.how.shrink, self.how.shrink_biases);
-        let split = if shrink == of_biases { all } else { weights };
-        for (range, shrink) in [(0..split, shrink), (split..all, of_biases)] {
+        let split = if shrink == of_biases { biases.end } else { weights.end };
+        for (range, shrink) in [(weights.start..split, shrink), (split..biases.end, of_biases)] {
             if range.is_empty() {
                 continue;
             }
@@ -221,6 +259,7 @@ impl<T: Number> Run<'_, T> {
                 third: &mut self.third[state(3)],
             });
         }
+        true
     }
 
     /// Writes the updated block into the forms that the next step's products read.

@@ -3,8 +3,11 @@
 //! Samples are independent until the weight gradient, so a thread takes a slice through everything
 //! without waiting for another. `forward.rs` and `backward.rs` stand side by side.
 
+pub mod amend;
 pub mod backward;
 pub mod forward;
+pub mod measure;
+pub mod muon;
 
 use crate::data::{Matrix, Selection};
 use crate::error::Error;

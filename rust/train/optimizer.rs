@@ -144,6 +144,22 @@ impl Optimizer {
         }
     }
 
+    /// [`state_name`](Self::state_name) of biases whose weight matrices follow Muon.
+    pub fn state_name_with_muon(&self) -> &'static str {
+        match self.state_name() {
+            "sgd" => "muon_sgd",
+            "momentum" => "muon_momentum",
+            "adam" => "muon_adam",
+            "amsgrad" => "muon_amsgrad",
+            "nadam" => "muon_nadam",
+            "rmsprop" => "muon_rmsprop",
+            "rmsprop_momentum" => "muon_rmsprop_momentum",
+            "rmsprop_centered" => "muon_rmsprop_centered",
+            "adagrad" => "muon_adagrad",
+            _ => "muon_lion",
+        }
+    }
+
     /// How many numbers of state a weight has.
     pub fn states(&self) -> usize {
         // The rule knows, and its constants do not matter.

@@ -5,6 +5,7 @@
 //! A batch of several groups adds its gradients up in memory and updates with the last. Nothing is
 //! allocated after the first step.
 
+use super::amendments::Amendments;
 use super::infer::{Penalty, StridedSum, penalty};
 use super::optimizer::Optimizer;
 use super::{Host, Poller, lock};
@@ -17,6 +18,7 @@ use crate::plan::{self, Plan};
 use crate::rng;
 use crate::step::backward::{self, Finishing, Group};
 use crate::step::forward::Weights;
+use crate::step::muon::Muon;
 use crate::step::{Role, Slice, TargetData, forward};
 use crate::threads::{self, Claims, Team};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,6 +37,12 @@ pub struct Options {
     pub penalty: Penalty,
     /// The gradient of each weight and bias is held between minus and plus this; infinity for no limit.
     pub clip_value: f64,
+    /// The whole gradient is scaled down to this norm where it is longer; infinity for no limit.
+    pub clip_norm: f64,
+    /// The decay of a moving average of the weights, where one is kept.
+    pub average: Option<f64>,
+    /// What weight matrices follow in place of the optimizer's rule.
+    pub muon: Option<Muon>,
     /// What a sample's loss is multiplied by.
     pub loss_scale: f64,
     /// Whether batches are drawn anew in each epoch; a full batch keeps its order.
@@ -61,10 +69,15 @@ pub fn fit<T: Number>(
     host: &mut dyn Host,
 ) -> Result<Vec<f64>, Error> {
     options.optimizer.check()?;
-    network.prepare_state(options.optimizer.state_name(), options.optimizer.states())?;
+    let (name, states) = match options.muon {
+        None => (options.optimizer.state_name(), options.optimizer.states()),
+        Some(_) => (options.optimizer.state_name_with_muon(), options.optimizer.states().max(1)),
+    };
+    network.prepare_state(name, states)?;
     // The counters belong to the state that the steps left, also where an error ended them.
-    let (losses, progress) = Run::new(network, workspace, x, y, options, true)?.execute(workspace, host);
+    let (losses, progress, norms) = Run::new(network, workspace, x, y, options, true)?.execute(workspace, host);
     network.progress = progress;
+    network.gradient_norms = norms;
     losses
 }
 
@@ -100,7 +113,7 @@ pub fn loss_and_gradient<T: Number>(
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
     let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
-    let (losses, _) = Run::new(network, workspace, x, y, &options, false)?.execute(workspace, host);
+    let (losses, ..) = Run::new(network, workspace, x, y, &options, false)?.execute(workspace, host);
     let loss = losses?[0];
     add_penalty(network, options.penalty);
     Ok(loss)
@@ -187,7 +200,7 @@ impl<T: Number> Buffers<T> {
 /// the batch anew in each step costs less than reading twice as much from memory.
 const BOTH_FORMS: usize = 24 << 20;
 /// Losses that there is room for from the start: more epochs than that make room as they go.
-const LOSSES_AT_ONCE: usize = 1 << 16;
+pub(super) const LOSSES_AT_ONCE: usize = 1 << 16;
 
 /// Where the loop stands: the same for all workers between two barriers.
 #[derive(Clone, Copy)]
@@ -207,11 +220,21 @@ struct State<T> {
 
 /// What all workers do between two barriers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     /// Slices of the samples are taken from one point where samples couple to the next: gather, forward, loss, backward.
     Samples,
-    /// Parts of the weights get their gradient and, with the batch's last group, their update.
+    /// Parts of the weights get their gradient and, with the batch's last group, their update, unless that has to wait.
     Weights,
+    /// The whole gradient is measured.
+    Norm,
+    /// The gradients of weight matrices become Muon's directions.
+    Directions,
+    /// Parts of the weights get the update that had to wait.
+    Update,
+    /// The weights of each output are measured.
+    Lengths,
+    /// Parts of the weights are shortened.
+    Constraint,
 }
 
 /// Numbers that only the last to arrive at a barrier touches.
@@ -232,6 +255,7 @@ struct Run<'r, 'x, 'y, T: Number> {
     plan: Plan,
     updates: bool,
     buffers: Buffers<T>,
+    amendments: Amendments<T>,
     order: RwLock<Vec<u32>>,
     /// Whether the slices hold the whole data for good.
     gathered: AtomicBool,
@@ -255,7 +279,8 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let batch = options.batch_size.min(x.rows());
         let steps = options.epochs as f64 * x.rows().div_ceil(batch) as f64;
         let plan = plan::training(network, batch, steps, options.threads);
-        if batch > plan.group_rows || !updates {
+        let amendments = Amendments::new(network, options, plan.threads, updates)?;
+        if batch > plan.group_rows || !updates || amendments.splits() {
             network.arena.materialise(GRADIENT, WEIGHTS, "network: its gradient")?;
         } else {
             network.arena.release(GRADIENT);
@@ -287,6 +312,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             plan,
             updates,
             buffers,
+            amendments,
             order: RwLock::new(vec![0; if shuffles { x.rows() } else { 0 }]),
             gathered: AtomicBool::new(false),
             state: RwLock::new(state),
@@ -299,14 +325,18 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         Ok(run)
     }
 
-    fn execute(self, workspace: &mut Workspace<T>, host: &mut dyn Host) -> (Result<Vec<f64>, Error>, Progress) {
+    fn execute(
+        self,
+        workspace: &mut Workspace<T>,
+        host: &mut dyn Host,
+    ) -> (Result<Vec<f64>, Error>, Progress, Vec<f64>) {
         let host = Mutex::new(host);
         let ran = threads::run(self.plan.threads, |team, worker| self.work(team, worker, &host));
         if ran.is_ok() {
             *workspace = Workspace(Some(self.buffers));
         }
         let books = self.books.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-        (ran.and(books.outcome).map(|()| books.losses), books.progress)
+        (ran.and(books.outcome).map(|()| books.losses), books.progress, self.amendments.into_norms())
     }
 
     fn state(&self) -> State<T> {
@@ -330,11 +360,14 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             match phase {
                 Phase::Samples => self.samples(team, worker, state, &mut poller, host),
                 Phase::Weights => self.weights(team, worker, state, &mut scratch),
+                Phase::Norm | Phase::Lengths => self.amendments.measure(self.network, phase, team, worker),
+                Phase::Directions => self.amendments.direct(self.network, team, worker),
+                Phase::Update | Phase::Constraint => self.amend(team, worker, phase, state),
             }
             if !team.barrier(|| self.advance(phase)) {
                 return;
             }
-            if worker == 0 && phase == Phase::Weights {
+            if worker == 0 && phase != Phase::Samples {
                 self.report(host);
             }
             state = self.state();
@@ -346,6 +379,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         match phase {
             Phase::Samples => self.after_samples(),
             Phase::Weights => self.after_weights(),
+            _ => self.after_amending(phase),
         }
     }
 
@@ -391,11 +425,13 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     /// Gradient and update, job by job.
     fn weights(&self, team: &Team, worker: usize, state: State<T>, scratch: &mut [T]) {
         let last = state.group + state.group_rows == state.rows;
+        let amend = self.amendments.in_weights();
         let how = Finishing {
             goes_on: state.group > 0,
             rule: state.rule.filter(|_| last),
             shrink: self.shrink(true),
             shrink_biases: self.shrink(self.options.penalty.biases),
+            amend: if last && self.amendments.amends_weights() { Some(&amend) } else { None },
         };
         let slices = self.buffers.slices.read();
         let group = Group {
@@ -407,6 +443,24 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         while let Some(claim) = self.job_claims.next(worker, team.size(), share) {
             backward::job(self.network, self.network.order[claim], &group, how, scratch);
         }
+    }
+
+    /// The update that had to wait, or the constraint, job by job.
+    fn amend(&self, team: &Team, worker: usize, phase: Phase, state: State<T>) {
+        let shrink = |penalised| Amendments::shrink_of_update(self.shrink(penalised));
+        self.amendments.with_amend(phase, |amend| {
+            let how = Finishing {
+                goes_on: true,
+                rule: state.rule.filter(|_| phase == Phase::Update),
+                shrink: shrink(true),
+                shrink_biases: shrink(self.options.penalty.biases),
+                amend: Some(amend),
+            };
+            let share = |w: usize| self.network.share(w, team.size());
+            while let Some(claim) = self.job_claims.next(worker, team.size(), share) {
+                backward::amend(self.network, self.network.order[claim], how);
+            }
+        });
     }
 
     /// What is done to weights, or to biases, besides the rule.
@@ -453,19 +507,42 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             return self.set_state(State { phase: None, ..state });
         }
         books.epoch_loss += mean * state.rows as f64;
-        let rule = self.updates.then(|| self.options.optimizer.step(&mut books.progress));
+        let now = self.updates && !self.amendments.splits();
+        let rule = now.then(|| self.options.optimizer.step(&mut books.progress));
         self.set_state(State { rule, phase: Some(Phase::Weights), ..state });
         let whole = state.rows == self.x.rows() && self.plan.group_rows >= state.rows;
         self.gathered.store(whole, Ordering::Relaxed);
     }
 
-    /// A group's gradient is in: the next group, batch or epoch.
+    /// A group's gradient is in: the next group, or what comes after the last.
     fn after_weights(&self) {
         let state = self.state();
         self.job_claims.reset();
         let group = state.group + state.group_rows;
         if group < state.rows {
             return self.begin_group(State { group, ..state });
+        }
+        self.go_on(state, Phase::Weights);
+    }
+
+    /// A phase beside samples and weights is through.
+    fn after_amending(&self, phase: Phase) {
+        let state = self.state();
+        self.job_claims.reset();
+        if let Err(layer) = self.amendments.finish(self.network, phase) {
+            let mut books = lock(&self.books);
+            books.outcome = Err(Error::Divergence { step: books.progress.steps + 1, layer });
+            return self.set_state(State { phase: None, ..state });
+        }
+        self.go_on(state, phase);
+    }
+
+    /// The next phase of a step whose gradient is in, or the next batch or epoch.
+    fn go_on(&self, state: State<T>, done: Phase) {
+        if let Some(phase) = self.amendments.following(done) {
+            let waited = phase == Phase::Update;
+            let rule = waited.then(|| self.options.optimizer.step(&mut lock(&self.books).progress)).or(state.rule);
+            return self.set_state(State { rule, phase: Some(phase), ..state });
         }
         let batch = state.batch + state.rows;
         if batch < self.x.rows() {
@@ -476,6 +553,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         books.epoch_loss = 0.0;
         books.losses.push(loss);
         books.progress.epochs += u64::from(self.updates);
+        self.amendments.end_epoch();
         let every = self.options.report_every;
         if every > 0 && state.epoch.is_multiple_of(every) {
             books.report = Some((state.epoch, loss));
