@@ -27,7 +27,7 @@ from .functional import (
 )
 from .layers import Dense
 from .network import History, Network
-from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
+from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, Muon, NAdam, RMSprop
 
 if "threadpoolctl" in _sys.modules:
     threadpool.register()
@@ -44,6 +44,7 @@ __all__ = [
     "L_model_backward",
     "L_model_forward",
     "Lion",
+    "Muon",
     "NAdam",
     "Network",
     "RMSprop",

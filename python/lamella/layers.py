@@ -28,15 +28,22 @@ class Dense:
         network's `output`.
     init : {"normal", "lecun", "xavier", "he"} or float, optional
         By default the network's.
+    max_norm : float, optional
+        The greatest length of a unit's incoming weights; by default the network's.
     """
 
     units: int
     activation: str | None = None
     init: Init | None = None
+    max_norm: float | None = None
 
 
 def layers_of(
-    value: Sequence[int | Dense], hidden: str, output: str, init: Init
+    value: Sequence[int | Dense],
+    hidden: str,
+    output: str,
+    init: Init,
+    max_norm: float | None = None,
 ) -> tuple[int, tuple[Dense, ...]]:
     """Return the number of features, and the layers with everything filled in."""
     given = checks.sequence("layers", value)
@@ -56,6 +63,7 @@ def layers_of(
         scale = (
             init if asked.init is None else initializers.checked(asked.init, f"layers[{n}].init")
         )
-        layers.append(Dense(units, activation, scale))
+        limit = checks.clip(f"layers[{n}].max_norm", asked.max_norm)
+        layers.append(Dense(units, activation, scale, limit or max_norm))
     checks.output(layers[-1].activation, dims[-1])
     return dims[0], tuple(layers)

@@ -85,6 +85,9 @@ class Network:
         Penalties, at least 0.
     decay_biases : bool
         Whether penalties and an optimizer's weight decay reach biases too.
+    max_norm : float, optional
+        The greatest length of a unit's incoming weights: after each update, those of length r
+        above it are multiplied by `max_norm / (r + 1e-7)`. A `Dense` may have its own.
 
     Attributes
     ----------
@@ -99,6 +102,7 @@ class Network:
     seed : int
     l1, l2 : float
     decay_biases : bool
+    max_norm : float or None
 
     Raises
     ------
@@ -121,8 +125,12 @@ class Network:
         l1: float = 0.0,
         l2: float = 0.0,
         decay_biases: bool = False,
+        max_norm: float | None = None,
     ) -> None:
-        self.n_features, self.layers = layers_of(layers, hidden, output, initializers.checked(init))
+        self.max_norm = checks.clip("max_norm", max_norm)
+        self.n_features, self.layers = layers_of(
+            layers, hidden, output, initializers.checked(init), self.max_norm
+        )
         self.n_outputs = self.layers[-1].units
         self.output = str(self.layers[-1].activation)
         self.loss = _loss(loss, self.output)
@@ -148,6 +156,8 @@ class Network:
         optimizer: str | Optimizer = "adam",
         learning_rate: float | None = None,
         clip_value: float | None = None,
+        clip_norm: float | None = None,
+        average: float | None = None,
         shuffle: bool = True,
         threads: int | None = None,
         progress: Progress = None,
@@ -171,13 +181,23 @@ class Network:
             mean over its own rows.
         optimizer : str or Optimizer
             A name ("sgd", "momentum", "nesterov", "adam", "amsgrad", "adamw", "nadam", "rmsprop",
-            "adagrad", "lion") or an object such as `lamella.AdamW(weight_decay=0.05)`. State of
+            "adagrad", "lion", "muon") or an object such as `lamella.AdamW(weight_decay=0.05)`. State of
             another kind of optimizer is not used.
         learning_rate : float, optional
             In place of the optimizer's own.
         clip_value : float, optional
             The gradient of each weight and bias, penalties included, is held between minus and
             plus this number.
+        clip_norm : float, optional
+            The whole gradient, penalties included, is multiplied by
+            `min(1, clip_norm / (|gradient| + 1e-6))`, where the norm is over all weights and
+            biases. Not together with `clip_value`. The history has the norms before it.
+        average : float, optional
+            The decay, in [0, 1), of a moving average of the parameters, which begins with the
+            parameters as they are: after each update,
+            `average * mean + (1 - average) * parameters`. A later `fit` goes on with it, one
+            without `average` leaves it alone, and `reset` forgets it. See `average_parameters`
+            and `averaged`.
         shuffle : bool
             Whether batches are drawn anew in every epoch, by `seed` and the epoch's number.
         threads : int, optional
@@ -189,13 +209,14 @@ class Network:
         Returns
         -------
         History
+            With `clip_norm`, `metrics["gradient_norm"]` has the mean over each epoch's steps.
 
         Raises
         ------
         TypeError, ValueError
             For any argument that does not fit, before work starts.
         DivergenceError
-            If a loss is not finite, naming step and layer; the model stays as it was before
+            If a loss, or with `clip_norm` a gradient, is not finite, naming step and layer; the model stays as it was before
             that step.
         MemoryError
             If memory does not suffice.
@@ -209,13 +230,19 @@ class Network:
             "batch_size": checks.batch_size(batch_size, rows.shape[0]),
             "optimizer": optimizers.spec(optimizer, learning_rate),
             "clip_value": checks.clip("clip_value", clip_value),
+            "clip_norm": checks.clip("clip_norm", clip_norm),
+            "average": checks.decay("average", average),
             "shuffle": checks.flag("shuffle", shuffle),
             "seed": self.seed,
             "threads": checks.threads(threads),
             **self._objective,
         }
+        if None not in (clip_value, clip_norm):
+            raise checks.wrong("clip_norm", "None beside clip_value", clip_norm)
         with _reporting(progress, epochs) as report:
-            return History(self._net.fit(rows, labels, **settings, report=report, report_every=1))
+            losses = self._net.fit(rows, labels, **settings, report=report, report_every=1)
+        norms = {} if clip_norm is None else {"gradient_norm": np.array(self._net.gradient_norms)}
+        return History(losses, norms)
 
     def partial_fit(
         self,
@@ -349,6 +376,33 @@ class Network:
         self._net.set_parameters([array.astype(self.dtype, copy=False) for array in arrays])
 
     @property
+    def average_parameters(self) -> dict[str, Array]:
+        """Copies of the parameters' moving average, which `fit(average=...)` keeps.
+
+        Raises
+        ------
+        RuntimeError
+            If there is none.
+        """
+        arrays = self._net.get_average()
+        if arrays is None:
+            raise RuntimeError("average_parameters: there are none before a fit with average=...")
+        return dict(zip(self._names, arrays, strict=True))
+
+    @contextmanager
+    def averaged(self) -> Iterator[Network]:
+        """Answer by the average parameters: `with net.averaged(): net.predict(X)`.
+
+        The trained parameters come back, bit by bit, at the end of the block; what was trained
+        inside it is lost. `net.parameters = net.average_parameters` is for good.
+        """
+        trained, self.parameters = self.parameters, self.average_parameters
+        try:
+            yield self
+        finally:
+            self.parameters = trained
+
+    @property
     def n_parameters(self) -> int:
         """Weights and biases."""
         return self._net.n_parameters
@@ -364,7 +418,7 @@ class Network:
         return self._net.epochs
 
     def reset(self) -> None:
-        """Forget the optimizer's state and the counters; the parameters stay."""
+        """Forget optimizer state, average and counters; the parameters stay."""
         self._net.reset()
 
     def summary(self) -> None:
@@ -422,7 +476,9 @@ class Network:
         """Build the core's network, all parameters zero."""
         layers = [(d.units, str(d.activation), checks.LEAKY_SLOPE) for d in self.layers]
         loss = checks.CORE_LOSSES[self.output]
-        return _core.Network(self.n_features, layers, loss, self.precision)
+        net = _core.Network(self.n_features, layers, loss, self.precision)
+        net.set_max_norms([layer.max_norm for layer in self.layers])
+        return net
 
     def _rows(self, X: ArrayLike | CSR) -> Array | CSR:
         """Check samples (m, n_features); whether plain arrays are finite the core looks itself."""

@@ -104,8 +104,8 @@ impl Network {
 
     /// Trains; returns each epoch's loss.
     #[pyo3(signature = (
-        X, Y, *, epochs, batch_size, optimizer, penalty, clip_value, clip_norm, average, loss_scale, shuffle, seed, threads,
-        report, report_every
+        X, Y, *, epochs, batch_size, optimizer, penalty, clip_value, loss_scale, shuffle, seed, threads, report, report_every,
+        clip_norm=None, average=None
     ))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn fit<'py>(
@@ -118,14 +118,14 @@ impl Network {
         optimizer: (String, Bound<'py, PyDict>),
         penalty: (f64, f64, bool),
         clip_value: Option<f64>,
-        clip_norm: Option<f64>,
-        average: Option<f64>,
         loss_scale: f64,
         shuffle: bool,
         seed: u64,
         threads: Option<usize>,
         report: Option<Py<PyAny>>,
         report_every: usize,
+        clip_norm: Option<f64>,
+        average: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let batch_size = check_batch(batch_size).map_err(exception)?;
         let muon = parse_muon(&optimizer.1)?;

@@ -309,3 +309,48 @@ fn bfloat16<T: Number>(x: T) -> T {
     let bits = single.to_bits();
     T::from_f32(f32::from_bits(bits.wrapping_add(0x7FFF + ((bits >> 16) & 1)) & 0xFFFF_0000))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::Isa;
+    use crate::kernels::Loss;
+    use crate::network::LayerSpec;
+
+    #[test]
+    fn products_of_several_segments_add_them_in_order() {
+        let (rows, depth, lanes) = (3, 2 * INPUT_SEGMENT + 5, 5);
+        let spec = LayerSpec { units: 1, activation: Activation::Identity };
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            let network = Network::<f64>::new(1, &[spec], Loss::SquaredError, isa).unwrap();
+            let filled = |rows, lanes, salt: usize| {
+                let mut panels = Panels::zeroed(rows, lanes, network.geometry, "test").unwrap();
+                let place = |r: usize, c: usize| ((r * 7919 + c * 104_729 + salt) % 2001) as f64 / 1000.0 - 1.0;
+                (0..rows).for_each(|r| (0..lanes).for_each(|c| panels.set(r, c, place(r, c))));
+                panels
+            };
+            let (a, b) = (filled(rows, depth, 1), filled(depth, lanes, 2));
+            let mut c = filled(rows, lanes, 3);
+            let mut totals = vec![7.0; rows * network.geometry.panel()];
+            multiply(&network, a.view(), &b, &mut c, &mut totals);
+            for (r, j) in (0..rows).flat_map(|r| (0..lanes).map(move |j| (r, j))) {
+                let segment = |first: usize| {
+                    let last = (first + INPUT_SEGMENT).min(depth);
+                    (first..last).fold(0.0, |sum, k| f64::mul_add(a.get(r, k), b.get(k, j), sum))
+                };
+                let wanted = (0..depth).step_by(INPUT_SEGMENT).map(segment).reduce(|sum, next| sum + next);
+                assert_eq!(Some(c.get(r, j)), wanted, "{isa:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_are_rounded_to_bfloat16_ties_to_even() {
+        for (x, wanted) in [(1.0, 1.0), (1.00390625, 1.0), (1.01171875, 1.015625), (-1.005, -1.0078125), (0.0, 0.0)] {
+            assert_eq!(bfloat16(x), wanted);
+            assert_eq!(bfloat16(x as f32), wanted as f32);
+        }
+        assert_eq!(bfloat16(3.4e38f32), f32::INFINITY);
+        assert!(bfloat16(f64::NAN).to_f64() != bfloat16(f64::NAN).to_f64());
+    }
+}

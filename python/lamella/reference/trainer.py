@@ -12,9 +12,11 @@ from .. import checks, optimizers
 from .._core import DivergenceError
 from ..checks import Array
 from ..course import Cache, Parameters, dictionary, lists
-from ..optimizers import Optimizer
+from ..optimizers import Muon, Optimizer
 from .layers import Rounding, activations_of, as_it_is, backward, bfloat16, forward
+from .constraints import approach, clip_by_norm, constrain
 from .losses import losses
+from .muon import follow, rule_of
 from .optimizers import State, update
 
 
@@ -31,6 +33,10 @@ def fit(
     l2: float = 0.0,
     decay_biases: bool = False,
     clip_value: float | None = None,
+    clip_norm: float | None = None,
+    max_norm: float | Sequence[float | None] | None = None,
+    average: float | None = None,
+    averages: Parameters | None = None,
     loss_scale: float = 1.0,
     hidden: str | Sequence[str] = "relu",
     output: str = "sigmoid",
@@ -66,6 +72,14 @@ def fit(
         Whether penalties and the optimizer's weight decay reach biases too.
     clip_value : float, optional
         What bounds each gradient, penalties included.
+    clip_norm : float, optional
+        What bounds the norm of the whole gradient, penalties included.
+    max_norm : float or sequence of float, optional
+        What bounds the length of each row of W after an update; one for all layers or one each.
+    average : float, optional
+        The decay of a moving average of the parameters, which begins with the first.
+    averages : dict, optional
+        Filled with that average.
     hidden : str or sequence of str
         One activation for all hidden layers, or one for each.
     output : {"sigmoid", "softmax", "identity"}
@@ -97,6 +111,11 @@ def fit(
     scale = checks.number("loss_scale", loss_scale)
     penalty = Penalty(checks.number("l1", l1), checks.number("l2", l2), decay_biases)
     clip_value = checks.clip("clip_value", clip_value)
+    clip_norm = checks.clip("clip_norm", clip_norm)
+    average = checks.decay("average", average)
+    L = len(net.weights)
+    limits = [max_norm] * L if max_norm is None or isinstance(max_norm, float) else list(max_norm)
+    limits = [checks.clip("max_norm", limit) for limit in limits]
     size = checks.batch_size(batch_size, m) or m
     shuffled = checks.flag("shuffle", shuffle) and size < m
     seed = checks.seed(seed)
@@ -110,6 +129,7 @@ def fit(
     }
     history = np.zeros(checks.integer("epochs", epochs))
     report_every = checks.integer("report_every", report_every, low=1)
+    means = {name: array.copy() for name, array in trained.items()}
     step = 0
     for epoch in range(len(history)):
         order = epoch_order(m, seed, epoch) if shuffled else np.arange(m)
@@ -121,15 +141,28 @@ def fit(
                 trained, X_batch, Y_batch, activations, penalty, scale, step, rounded
             )
             history[epoch] += loss * len(batch) / m
+            if clip_norm is not None:
+                clip_by_norm(grads, clip_norm)
             for name, array in trained.items():
                 gradient = grads[f"d{name}"]
                 if clip_value is not None:
                     gradient = np.clip(gradient, -clip_value, clip_value)
-                decay = getattr(rule, "weight_decay", 0.0) if penalty.covers(name) else 0.0
-                array *= 1 - rule.learning_rate * decay
-                update(rule, step, array, gradient, state[name])
+                own = rule_of(rule, name, L)
+                decay = getattr(own, "weight_decay", 0.0) if penalty.covers(name) else 0.0
+                array *= 1 - own.learning_rate * decay
+                if isinstance(own, Muon):
+                    follow(own, array, gradient, state[name].m)
+                else:
+                    update(own, step, array, gradient, state[name])
+            for layer, limit in enumerate(limits, start=1):
+                if limit is not None:
+                    constrain(trained[f"W{layer}"], limit)
+            if average is not None:
+                approach(means, trained, average)
         if report is not None and epoch % report_every == 0:
             report(epoch, float(history[epoch]))
+    if averages is not None:
+        averages.update(means)
     return trained, history
 
 
