@@ -186,6 +186,21 @@ def test_two_fits_are_one() -> None:
     assert (flat(once.average_parameters) == flat(twice.average_parameters)).all()
 
 
+def test_a_step_of_ones_own_loop_is_a_step_of_fit() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((50, 6)), rng.integers(0, 3, 50)
+    options: list[dict[str, Any]] = [{"clip_norm": 0.1, "average": 0.9}, {"clip_value": 0.01}]
+    for each in options:
+        fitted, stepped = (lamella.Network([6, 20, 3], output="softmax") for _ in range(2))
+        fitted.fit(X, y, epochs=3, batch_size=None, **each)
+        for _ in range(3):
+            stepped.partial_fit(X, y, **each)
+        assert (flat(fitted.parameters) == flat(stepped.parameters)).all()
+        if "average" in each:
+            ours, theirs = fitted.average_parameters, stepped.average_parameters
+            assert (flat(ours) == flat(theirs)).all()
+
+
 def test_a_network_answers_by_its_average_inside_a_block() -> None:
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((50, 6)), rng.integers(0, 3, 50)
@@ -248,7 +263,8 @@ import hashlib, sys
 import numpy as np
 import lamella
 muon = lamella.Muon(0.02, others="adam")
-for dims, m, batch in [([7, 33, 18, 3], 37, 11), ([300, 20, 3], 60, 60), ([8, 37, 17, 2], 5000, 5000)]:
+shapes = [([7, 33, 18, 3], 37, 11), ([300, 20, 3], 60, 60), ([8, 37, 17, 2], 5000, 5000)]
+for dims, m, batch in shapes:
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((m, dims[0])).astype("f"), rng.integers(0, dims[-1], m)
     for optimizer in ("adamw", muon):

@@ -98,6 +98,9 @@ class Network:
         penalty: tuple[float, float, bool],
         loss_scale: float,
         threads: int | None,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
+        average: float | None = None,
     ) -> float: ...
     def takes(self, X: object, Y: object = None) -> bool: ...
     def labels(self, X: NDArray[Any] | _CSR, *, threads: int | None) -> NDArray[np.int64]: ...

@@ -181,8 +181,8 @@ class Network:
             mean over its own rows.
         optimizer : str or Optimizer
             A name ("sgd", "momentum", "nesterov", "adam", "amsgrad", "adamw", "nadam", "rmsprop",
-            "adagrad", "lion", "muon") or an object such as `lamella.AdamW(weight_decay=0.05)`. State of
-            another kind of optimizer is not used.
+            "adagrad", "lion", "muon") or an object such as `lamella.AdamW(weight_decay=0.05)`.
+            State of another kind of optimizer is not used.
         learning_rate : float, optional
             In place of the optimizer's own.
         clip_value : float, optional
@@ -216,8 +216,8 @@ class Network:
         TypeError, ValueError
             For any argument that does not fit, before work starts.
         DivergenceError
-            If a loss, or with `clip_norm` a gradient, is not finite, naming step and layer; the model stays as it was before
-            that step.
+            If a loss, or with `clip_norm` the gradient's norm, is not finite, naming step and
+            layer; the model stays as it was before that step.
         MemoryError
             If memory does not suffice.
         KeyboardInterrupt
@@ -229,16 +229,12 @@ class Network:
             "epochs": epochs,
             "batch_size": checks.batch_size(batch_size, rows.shape[0]),
             "optimizer": optimizers.spec(optimizer, learning_rate),
-            "clip_value": checks.clip("clip_value", clip_value),
-            "clip_norm": checks.clip("clip_norm", clip_norm),
-            "average": checks.decay("average", average),
             "shuffle": checks.flag("shuffle", shuffle),
             "seed": self.seed,
             "threads": checks.threads(threads),
+            **_amendments(clip_value, clip_norm, average),
             **self._objective,
         }
-        if None not in (clip_value, clip_norm):
-            raise checks.wrong("clip_norm", "None beside clip_value", clip_norm)
         with _reporting(progress, epochs) as report:
             losses = self._net.fit(rows, labels, **settings, report=report, report_every=1)
         norms = {} if clip_norm is None else {"gradient_norm": np.array(self._net.gradient_norms)}
@@ -251,6 +247,9 @@ class Network:
         *,
         optimizer: str | Optimizer = "adam",
         learning_rate: float | None = None,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
+        average: float | None = None,
         threads: int | None = None,
     ) -> float:
         """Make one update on the given rows as one batch: a step of a loop that users write.
@@ -270,6 +269,8 @@ class Network:
             As for `fit`.
         learning_rate : float, optional
             In place of the optimizer's own.
+        clip_value, clip_norm, average : float, optional
+            As for `fit`.
         threads : int, optional
             At most so many; None is as many as help. The results are the same bits.
 
@@ -284,10 +285,13 @@ class Network:
             As for `fit`.
         """
         rows, labels = self._data(X, y)
-        spec = optimizers.spec(optimizer, learning_rate)
-        threads = checks.threads(threads)
         return self._net.partial_fit(
-            rows, labels, optimizer=spec, threads=threads, **self._objective
+            rows,
+            labels,
+            optimizer=optimizers.spec(optimizer, learning_rate),
+            threads=checks.threads(threads),
+            **_amendments(clip_value, clip_norm, average),
+            **self._objective,
         )
 
     def loss_and_gradients(
@@ -504,6 +508,19 @@ def _loss(name: str | None, output: str) -> str:
     if name not in (None, matching):
         raise checks.wrong("loss", f"{matching} for output {output}", repr(name))
     return matching
+
+
+def _amendments(
+    clip_value: float | None, clip_norm: float | None, average: float | None
+) -> dict[str, float | None]:
+    """Check what an update does beside the optimizer's rule."""
+    if None not in (clip_value, clip_norm):
+        raise checks.wrong("clip_norm", "None beside clip_value", clip_norm)
+    return {
+        "clip_value": checks.clip("clip_value", clip_value),
+        "clip_norm": checks.clip("clip_norm", clip_norm),
+        "average": checks.decay("average", average),
+    }
 
 
 def _r2(values: Array, y: Array) -> float:

@@ -96,7 +96,7 @@ fn blends_are_rounded_twice_and_never_subnormal() {
 fn averages_approach_and_stay() {
     each_isa::<f32>(|kernels, isa| {
         let len = 3 * kernels.geometry().lanes;
-        let (x, y): (Vec<f32>, Vec<f32>) = (0..len).map(|i| (number(i, 0, 7), number(i, 1, 7))).unzip();
+        let (x, y): (Vec<f32>, Vec<f32>) = (0..len).map(|i| (number::<f32>(i, 0, 7), number::<f32>(i, 1, 7))).unzip();
         let mut average = x.clone();
         kernels.approach(&mut Approach { x: &mut average, y: &y, share: 0.01 });
         (0..len).for_each(|i| assert_eq!(average[i], 0.01f32.mul_add(y[i] - x[i], x[i]), "{isa:?}"));

@@ -160,7 +160,9 @@ impl Network {
     }
 
     /// One update on all rows as one batch; returns the loss before it.
-    #[pyo3(signature = (X, Y, *, optimizer, penalty, loss_scale, threads))]
+    #[pyo3(signature = (
+        X, Y, *, optimizer, penalty, loss_scale, threads, clip_value=None, clip_norm=None, average=None
+    ))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn partial_fit<'py>(
         &mut self,
@@ -171,10 +173,15 @@ impl Network {
         penalty: (f64, f64, bool),
         loss_scale: f64,
         threads: Option<usize>,
+        clip_value: Option<f64>,
+        clip_norm: Option<f64>,
+        average: Option<f64>,
     ) -> PyResult<f64> {
         let muon = parse_muon(&optimizer.1)?;
         let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
-        let options = Options { muon, ..one_batch(optimizer, penalty, loss_scale, threads) };
+        let (clip_value, clip_norm) = (clip_value.unwrap_or(f64::INFINITY), clip_norm.unwrap_or(f64::INFINITY));
+        let plain = one_batch(optimizer, penalty, loss_scale, threads);
+        let options = Options { muon, clip_value, clip_norm, average, ..plain };
         check_options(&options).map_err(exception)?;
         let mut host = Interpreter::new(None);
         with_core!(&mut self.inner, net, workspace => {

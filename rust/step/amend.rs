@@ -76,8 +76,7 @@ impl<T: Number> Amend<'_, T> {
             _ => run.update(0..block.weights, block.weights..block.all),
         };
         if let Some(lengths) = self.lengths {
-            shorten(run, block, lengths.layer(block.layer));
-            writes = true;
+            writes |= shorten(run, block, lengths.layer(block.layer));
         }
         if let Some(share) = self.average {
             let here = run.at..run.at + block.all;
@@ -117,16 +116,19 @@ fn follow<T: Number>(run: &mut Run<'_, T>, block: Block, muon: &Muon, direction:
     });
 }
 
-/// Each output's incoming weights times its factor; `factors` are the layer's.
-fn shorten<T: Number>(run: &mut Run<'_, T>, block: Block, factors: &[T]) {
-    if block.weights == 0 {
-        return;
-    }
+/// Each output's incoming weights times its factor; `factors` are the layer's. Returns whether any is not 1.
+fn shorten<T: Number>(run: &mut Run<'_, T>, block: Block, factors: &[T]) -> bool {
     let (width, rows) = (block.width, block.weights / block.width);
-    let factors = match run.net.layers[block.layer].form {
-        Form::Wide => Factors::Lanes(&factors[block.panel * run.net.geometry.panel()..][..width]),
-        Form::Narrow => Factors::Rows(&factors[block.row..block.row + rows]),
+    let form = run.net.layers[block.layer].form;
+    let here = match form {
+        Form::Wide => &factors[block.panel * run.net.geometry.panel()..][..width],
+        Form::Narrow => &factors[block.row..block.row + rows],
     };
+    if rows == 0 || here.iter().all(|&factor| factor == T::ONE) {
+        return false;
+    }
+    let factors = if form == Form::Wide { Factors::Lanes(here) } else { Factors::Rows(here) };
     let weights = &mut run.weights[run.at..run.at + block.weights];
     run.net.kernels.scale(&mut Scale { block: weights, width, factors });
+    true
 }

@@ -98,11 +98,11 @@ pub struct Directions<T> {
 }
 
 impl<T: Number> Directions<T> {
-    /// Room for the directions.
+    /// Room for the directions: what was kept of an earlier run of this network, where it serves.
     ///
     /// # Errors
     /// [`Error::Memory`] where they do not fit.
-    pub fn new(network: &Network<T>, muon: &Muon) -> Result<Self, Error> {
+    pub fn of(network: &Network<T>, muon: &Muon, kept: Option<Self>) -> Result<Self, Error> {
         let count = network.layers.len();
         let mut order: Vec<usize> = (0..count).filter(|&l| muon.covers(l, count)).collect();
         let work = |l: usize| {
@@ -110,6 +110,9 @@ impl<T: Number> Directions<T> {
             inputs.min(outputs) as u128 * (inputs as u128 * outputs as u128)
         };
         order.sort_by_key(|&l| std::cmp::Reverse(work(l)));
+        if let Some(kept) = kept.filter(|kept| kept.order == order) {
+            return Ok(kept);
+        }
         let of =
             |(l, layer)| if muon.covers(l, count) { Direction::new(network, layer) } else { Direction::none(network) };
         let layers = network.layers.iter().enumerate().map(of).collect::<Result<_, _>>()?;
@@ -346,11 +349,13 @@ mod tests {
 
     #[test]
     fn numbers_are_rounded_to_bfloat16_ties_to_even() {
-        for (x, wanted) in [(1.0, 1.0), (1.00390625, 1.0), (1.01171875, 1.015625), (-1.005, -1.0078125), (0.0, 0.0)] {
+        for (x, wanted) in
+            [(1.0f64, 1.0f64), (1.00390625, 1.0), (1.01171875, 1.015625), (-1.005, -1.0078125), (0.0, 0.0)]
+        {
             assert_eq!(bfloat16(x), wanted);
             assert_eq!(bfloat16(x as f32), wanted as f32);
         }
         assert_eq!(bfloat16(3.4e38f32), f32::INFINITY);
-        assert!(bfloat16(f64::NAN).to_f64() != bfloat16(f64::NAN).to_f64());
+        assert!(bfloat16(f64::NAN).is_nan());
     }
 }

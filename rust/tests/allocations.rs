@@ -9,6 +9,7 @@ use _core::isa::Isa;
 use _core::kernels::{Loss, SAMPLE_SEGMENT};
 use _core::network::{LayerSpec, Network};
 use _core::step::TargetData;
+use _core::step::muon::{Adjust, Muon};
 use _core::train::Host;
 use _core::train::infer::{Penalty, Spares, Wanted, infer};
 use _core::train::optimizer::{Kind, Moments, Optimizer};
@@ -78,6 +79,19 @@ const CASES: [(usize, usize, usize); 4] = [
     (6 * SAMPLE_SEGMENT + 1, 6 * SAMPLE_SEGMENT + 1, 1),
 ];
 
+const MUON: Muon = Muon {
+    learning_rate: 0.02,
+    weight_decay: 0.1,
+    momentum: 0.95,
+    nesterov: true,
+    coefficients: [3.4445, -4.775, 2.0315],
+    epsilon: 1e-7,
+    steps: 5,
+    adjust: Adjust::Original,
+    rounds: true,
+    hidden_only: false,
+};
+
 fn network(features: usize) -> Network<f32> {
     let relu = |units| LayerSpec { units, activation: Activation::Relu };
     let specs = [relu(20), relu(9), LayerSpec { units: 3, activation: Activation::Softmax }];
@@ -98,38 +112,45 @@ fn steps_after_the_first_allocate_nothing() {
                 (Matrix::Dense(Dense::F32(x.view())), (0..rows as u32).map(|i| i % 3).collect::<Vec<_>>());
             let y = TargetData::Classes(&classes);
             for threads in [1, 2] {
-                let fit_steps = |network: &mut Network<f32>, workspace: &mut Workspace<f32>, steps: usize| {
-                    let moments = Moments { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
-                    let kind = Kind::Adam { moments, amsgrad: false };
-                    let options = Options {
-                        epochs: steps / of_epoch,
-                        batch_size,
-                        optimizer: Optimizer { learning_rate: 1e-3, weight_decay: 0.01, kind },
-                        penalty: Penalty { l2: 1e-4, ..Penalty::default() },
-                        clip_value: f64::INFINITY,
-                        clip_norm: f64::INFINITY,
-                        average: None,
-                        muon: None,
-                        loss_scale: 1.0,
-                        shuffle: true,
-                        seed: 1,
-                        threads: Some(threads),
-                        report_every: 0,
+                let fit_steps =
+                    |network: &mut Network<f32>, workspace: &mut Workspace<f32>, steps: usize, all: bool| {
+                        let moments = Moments { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+                        let kind = Kind::Adam { moments, amsgrad: false };
+                        let options = Options {
+                            epochs: steps / of_epoch,
+                            batch_size,
+                            optimizer: Optimizer { learning_rate: 1e-3, weight_decay: 0.01, kind },
+                            penalty: Penalty { l2: 1e-4, ..Penalty::default() },
+                            clip_value: f64::INFINITY,
+                            clip_norm: if all { 0.1 } else { f64::INFINITY },
+                            average: all.then_some(0.9),
+                            muon: all.then_some(MUON),
+                            loss_scale: 1.0,
+                            shuffle: true,
+                            seed: 1,
+                            threads: Some(threads),
+                            report_every: 0,
+                        };
+                        let losses = fit(network, workspace, &x, &y, &options, &mut Nobody).unwrap();
+                        assert_eq!(network.progress.steps % 3, 0);
+                        assert_eq!(losses.len(), steps / of_epoch);
                     };
-                    let losses = fit(network, workspace, &x, &y, &options, &mut Nobody).unwrap();
-                    assert_eq!(network.progress.steps % 3, 0);
-                    assert_eq!(losses.len(), steps / of_epoch);
-                };
-                let of = |steps| {
+                let of = |steps, all| {
                     let (mut network, mut workspace) = (network(features), Workspace::new());
-                    count(|| fit_steps(&mut network, &mut workspace, steps))
+                    if all {
+                        network.max_norms.fill(0.2);
+                    }
+                    count(|| fit_steps(&mut network, &mut workspace, steps, all))
                 };
-                let few = of(3);
-                assert_eq!(few, of(300), "{features} features, {rows} rows in batches of {batch_size}, {threads}");
-                let (mut network, mut workspace) = (network(features), Workspace::new());
-                fit_steps(&mut network, &mut workspace, 3);
-                let again = count(|| fit_steps(&mut network, &mut workspace, 3));
-                assert!(again < few, "buffers live on: {again} of {few} allocations");
+                for (all, many) in [(false, 300), (true, 30)] {
+                    let few = of(3, all);
+                    let case = format!("{features} features, {rows} rows in batches of {batch_size}, {threads}, {all}");
+                    assert_eq!(few, of(many, all), "{case}");
+                    let (mut network, mut workspace) = (network(features), Workspace::new());
+                    fit_steps(&mut network, &mut workspace, 3, all);
+                    let again = count(|| fit_steps(&mut network, &mut workspace, 3, all));
+                    assert!(again < few, "buffers live on: {again} of {few} allocations, {case}");
+                }
             }
         }
     }

@@ -49,7 +49,13 @@ struct Norms {
 
 impl<T: Number> Amendments<T> {
     /// What `options` ask for; nothing where a run makes no updates.
-    pub fn new(network: &mut Network<T>, options: &Options, threads: usize, updates: bool) -> Result<Self, Error> {
+    pub fn new(
+        network: &mut Network<T>,
+        kept: &mut Option<Directions<T>>,
+        options: &Options,
+        threads: usize,
+        updates: bool,
+    ) -> Result<Self, Error> {
         let clips = updates && options.clip_norm < f64::INFINITY;
         let constrains = updates && network.max_norms.iter().any(|&limit| limit < f64::INFINITY);
         let average = options.average.filter(|_| updates);
@@ -58,7 +64,7 @@ impl<T: Number> Amendments<T> {
         }
         let measures = if clips || constrains { Some(Measures::new(network)?) } else { None };
         let muon = match options.muon.filter(|_| updates) {
-            Some(muon) => Some((muon, Directions::new(network, &muon)?)),
+            Some(muon) => Some((muon, Directions::of(network, &muon, kept.take())?)),
             None => None,
         };
         let epochs = Vec::with_capacity(if clips { options.epochs.min(super::trainer::LOSSES_AT_ONCE) } else { 0 });
@@ -225,9 +231,10 @@ impl<T: Number> Amendments<T> {
         }
     }
 
-    /// Each finished epoch's mean norm.
-    pub fn into_norms(self) -> Vec<f64> {
-        self.norms.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).epochs
+    /// Each finished epoch's mean norm, and what can be kept for the next run.
+    pub fn settle(self) -> (Vec<f64>, Option<Directions<T>>) {
+        let norms = self.norms.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        (norms.epochs, self.muon.map(|(_, directions)| directions))
     }
 }
 

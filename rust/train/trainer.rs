@@ -18,7 +18,7 @@ use crate::plan::{self, Plan};
 use crate::rng;
 use crate::step::backward::{self, Finishing, Group};
 use crate::step::forward::Weights;
-use crate::step::muon::Muon;
+use crate::step::muon::{Directions, Muon};
 use crate::step::{Role, Slice, TargetData, forward};
 use crate::threads::{self, Claims, Team};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -150,12 +150,12 @@ fn add_penalty<T: Number>(network: &mut Network<T>, Penalty { l1, l2, biases }: 
 
 /// A training's buffers, kept from call to call of one network, so that a call on few rows costs little more than its steps.
 /// Their memory is the largest batch's, and is given back with the network.
-pub struct Workspace<T>(Option<Buffers<T>>);
+pub struct Workspace<T>(Option<Buffers<T>>, Option<Directions<T>>);
 
 impl<T> Workspace<T> {
     /// Nothing yet.
     pub fn new() -> Self {
-        Workspace(None)
+        Workspace(None, None)
     }
 }
 
@@ -279,7 +279,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let batch = options.batch_size.min(x.rows());
         let steps = options.epochs as f64 * x.rows().div_ceil(batch) as f64;
         let plan = plan::training(network, batch, steps, options.threads);
-        let amendments = Amendments::new(network, options, plan.threads, updates)?;
+        let amendments = Amendments::new(network, &mut workspace.1, options, plan.threads, updates)?;
         if batch > plan.group_rows || !updates || amendments.splits() {
             network.arena.materialise(GRADIENT, WEIGHTS, "network: its gradient")?;
         } else {
@@ -333,10 +333,12 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let host = Mutex::new(host);
         let ran = threads::run(self.plan.threads, |team, worker| self.work(team, worker, &host));
         if ran.is_ok() {
-            *workspace = Workspace(Some(self.buffers));
+            workspace.0 = Some(self.buffers);
         }
+        let (norms, directions) = self.amendments.settle();
+        workspace.1 = directions;
         let books = self.books.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-        (ran.and(books.outcome).map(|()| books.losses), books.progress, self.amendments.into_norms())
+        (ran.and(books.outcome).map(|()| books.losses), books.progress, norms)
     }
 
     fn state(&self) -> State<T> {

@@ -13,8 +13,8 @@ from .._core import DivergenceError
 from ..checks import Array
 from ..course import Cache, Parameters, dictionary, lists
 from ..optimizers import Muon, Optimizer
-from .layers import Rounding, activations_of, as_it_is, backward, bfloat16, forward
 from .constraints import approach, clip_by_norm, constrain
+from .layers import Rounding, activations_of, as_it_is, backward, bfloat16, forward
 from .losses import losses
 from .muon import follow, rule_of
 from .optimizers import State, update
