@@ -159,7 +159,7 @@ def test_weights_stay_short(dtype: str) -> None:
         pytest.skip("AVX-512 BF16: not on this CPU")
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((90, 30)).astype("f"), rng.integers(0, 3, 90)
-    layers = [30, 40, lamella.Dense(33, max_norm=0.3), 3]
+    layers: list[Any] = [30, 40, lamella.Dense(33, max_norm=0.3), 3]
     net = lamella.Network(layers, output="softmax", max_norm=0.8, dtype=dtype)
     net.fit(X, y, epochs=20, learning_rate=0.01, average=0.5, clip_norm=1.0)
     for name, limit in (("W1", 0.8), ("W2", 0.3), ("W3", 0.8)):

@@ -512,7 +512,7 @@ def _loss(name: str | None, output: str) -> str:
 
 def _amendments(
     clip_value: float | None, clip_norm: float | None, average: float | None
-) -> dict[str, float | None]:
+) -> dict[str, Any]:
     """Check what an update does beside the optimizer's rule."""
     if None not in (clip_value, clip_norm):
         raise checks.wrong("clip_norm", "None beside clip_value", clip_norm)

@@ -191,7 +191,8 @@ impl<T: Number> Amendments<T> {
             Phase::Norm => self.finish_norm(network),
             Phase::Lengths => {
                 let measured = self.measures.as_ref().expect("this phase measures").read();
-                let shortens = (0..network.layers.len()).any(|l| measured.layer(l).iter().any(|&x| x != T::ONE));
+                let is_long = |l: usize| measured.layer(l)[..network.layers[l].outputs].iter().any(|&x| x != T::ONE);
+                let shortens = (0..network.layers.len()).any(is_long);
                 self.shortens.store(shortens, Ordering::Relaxed);
                 Ok(())
             }

@@ -114,8 +114,12 @@ def fit(
     clip_norm = checks.clip("clip_norm", clip_norm)
     average = checks.decay("average", average)
     L = len(net.weights)
-    limits = [max_norm] * L if max_norm is None or isinstance(max_norm, float) else list(max_norm)
-    limits = [checks.clip("max_norm", limit) for limit in limits]
+    each = list(max_norm) if isinstance(max_norm, Sequence) else [max_norm] * L
+    limits = [checks.clip("max_norm", limit) for limit in each]
+    if len(limits) != L:
+        raise checks.wrong("max_norm", f"{L} limits", len(limits))
+    if None not in (clip_value, clip_norm):
+        raise checks.wrong("clip_norm", "None beside clip_value", clip_norm)
     size = checks.batch_size(batch_size, m) or m
     shuffled = checks.flag("shuffle", shuffle) and size < m
     seed = checks.seed(seed)
