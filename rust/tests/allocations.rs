@@ -142,7 +142,7 @@ fn steps_after_the_first_allocate_nothing() {
                     }
                     count(|| fit_steps(&mut network, &mut workspace, steps, all))
                 };
-                for (all, many) in [(false, 300), (true, 30)] {
+                for (all, many) in [(false, 300), (true, 9)] {
                     let few = of(3, all);
                     let case = format!("{features} features, {rows} rows in batches of {batch_size}, {threads}, {all}");
                     assert_eq!(few, of(many, all), "{case}");
