@@ -14,6 +14,7 @@ use _core::step::TargetData;
 use _core::train::Host;
 use _core::train::infer::Penalty;
 use _core::train::optimizer::{Kind, Moments, Optimizer};
+use _core::train::stretch::Stretch;
 use _core::train::trainer::{self, Options, Workspace};
 use ndarray::Array2;
 
@@ -63,16 +64,13 @@ fn network(request: &Request) -> Result<Network<f32>, Error> {
     let output = match request.loss {
         Loss::BinaryCrossEntropy => Activation::Sigmoid,
         Loss::CrossEntropy => Activation::Softmax,
-        Loss::SquaredError => Activation::Identity,
+        _ => Activation::Identity,
     };
     let last = request.layers.len() - 2;
     let activation = |l: usize| if l == last { output } else { Activation::Relu };
-    let specs: Vec<LayerSpec> = request.layers[1..]
-        .iter()
-        .enumerate()
-        .map(|(l, &units)| LayerSpec { units, activation: activation(l) })
-        .collect();
-    let mut network = Network::new(request.layers[0], &specs, request.loss, Isa::choose()?)?;
+    let specs: Vec<LayerSpec> =
+        request.layers[1..].iter().enumerate().map(|(l, &units)| LayerSpec::plain(units, activation(l))).collect();
+    let mut network = Network::new(request.layers[0], &specs, request.loss.clone(), Isa::choose()?)?;
     for l in 0..specs.len() {
         let scale = (2.0 / request.layers[l] as f32).sqrt();
         network.set_layer(l, |j, i| scale * number(j + l, i), |_| 0.0);
@@ -107,10 +105,13 @@ fn train(request: &Request) -> Result<f64, Error> {
         average: None,
         muon: None,
         loss_scale: 1.0,
+        weights: None,
+        rows: None,
         shuffle: false,
         seed: 0,
         threads: Some(1),
         report_every: 0,
+        stretch: Stretch::WHOLE,
     };
     let mut workspace = Workspace::new();
     let mut loss = f64::NAN;

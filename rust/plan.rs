@@ -2,7 +2,7 @@
 //!
 //! Nothing decided here changes a bit of a result; only its time and memory.
 
-use crate::kernels::{Number, SAMPLE_SEGMENT};
+use crate::kernels::{CHUNK, Number, SAMPLE_SEGMENT};
 use crate::network::{Form, Network};
 use crate::threads::MAX_THREADS;
 
@@ -67,12 +67,16 @@ fn work<T: Number>(network: &Network<T>, rows: usize, pass: Pass) -> f64 {
     rows as f64 * (0..network.layers.len()).map(of_layer).sum::<f64>()
 }
 
+/// Seconds that one thread takes for a step on `rows` rows.
+fn alone<T: Number>(network: &Network<T>, rows: usize, pass: Pass) -> f64 {
+    let rate = RATE * 4.0 / size_of::<T>() as f64;
+    STEP_COST + LAYER_COST * network.layers.len() as f64 + work(network, rows, pass) / rate
+}
+
 /// How many threads help a call of `steps` steps on `rows` rows. A call that is too small to share does not ask how many
 /// there may be.
 fn threads<T: Number>(network: &Network<T>, rows: usize, steps: f64, pass: Pass) -> usize {
-    let rate = RATE * 4.0 / size_of::<T>() as f64;
-    let fixed = STEP_COST + LAYER_COST * network.layers.len() as f64;
-    let alone = fixed + work(network, rows, pass) / rate;
+    let alone = alone(network, rows, pass);
     let time = |n: usize| {
         let slices = rows.div_ceil(LEAST_SLICE_ROWS / 2).min(n) as f64;
         let shared = if n > 1 { BARRIER_COST + alone / slices } else { alone };
@@ -86,11 +90,20 @@ fn threads<T: Number>(network: &Network<T>, rows: usize, steps: f64, pass: Pass)
         .0
 }
 
+/// About how many seconds one thread takes for `steps` steps of training on `rows` rows each.
+pub fn training_alone<T: Number>(network: &Network<T>, rows: usize, steps: f64) -> f64 {
+    steps * alone(network, rows, Pass::Training)
+}
+
 /// Plans training on batches of `rows`, `steps` of them; `wanted` is the user's number of threads.
 pub fn training<T: Number>(network: &Network<T>, rows: usize, steps: f64, wanted: Option<usize>) -> Plan {
     let threads = wanted.map_or_else(|| threads(network, rows, steps, Pass::Training), |n| n.min(MAX_THREADS));
-    if rows <= SAMPLE_SEGMENT {
-        return Plan { threads, group_rows: rows, slice_rows: slice_rows(rows, threads, slice_unit(network)) };
+    if rows <= SAMPLE_SEGMENT || !network.coupled.is_empty() {
+        let (slice_rows, least) = (slice_rows(rows, threads, slice_unit(network)), rows.div_ceil(MAX_SLICES));
+        // What couples the batch's samples keeps all of them, in slices that divide a segment.
+        let large = SLICE_ROWS << least.div_ceil(SLICE_ROWS).next_power_of_two().trailing_zeros();
+        let slice_rows = if rows <= SAMPLE_SEGMENT { slice_rows } else { large };
+        return Plan { threads, group_rows: rows, slice_rows };
     }
     let units: usize = network.layers.iter().map(|layer| layer.outputs * 2).sum();
     let bytes = (units + network.features()).saturating_mul(size_of::<T>() * SAMPLE_SEGMENT);
@@ -105,10 +118,14 @@ pub fn inference<T: Number>(network: &Network<T>, rows: usize, wanted: Option<us
     Plan { threads, group_rows: rows, slice_rows }
 }
 
-/// Rows that a slice's size is a multiple of: V where a narrow first layer has samples as lanes, 2 in mixed precision.
+/// The most rows of a batch whose samples couple.
+pub const MAX_COUPLED_ROWS: usize = MAX_SLICES * SAMPLE_SEGMENT;
+
+/// Rows that a slice's size is a multiple of: a chunk where a layer is normalised, V where a narrow first layer has samples as lanes, 2 in mixed precision.
 fn slice_unit<T: Number>(network: &Network<T>) -> usize {
     match network.layers[0].form {
-        // Pairs of samples do not straddle slices.
+        // Chunks of samples do not straddle slices, nor do pairs.
+        _ if network.layers.iter().any(|layer| layer.norm.is_some()) => CHUNK,
         _ if network.pair_kernels.is_some() => 2,
         Form::Narrow => network.geometry.lanes,
         Form::Wide => 1,

@@ -143,6 +143,54 @@ def test_the_history_has_the_norms_before_clipping(rows: int) -> None:
     assert "gradient_norm" not in net.fit(X, y).metrics
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", lamella.Muon(0.02)])
+# A bias before batch normalisation has no gradient but rounding errors, which Adam makes steps of.
+@pytest.mark.parametrize(("norm", "bias"), [("batch", False), ("layer", True), ("layer", False)])
+def test_normalised_layers_equal_the_reference(optimizer: Any, norm: str, bias: bool) -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((70, 6)), rng.integers(0, 3, 70)
+    layers: list[Any] = [6, lamella.Dense(19, max_norm=0.6), 19, lamella.Dense(3)]
+    net = lamella.Network(
+        layers, hidden="tanh", output="softmax", dtype="float64", seed=3, norm=norm, bias=bias,
+        residual=True, dropout=0.2, max_norm=0.9,
+    )  # fmt: skip
+    begin, statistics = net.parameters, net.statistics
+    clips: dict[str, Any] = {"clip_norm": 0.1, "average": 0.8}
+    history = net.fit(X, y, epochs=3, batch_size=32, optimizer=optimizer, **clips)
+    means: dict[str, Array] = {}
+    theirs, losses = reference.fit(
+        begin, X.T, y, epochs=3, batch_size=32, optimizer=optimizer, seed=3, layers=net.layers,
+        statistics=statistics, averages=means, **clips,
+    )  # fmt: skip
+    assert difference(history.loss, losses) <= 1e-10
+    agree(net.parameters, theirs, 1e-10)
+    agree(net.average_parameters, means, 1e-10)
+
+
+def test_norms_and_averages_go_through_a_fit_in_stretches() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((50, 6)), rng.integers(0, 3, 50)
+    plain, watched = (lamella.Network([6, 20, 3], output="softmax") for _ in range(2))
+    options: dict[str, Any] = {"epochs": 4, "batch_size": 16, "clip_norm": 0.1, "average": 0.9}
+    wanted = plain.fit(X, y, **options).metrics["gradient_norm"]
+    history = watched.fit(X, y, callbacks=[lambda *_: None], metrics=["accuracy"], **options)
+    assert (history.metrics["gradient_norm"] == wanted).all()
+    assert (flat(plain.average_parameters) == flat(watched.average_parameters)).all()
+
+
+def test_many_networks_clip_and_average_as_one() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((50, 6)), rng.integers(0, 3, 50)
+    settings: dict[str, Any] = {"epochs": 3, "clip_norm": 0.1, "average": 0.9, "optimizer": "muon"}
+    alone = lamella.Network([6, 20, 3], output="softmax", max_norm=0.8)
+    alone.fit(X, y, **settings)
+    config = {"layers": [6, 20, 3], "output": "softmax", "max_norm": 0.8, **settings}
+    (fitted,) = lamella.fit_many([config], X, y)
+    assert fitted.network is not None
+    assert (flat(fitted.network.parameters) == flat(alone.parameters)).all()
+    assert (flat(fitted.network.average_parameters) == flat(alone.average_parameters)).all()
+
+
 def test_a_loose_limit_changes_no_bit() -> None:
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((90, 30)), rng.integers(0, 3, 90)

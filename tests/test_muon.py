@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,35 @@ def test_it_follows_pytorch(torch: dict[str, Array]) -> None:
         for ours in (flat(net.parameters), flat(theirs)):
             # Once a sum is rounded to the other bfloat16 neighbour, paths part by thousandths.
             np.testing.assert_allclose(ours, row, rtol=1e-3, atol=1e-4)
+
+
+def test_a_schedule_is_of_the_matrices_rate() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 6)), rng.integers(0, 3, 60)
+    rate = lamella.schedules.Cosine(0.05, total=9)
+    net = lamella.Network([6, 20, 3], hidden="tanh", output="softmax", dtype="float64", seed=1)
+    begin = net.parameters
+    for _ in range(3):
+        net.fit(X, y, batch_size=20, optimizer=lamella.Muon(rate, others="sgd"))
+    options: dict[str, Any] = {"epochs": 3, "batch_size": 20, "seed": 1, "hidden": "tanh"}
+    theirs, _ = reference.fit(
+        columns(begin), X.T, y, optimizer=lamella.Muon(rate, others="sgd"), output="softmax",
+        **options,
+    )  # fmt: skip
+    agree(columns(net.parameters), theirs, 1e-10)
+
+
+def test_a_training_goes_on_from_a_file(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 6)), rng.integers(0, 3, 60)
+    net = lamella.Network([6, 20, 3], output="softmax", max_norm=0.8)
+    net.fit(X, y, optimizer="muon")
+    net.save(tmp_path / "net.safetensors", state=True)
+    again = lamella.load(tmp_path / "net.safetensors")
+    for each in (net, again):
+        each.fit(X, y, optimizer="muon")
+    assert again.max_norm == 0.8
+    assert (flat(net.parameters) == flat(again.parameters)).all()
 
 
 def test_directions_are_nearly_orthogonal() -> None:

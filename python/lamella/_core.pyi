@@ -17,9 +17,12 @@ __all__ = [
     "__version__",
     "backward",
     "elementwise",
+    "file_header",
+    "fit_many",
     "forward",
     "info",
     "measure",
+    "parse_file",
     "softmax",
 ]
 
@@ -29,6 +32,10 @@ class DivergenceError(ArithmeticError): ...
 
 def info() -> dict[str, Any]: ...
 def measure(what: str, threads: int, seconds: float) -> float: ...
+def file_header(tensors: Sequence[tuple[str, str, Sequence[int]]], text: str) -> bytes: ...
+def parse_file(
+    head: bytes, size: int
+) -> tuple[list[tuple[str, str, list[int], int, int]], str | None]: ...
 def elementwise(name: str, Z: NDArray[Any]) -> NDArray[Any]: ...
 def softmax(Z: NDArray[Any]) -> NDArray[Any]: ...
 def forward(
@@ -45,6 +52,26 @@ def backward(
     Zs: Sequence[NDArray[Any]],
     hidden: str,
 ) -> list[NDArray[Any]]: ...
+def fit_many(
+    tasks: Sequence[tuple[Network, Mapping[str, Any], int, int | None, int | None]],
+    X: NDArray[Any] | _CSR,
+    targets: Sequence[NDArray[Any]],
+    selections: Sequence[NDArray[np.uint32]],
+    *,
+    keep_state: bool,
+    threads: int | None,
+    report: Callable[
+        [
+            int,
+            float,
+            NDArray[np.float64] | None,
+            Exception | None,
+            float | None,
+            NDArray[Any] | None,
+        ],
+        object,
+    ],
+) -> None: ...
 
 class _CSR(Protocol):
     shape: tuple[int, int]
@@ -52,24 +79,44 @@ class _CSR(Protocol):
     indices: NDArray[Any]
     indptr: NDArray[Any]
 
+_Asked = Callable[
+    [NDArray[Any], Any], tuple[float | None, NDArray[np.float64] | None, NDArray[Any]]
+]
+
 @final
 class Network:
     def __new__(
-        cls, n_features: int, layers: Sequence[tuple[int, str, float]], loss: str, dtype: str
+        cls,
+        n_features: int,
+        layers: Sequence[
+            tuple[int, str, float, bool, tuple[str, float, float] | None, float, bool]
+        ],
+        loss: tuple[str, Sequence[float]],
+        dtype: str,
     ) -> Network: ...
     @property
     def n_parameters(self) -> int: ...
     @property
+    def n_bytes(self) -> int: ...
+    @property
     def steps(self) -> int: ...
     @property
     def epochs(self) -> int: ...
+    @property
+    def position(self) -> tuple[int, float, float, float]: ...
     def set_parameters(self, arrays: Sequence[NDArray[Any]]) -> None: ...
     def get_parameters(self) -> list[NDArray[Any]]: ...
     def set_max_norms(self, limits: Sequence[float | None]) -> None: ...
     def get_average(self) -> list[NDArray[Any]] | None: ...
-    @property
-    def gradient_norms(self) -> list[float]: ...
+    def take_gradient_norms(self) -> list[float]: ...
+    def get_statistics(self) -> list[NDArray[Any]]: ...
+    def set_statistics(self, arrays: Sequence[NDArray[Any]]) -> None: ...
     def reset(self) -> None: ...
+    def get_state(self) -> tuple[dict[str, Any], list[list[NDArray[Any]]]]: ...
+    def set_state(
+        self, counters: Mapping[str, Any], states: Sequence[Sequence[NDArray[Any]]]
+    ) -> None: ...
+    def penalty(self, penalty: tuple[float, float, bool]) -> float: ...
     def fit(
         self,
         X: NDArray[Any] | _CSR,
@@ -81,11 +128,18 @@ class Network:
         penalty: tuple[float, float, bool],
         clip_value: float | None,
         loss_scale: float,
+        loss: _Asked | None,
+        weights: NDArray[np.float64] | None,
         shuffle: bool,
         seed: int,
         threads: int | None,
         report: Callable[[int, float], object] | None,
         report_every: int,
+        begin: tuple[int, float, float] = ...,
+        checked: bool = False,
+        steps: int | None = None,
+        seconds: float | None = None,
+        rates: NDArray[np.float64] | None = None,
         clip_norm: float | None = None,
         average: float | None = None,
     ) -> NDArray[np.float64]: ...
@@ -97,6 +151,9 @@ class Network:
         optimizer: tuple[str, Mapping[str, float]],
         penalty: tuple[float, float, bool],
         loss_scale: float,
+        loss: _Asked | None,
+        weights: NDArray[np.float64] | None,
+        seed: int,
         threads: int | None,
         clip_value: float | None = None,
         clip_norm: float | None = None,
@@ -114,6 +171,7 @@ class Network:
         *,
         loss_scale: float,
         penalty: tuple[float, float, bool],
+        weights: NDArray[np.float64] | None,
         threads: int | None,
     ) -> tuple[float, NDArray[Any]]: ...
     def loss_and_gradients(
@@ -123,5 +181,8 @@ class Network:
         *,
         loss_scale: float,
         penalty: tuple[float, float, bool],
+        loss: _Asked | None,
+        weights: NDArray[np.float64] | None,
+        seed: int,
         threads: int | None,
     ) -> tuple[float, list[NDArray[Any]]]: ...

@@ -17,17 +17,41 @@ import reprlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from . import frames
+
 Array = NDArray[Any]
 
-HIDDEN = ("relu", "leaky_relu", "tanh", "sigmoid", "identity")
+HIDDEN = (
+    "relu",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "gelu",
+    "gelu_tanh",
+    "silu",
+    "mish",
+    "softplus",
+    "softsign",
+    "hard_tanh",
+    "hard_sigmoid",
+    "hard_swish",
+    "relu6",
+    "tanh",
+    "sigmoid",
+    "identity",
+)
+"""The activations of hidden layers."""
+
 LEAKY_SLOPE = 0.01
 """What leaky relu multiplies negative numbers by."""
+
+ACTIVATION_PARAMETER = {"leaky_relu": LEAKY_SLOPE, "elu": 1.0}
+"""The parameter of the activations that have one: a slope, alpha."""
 
 LOSSES = {
     "sigmoid": "binary_cross_entropy",
@@ -165,10 +189,17 @@ def real(name: str, value: ArrayLike, *, half: bool = False) -> Array:
     """
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected an array without a mask, got a masked array")
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise wrong(name, "a rectangular array", "rows of different lengths") from None
+    if isinstance(value, np.ndarray):
+        array: Array = np.asarray(value)
+    elif frames.is_frame(value):
+        array = frames.to_array(name, value)
+    elif frames.is_dlpack(value):
+        array = frames.from_dlpack(name, value)
+    else:
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            raise wrong(name, "a rectangular array", "rows of different lengths") from None
     if array.dtype.kind not in "biuf":
         received = f"dtype {array.dtype}" if array.ndim else type(value).__name__
         raise TypeError(f"{name}: expected an array of real numbers, got {received}")
@@ -314,7 +345,8 @@ def available_memory() -> float:
 def _read(path: str) -> str:
     """Return a system file's text, or nothing where there is no such file."""
     try:
-        return Path(path).read_text()
+        with open(path) as file:
+            return file.read()
     except OSError:
         return ""
 
@@ -587,3 +619,15 @@ def _cached(name: str, value: Any, units: int, m: int, dtype: np.dtype[Any]) -> 
     array = shaped(name, value, (units, m))
     finite(name, array, dtype)
     return array.astype(dtype, copy=False)
+
+
+def keys(name: str, value: object, expected: Sequence[str]) -> None:
+    """Check that a mapping has just these keys."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}: expected a dict, got {type(value).__name__}")
+    missing = [key for key in expected if key not in value]
+    unknown = [str(key) for key in value if key not in expected]
+    if missing or unknown:
+        wanted = ", ".join(expected) or "nothing"
+        got = f"no {missing[0]}" if missing else f"also {unknown[0]}"
+        raise wrong(name, wanted, got)

@@ -4,12 +4,16 @@
 //! sees: which instruction set serves it was decided once, by [`Number::kernels`]. Kernels neither allocate nor
 //! spawn, and check the shapes they are given before they touch memory.
 
+pub mod activate;
 pub mod bf16;
+pub mod dress;
 pub mod epilogue;
 pub mod gemm;
 pub mod length;
 pub mod loss;
+mod losses;
 pub mod math;
+pub mod norm;
 pub mod peak;
 pub mod update;
 
@@ -19,10 +23,12 @@ mod length_tests;
 mod tests;
 
 pub use bf16::{Pack, PairKernels, PairMirror};
+pub use dress::{Dress, Mask, Undress};
 pub use epilogue::{Finish, Function};
 pub use gemm::{BiasGradient, Gradient, INPUT_SEGMENT, Pair, Product, SAMPLE_SEGMENT, Start};
 pub use length::{Approach, Blend, Factors, LaneSquares, Penalise, RowSquares, Scale};
-pub use loss::{Loss, LossRows, Targets};
+pub use loss::{GradientScale, Loss, LossRows, Targets};
+pub use norm::{CHUNK, Norm, Normalize};
 pub use update::{Mirror, Rule, Shrink, Turn, Update};
 
 use crate::isa::{Isa, Portable, Simd};
@@ -49,6 +55,12 @@ pub trait Kernels<T>: Send + Sync {
     fn loss(&self, loss: &mut LossRows<'_, T>);
     /// Softmax over each row; `scratch` has room for [`loss::scratch`] numbers.
     fn softmax(&self, logits: &mut Panels<T>, scratch: &mut [T]);
+    /// What a layer does to a panel besides a plain activation.
+    fn dress(&self, dress: &mut Dress<'_, T>);
+    /// The way back.
+    fn undress(&self, undress: &mut Undress<'_, T>);
+    /// A step of normalisation.
+    fn normalize(&self, normalize: &mut Normalize<'_, T>);
     /// An elementwise function.
     fn map(&self, function: Function, x: &mut [T]);
     /// Sums of squares of a panel's lanes.
@@ -99,6 +111,15 @@ impl<T: Math, S: Simd<T>> Kernels<T> for On<S> {
     }
     fn softmax(&self, logits: &mut Panels<T>, scratch: &mut [T]) {
         self.0.vectorize(loss::SoftmaxOp { logits, scratch });
+    }
+    fn dress(&self, dress: &mut Dress<'_, T>) {
+        self.0.vectorize(dress::DressOp(dress));
+    }
+    fn undress(&self, undress: &mut Undress<'_, T>) {
+        self.0.vectorize(dress::UndressOp(undress));
+    }
+    fn normalize(&self, normalize: &mut Normalize<'_, T>) {
+        self.0.vectorize(norm::NormalizeOp(normalize));
     }
     fn map(&self, function: Function, x: &mut [T]) {
         self.0.vectorize(epilogue::MapOp(function, x));

@@ -3,7 +3,8 @@
 
 use super::amend::{Amend, Block};
 use super::forward::{Weights, panel_of};
-use super::{Slice, blocks, product};
+use super::{Slice, blocks, dress, product};
+use crate::activation::Activation;
 use crate::kernels::{
     BiasGradient, Finish, Gradient, Mirror, Number, Pair, PairMirror, Product, Rule, Shrink, Start, Update,
 };
@@ -13,35 +14,63 @@ use crate::plan::MAX_SLICES;
 use arrayvec::ArrayVec;
 use std::ops::Range;
 
-/// dZ of all layers but the last, from the last one's.
+/// dZ of all layers but the last, from the last one's, in a network without batch normalisation.
 pub fn backward<T: Number>(network: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>) {
-    if let Some(kernels) = network.pair_kernels {
-        let last = slice.deltas.len() - 1;
-        let logits = &slice.deltas[last];
-        (0..logits.panels()).for_each(|p| slice.rounded_deltas[last].pack(kernels, logits, p));
-    }
-    for l in (1..network.layers.len()).rev() {
+    let top = network.layers.len() - 1;
+    enter(network, from, slice, top);
+    for l in (1..=top).rev() {
         data(network, from, slice, l);
     }
 }
 
-/// dZ of layer `l - 1` (from 0) from that of layer `l`; in mixed precision it is rounded while it is in the cache.
-fn data<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>, l: usize) {
+/// Readies dY of layer `l`, the last or one whose sums over the batch are known by now, for the product below it: it becomes
+/// dZ, and in mixed precision is rounded.
+pub fn enter<T: Number>(network: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>, l: usize) {
+    if l + 1 < network.layers.len() {
+        dress::denormalize(network, from, slice, l);
+    }
+    if let Some(kernels) = network.pair_kernels {
+        let deltas = &slice.deltas[l];
+        (0..deltas.panels()).for_each(|p| slice.rounded_deltas[l].pack(kernels, deltas, p));
+    }
+}
+
+/// dZ of layer `l - 1` (from 0) from that of layer `l`; in mixed precision it is rounded while it is in the cache. Where layer
+/// `l - 1` is normalised over the batch, dY and its sums.
+pub fn data<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>, l: usize) {
+    product_of(net, from, slice, l);
+    let below = &net.layers[l - 1];
+    if below.norm.is_some() {
+        dress::sums(net, slice, l - 1);
+    }
+    if below.norm.is_some() && !below.couples() {
+        enter(net, from, slice, l - 1);
+    }
+}
+
+/// `dY[l-1] = (dZ[l] W[l] + dA[l]) f'`, where dA is added past a residual.
+fn product_of<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>, l: usize) {
     let (layer, below) = (&net.layers[l], &net.layers[l - 1]);
     let panel = net.geometry.panel();
-    let Slice { activations, deltas, rounded_deltas, totals, .. } = slice;
+    let Slice { activations, deltas, rounded_deltas, totals, kept, stream, .. } = slice;
     let (targets, sources) = deltas.split_at_mut(l);
     let count = rounded_deltas.len();
     let (rounded, operands) = rounded_deltas.split_at_mut(l.min(count));
     let c = &mut targets[l - 1];
     let a = operands.first().map_or_else(|| sources[0].view(), |rounded| rounded.rows.view());
+    let streams = dress::streams(net, l - 1);
     for depth in blocks(a.lanes) {
+        let ends = depth.end == a.lanes;
         for p in 0..c.panels() {
             let width = c.width(p);
             // A narrow layer's few outputs are rows of one panel.
             let (b, b_stride) = match layer.form {
                 Form::Wide => (&from.mirror[layer.mirror_block(0, p * panel)..], layer.mirror_stride()),
                 Form::Narrow => (&from.weights[layer.row(p, 0)..], 0),
+            };
+            let finish = match streams {
+                true => Finish::Apply(Activation::Identity),
+                false => dress::slopes(net, kept, activations, l - 1, p),
             };
             product(
                 net,
@@ -52,14 +81,19 @@ fn data<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>,
                     b_stride,
                     depth: depth.clone(),
                     start: Start::Zero,
-                    finish: Finish::Times(below.activation, activations[l - 1].panel(p)),
+                    finish,
                     totals: panel_of(totals, a.rows, p * panel, width),
                     c: c.panel_mut(p),
                     width,
                     lanes: width.min(layer.inputs - p * panel),
                 },
             );
-            if let (Some(kernels), Some(rounded), true) = (net.pair_kernels, rounded.last_mut(), depth.end == a.lanes) {
+            if streams && ends {
+                dress::undress(net, l - 1, p, c, activations, kept, stream);
+            }
+            if let (Some(kernels), Some(rounded), true) =
+                (net.pair_kernels, rounded.last_mut(), ends && below.norm.is_none())
+            {
                 rounded.pack(kernels, c, p);
             }
         }
@@ -100,6 +134,10 @@ pub fn job<T: Number>(net: &Network<T>, index: usize, group: &Group<'_, T>, how:
     let mut pairs = ArrayVec::<Pair<'_, T>, MAX_SLICES>::new();
     let mut filled = None;
     for part in &net.parts[job.parts.clone()] {
+        if part.affine {
+            run.affine(part, Some(group));
+            continue;
+        }
         if filled != Some(part.layer) {
             fill(&mut pairs, part.layer, &net.layers[part.layer], group);
             filled = Some(part.layer);
@@ -113,7 +151,13 @@ pub fn amend<T: Number>(net: &Network<T>, index: usize, how: Finishing<'_, T>) {
     let job = &net.jobs[index];
     let mut writing = net.arena.write(index);
     let mut run = Run::new(net, job, &mut writing, how, &mut []);
-    net.parts[job.parts.clone()].iter().for_each(|part| run.part(part, &[]));
+    for part in &net.parts[job.parts.clone()] {
+        if part.affine {
+            run.affine(part, None);
+        } else {
+            run.part(part, &[]);
+        }
+    }
 }
 
 /// The operands of a layer's weight gradient in every slice.
@@ -205,17 +249,67 @@ impl<T: Number> Run<'_, T> {
                 Some(kernels) => kernels.gradient(&mut gradient),
             }
         }
+        if bias && !task.layer.bias && !pairs.is_empty() {
+            let in_memory = !self.gradient.is_empty();
+            let c = if in_memory { &mut self.gradient[at..at + all] } else { &mut self.scratch[..all] };
+            c[numbers..].fill(T::ZERO);
+        }
+        let used = if task.layer.bias { all } else { numbers };
         let writes = match self.how.amend {
-            None => self.update(0..numbers, numbers..all),
+            None => self.update(0..numbers, numbers..used),
             Some(amend) => {
                 let start = task.layer.row(p, row) - task.layer.weights;
-                amend.block(self, Block { layer: task.part.layer, start, panel: p, row, width, weights: numbers, all })
+                let layer = task.part.layer;
+                amend.block(self, Block { layer, start, panel: p, row, width, weights: numbers, all: used })
             }
         };
         if writes {
             self.reflect(task.layer, p, row, count, width);
         }
         self.at += all;
+    }
+
+    /// A normalised layer's gamma and beta: their gradients are the chunks' sums, added up in order; without a group they are
+    /// in memory already.
+    fn affine(&mut self, part: &Part, group: Option<&Group<'_, T>>) {
+        let layer = &self.net.layers[part.layer];
+        let half = layer.padded_outputs();
+        for (row, begin) in [(1, 0), (0, half)] {
+            for p in 0..self.net.geometry.panels(layer.outputs) {
+                let first = begin + p * self.net.geometry.panel();
+                let width = self.net.geometry.width(layer.outputs, p);
+                debug_assert_eq!(self.at, first);
+                if let Some(group) = group {
+                    self.affine_gradient(part.layer, group, row, p, first..first + width);
+                }
+                self.biases(part.layer, width);
+                self.at += width;
+            }
+        }
+    }
+
+    /// The gradient of one panel of gamma (row 1 of the chunks' sums) or beta (row 0).
+    fn affine_gradient(&mut self, layer: usize, group: &Group<'_, T>, row: usize, p: usize, here: Range<usize>) {
+        let width = here.len();
+        let c = if self.gradient.is_empty() { &mut self.scratch[..width] } else { &mut self.gradient[here] };
+        if !self.how.goes_on {
+            c.fill(T::ZERO);
+        }
+        for slice in (0..group.used).map(|i| group.slices.get(i)) {
+            let sums = slice.chunk_sums(layer);
+            for chunk in sums.panel(p).chunks_exact(2 * width) {
+                let chunk = &chunk[row * width..][..width];
+                c.iter_mut().zip(chunk).for_each(|(c, &x)| *c = *c + x);
+            }
+        }
+    }
+
+    /// The update of `width` numbers that are treated as biases.
+    fn biases(&mut self, layer: usize, width: usize) {
+        match self.how.amend {
+            None => self.update(0..0, 0..width),
+            Some(amend) => amend.block(self, Block::bias(layer, width)),
+        };
     }
 
     /// The bias of a narrow layer, which stands before its panels.
@@ -227,12 +321,15 @@ impl<T: Number> Run<'_, T> {
             if !pairs.is_empty() {
                 let in_memory = !self.gradient.is_empty();
                 let c = if in_memory { &mut self.gradient[at..at + width] } else { &mut self.scratch[..width] };
-                self.net.kernels.bias_gradient(&mut BiasGradient { pairs, panel: q, goes_on, c });
+                if task.layer.bias {
+                    self.net.kernels.bias_gradient(&mut BiasGradient { pairs, panel: q, goes_on, c });
+                } else {
+                    c.fill(T::ZERO);
+                }
             }
-            match self.how.amend {
-                None => self.update(0..0, 0..width),
-                Some(amend) => amend.block(self, Block::bias(task.part.layer, width)),
-            };
+            if task.layer.bias {
+                self.biases(task.part.layer, width);
+            }
             self.at += width;
         }
     }

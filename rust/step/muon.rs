@@ -148,7 +148,7 @@ impl<T: Number> Direction<T> {
         let panels = |rows, lanes| Panels::zeroed(rows, lanes, network.geometry, WHAT);
         let totals = if k > INPUT_SEGMENT { n.saturating_mul(network.geometry.panel()) } else { 0 };
         Ok(Direction {
-            numbers: Buffer::zeroed(layer.numbers(), WHAT)?,
+            numbers: Buffer::zeroed(layer.affine().start - layer.weights, WHAT)?,
             sums: Buffer::zeroed(network.geometry.padded(layer.outputs), WHAT)?,
             tall: panels(n, k)?,
             next: panels(n, k)?,
@@ -175,7 +175,7 @@ impl<T: Number> Direction<T> {
     /// buffers in the form of all weights.
     pub fn compute(&mut self, network: &Network<T>, l: usize, muon: &Muon, gradient: &[T], momentum: &[T], factor: T) {
         let mut layer = network.layers[l];
-        let here = layer.weights..layer.weights + layer.numbers();
+        let here = layer.weights..layer.affine().start;
         layer.weights = 0;
         let blend = |x: &mut [T], keep: f64, y: &[T], share: f64| {
             network.kernels.blend(&mut Blend { x, keep: T::from_f64(keep), y, share: T::from_f64(share) });
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn products_of_several_segments_add_them_in_order() {
         let (rows, depth, lanes) = (3, 2 * INPUT_SEGMENT + 5, 5);
-        let spec = LayerSpec { units: 1, activation: Activation::Identity };
+        let spec = LayerSpec::plain(1, Activation::Identity);
         for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
             let network = Network::<f64>::new(1, &[spec], Loss::SquaredError, isa).unwrap();
             let filled = |rows, lanes, salt: usize| {

@@ -13,10 +13,12 @@ use _core::step::muon::{Adjust, Muon};
 use _core::train::Host;
 use _core::train::infer::{Penalty, Spares, Wanted, infer};
 use _core::train::optimizer::{Kind, Moments, Optimizer};
+use _core::train::stretch::Stretch;
 use _core::train::trainer::{Options, Workspace, fit};
 use ndarray::Array2;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// The system's allocator, which counts how often it is asked for memory.
 struct Counting;
@@ -93,8 +95,8 @@ const MUON: Muon = Muon {
 };
 
 fn network(features: usize) -> Network<f32> {
-    let relu = |units| LayerSpec { units, activation: Activation::Relu };
-    let specs = [relu(20), relu(9), LayerSpec { units: 3, activation: Activation::Softmax }];
+    let relu = |units| LayerSpec::plain(units, Activation::Relu);
+    let specs = [relu(20), relu(9), LayerSpec::plain(3, Activation::Softmax)];
     let mut network = Network::new(features, &specs, Loss::CrossEntropy, Isa::choose().unwrap()).unwrap();
     for l in 0..specs.len() {
         network.set_layer(l, |j, i| ((7 * j + 3 * i) % 11) as f32 * 0.02 - 0.1, |_| 0.0);
@@ -111,46 +113,65 @@ fn steps_after_the_first_allocate_nothing() {
             let (x, classes) =
                 (Matrix::Dense(Dense::F32(x.view())), (0..rows as u32).map(|i| i % 3).collect::<Vec<_>>());
             let y = TargetData::Classes(&classes);
-            for threads in [1, 2] {
-                let fit_steps =
-                    |network: &mut Network<f32>, workspace: &mut Workspace<f32>, steps: usize, all: bool| {
-                        let moments = Moments { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
-                        let kind = Kind::Adam { moments, amsgrad: false };
-                        let options = Options {
-                            epochs: steps / of_epoch,
-                            batch_size,
-                            optimizer: Optimizer { learning_rate: 1e-3, weight_decay: 0.01, kind },
-                            penalty: Penalty { l2: 1e-4, ..Penalty::default() },
-                            clip_value: f64::INFINITY,
-                            clip_norm: if all { 0.1 } else { f64::INFINITY },
-                            average: all.then_some(0.9),
-                            muon: all.then_some(MUON),
-                            loss_scale: 1.0,
-                            shuffle: true,
-                            seed: 1,
-                            threads: Some(threads),
-                            report_every: 0,
-                        };
-                        let losses = fit(network, workspace, &x, &y, &options, &mut Nobody).unwrap();
-                        assert_eq!(network.progress.steps % 3, 0);
-                        assert_eq!(losses.len(), steps / of_epoch);
+            let ones = vec![1.0; rows];
+            let rates = vec![1e-3; 300];
+            let deadline = Some(Instant::now() + Duration::from_secs(1 << 20));
+            for (threads, weights, scheduled, all) in [
+                (1, None, false, false),
+                (2, None, false, false),
+                (1, Some(&ones[..]), true, false),
+                (2, Some(&ones[..]), false, false),
+                (1, None, true, true),
+                (2, None, false, true),
+            ] {
+                let fit_steps = |network: &mut Network<f32>, workspace: &mut Workspace<f32>, steps: usize| {
+                    let moments = Moments { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+                    let kind = Kind::Adam { moments, amsgrad: false };
+                    let options = Options {
+                        epochs: steps / of_epoch,
+                        batch_size,
+                        optimizer: Optimizer { learning_rate: 1e-3, weight_decay: 0.01, kind },
+                        penalty: Penalty { l2: 1e-4, ..Penalty::default() },
+                        clip_value: f64::INFINITY,
+                        clip_norm: if all { 0.1 } else { f64::INFINITY },
+                        average: all.then_some(0.9),
+                        muon: all.then_some(MUON),
+                        loss_scale: 1.0,
+                        weights,
+                        rows: None,
+                        shuffle: true,
+                        seed: 1,
+                        threads: Some(threads),
+                        report_every: 0,
+                        stretch: if scheduled {
+                            Stretch { deadline, rates: Some(&rates), ..Stretch::WHOLE }
+                        } else {
+                            Stretch::WHOLE
+                        },
                     };
-                let of = |steps, all| {
-                    let (mut network, mut workspace) = (network(features), Workspace::new());
-                    if all {
-                        network.max_norms.fill(0.2);
-                    }
-                    count(|| fit_steps(&mut network, &mut workspace, steps, all))
+                    let losses = fit(network, workspace, &x, &y, &options, &mut Nobody).unwrap();
+                    assert_eq!(network.progress.steps % 3, 0);
+                    assert_eq!(losses.len(), steps / of_epoch);
                 };
-                for (all, many) in [(false, 300), (true, 9)] {
-                    let few = of(3, all);
-                    let case = format!("{features} features, {rows} rows in batches of {batch_size}, {threads}, {all}");
-                    assert_eq!(few, of(many, all), "{case}");
-                    let (mut network, mut workspace) = (network(features), Workspace::new());
-                    fit_steps(&mut network, &mut workspace, 3, all);
-                    let again = count(|| fit_steps(&mut network, &mut workspace, 3, all));
-                    assert!(again < few, "buffers live on: {again} of {few} allocations, {case}");
-                }
+                let made = || {
+                    let mut network = network(features);
+                    network.max_norms.fill(if all { 0.2 } else { f64::INFINITY });
+                    (network, Workspace::new())
+                };
+                let of = |steps| {
+                    let (mut network, mut workspace) = made();
+                    count(|| fit_steps(&mut network, &mut workspace, steps))
+                };
+                let few = of(3);
+                assert_eq!(
+                    few,
+                    of(if all { 9 } else { 300 }),
+                    "{features} features, {rows} rows in batches of {batch_size}, {threads} {scheduled} {all}"
+                );
+                let (mut network, mut workspace) = made();
+                fit_steps(&mut network, &mut workspace, 3);
+                let again = count(|| fit_steps(&mut network, &mut workspace, 3));
+                assert!(again < few, "buffers live on: {again} of {few} allocations");
             }
         }
     }

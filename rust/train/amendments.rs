@@ -8,7 +8,7 @@ use super::lock;
 use super::trainer::{Options, Phase};
 use crate::error::Error;
 use crate::kernels::{Number, Shrink};
-use crate::network::{FIRST, GRADIENT, Network, WEIGHTS};
+use crate::network::{FIRST, GRADIENT, Network, Norms, WEIGHTS};
 use crate::step::amend::Amend;
 use crate::step::measure::{Measures, strided_total};
 use crate::step::muon::{Directions, Muon};
@@ -29,6 +29,8 @@ pub(super) struct Amendments<T: Number> {
     measures: Option<Measures<T>>,
     muon: Option<(Muon, Directions<T>)>,
     constrains: bool,
+    /// Muon's learning rate in this step, as bits.
+    rate: AtomicU64,
     /// One minus the average's decay.
     average: Option<T>,
     claims: Claims,
@@ -37,14 +39,6 @@ pub(super) struct Amendments<T: Number> {
     /// Whether any output's weights are too long in this step.
     shortens: AtomicBool,
     norms: Mutex<Norms>,
-}
-
-/// The gradients' norms of an epoch, and their means.
-#[derive(Default)]
-struct Norms {
-    sum: f64,
-    steps: usize,
-    epochs: Vec<f64>,
 }
 
 impl<T: Number> Amendments<T> {
@@ -67,18 +61,20 @@ impl<T: Number> Amendments<T> {
             Some(muon) => Some((muon, Directions::of(network, &muon, kept.take())?)),
             None => None,
         };
-        let epochs = Vec::with_capacity(if clips { options.epochs.min(super::trainer::LOSSES_AT_ONCE) } else { 0 });
+        let mut norms = std::mem::take(&mut network.gradient_norms);
+        norms.epochs.reserve(if clips { options.epochs.min(super::trainer::LOSSES_AT_ONCE) } else { 0 });
         Ok(Amendments {
             clip_norm: options.clip_norm,
             penalises: options.penalty.l1 != 0.0 || options.penalty.l2 != 0.0 || options.clip_value < f64::INFINITY,
             measures,
             muon,
             constrains,
+            rate: AtomicU64::new(options.muon.map_or(0.0, |muon| muon.learning_rate).to_bits()),
             average: average.map(|decay| T::from_f64(1.0 - decay)),
             claims: Claims::new(threads),
             factor: AtomicU64::new(1.0f64.to_bits()),
             shortens: AtomicBool::new(false),
-            norms: Mutex::new(Norms { epochs, ..Norms::default() }),
+            norms: Mutex::new(norms),
         })
     }
 
@@ -94,7 +90,7 @@ impl<T: Number> Amendments<T> {
     /// The phase after `phase` of a step whose gradient is complete; `None` where the step is done.
     pub fn following(&self, phase: Phase) -> Option<Phase> {
         let next = match phase {
-            Phase::Samples => Phase::Weights,
+            Phase::Samples(_) | Phase::Asking | Phase::Returning => Phase::Weights,
             Phase::Weights => Phase::Norm,
             Phase::Norm => Phase::Directions,
             Phase::Directions => Phase::Update,
@@ -103,7 +99,7 @@ impl<T: Number> Amendments<T> {
             Phase::Constraint => return None,
         };
         let wanted = match next {
-            Phase::Samples | Phase::Weights => true,
+            Phase::Samples(_) | Phase::Asking | Phase::Returning | Phase::Weights => true,
             Phase::Norm => self.clips(),
             Phase::Directions => self.muon.is_some(),
             Phase::Update => self.splits(),
@@ -138,7 +134,9 @@ impl<T: Number> Amendments<T> {
             None => work(&Amend { factor, average, ..nothing }),
             Some((muon, directions)) => {
                 let reading = directions.layers.read();
-                work(&Amend { factor, average, directions: Some((muon, &reading)), ..nothing });
+                let learning_rate = f64::from_bits(self.rate.load(Ordering::Relaxed));
+                let muon = Muon { learning_rate, ..*muon };
+                work(&Amend { factor, average, directions: Some((&muon, &reading)), ..nothing });
             }
         }
     }
@@ -146,6 +144,11 @@ impl<T: Number> Amendments<T> {
     /// What is left of a shrink for [`Phase::Update`], whose gradient has its penalties.
     pub fn shrink_of_update(shrink: Shrink<T>) -> Shrink<T> {
         Shrink { keep: shrink.keep, ..Shrink::NONE }
+    }
+
+    /// From now on this is Muon's learning rate.
+    pub fn set_rate(&self, rate: f64) {
+        self.rate.store(rate.to_bits(), Ordering::Relaxed);
     }
 
     fn factor(&self) -> T {
@@ -208,7 +211,12 @@ impl<T: Number> Amendments<T> {
         for (l, layer) in network.layers.iter().enumerate() {
             let sums = measured.layer(l)[..layer.outputs].iter();
             total += strided_total(sums.map(|sum| sum.to_f64()));
-            total += strided_total((0..layer.outputs).map(|j| gradient[layer.bias(j)].to_f64()).map(|g| g * g));
+            let square = |at: usize| gradient[at].to_f64() * gradient[at].to_f64();
+            total += strided_total((0..layer.outputs).map(|j| square(layer.bias(j))));
+            // Gamma, then beta.
+            for begin in layer.affine().step_by(layer.padded_outputs()) {
+                total += strided_total((0..layer.outputs).map(|j| square(begin + j)));
+            }
             if !total.is_finite() {
                 return Err(l + 1);
             }
@@ -232,10 +240,10 @@ impl<T: Number> Amendments<T> {
         }
     }
 
-    /// Each finished epoch's mean norm, and what can be kept for the next run.
-    pub fn settle(self) -> (Vec<f64>, Option<Directions<T>>) {
+    /// The norms, and what can be kept for the next run.
+    pub fn settle(self) -> (Norms, Option<Directions<T>>) {
         let norms = self.norms.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-        (norms.epochs, self.muon.map(|(_, directions)| directions))
+        (norms, self.muon.map(|(_, directions)| directions))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Passes forward: outputs and losses of any number of rows, in bounded memory.
 
 use super::{Host, Poller, lock};
+use crate::activation::Activation;
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
 use crate::kernels::{Loss, Number};
@@ -19,7 +20,7 @@ pub enum Wanted<'o, T> {
     Outputs(&'o mut [T]),
     /// The last layer before its activation, `(rows, n)`.
     Logits(&'o mut [T]),
-    /// Softmax: the class, `(rows,)`. Sigmoid: whether each output is above one half, `(rows, n)`.
+    /// The class, `(rows,)`, or whether each output is above its threshold, `(rows, n)`: see [`Answer`].
     Labels(&'o mut [i64]),
 }
 
@@ -51,9 +52,27 @@ impl<'o, T: Number> Wanted<'o, T> {
     }
 }
 
+/// How labels are read off outputs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Answer {
+    /// The greatest output's index: softmax, and margins of several classes.
+    Class,
+    /// Whether each output is above this number: a probability above one half, a positive margin.
+    Above(f64),
+}
+
+fn answer<T: Number>(network: &Network<T>) -> Answer {
+    match network.layers[network.layers.len() - 1].activation {
+        Activation::Softmax => Answer::Class,
+        _ if network.loss.takes_classes() => Answer::Class,
+        _ if matches!(network.loss, Loss::Hinge { .. }) => Answer::Above(0.0),
+        _ => Answer::Above(0.5),
+    }
+}
+
 /// How many labels a row has.
 pub fn labels_per_row<T: Number>(network: &Network<T>) -> usize {
-    if network.loss == Loss::CrossEntropy { 1 } else { network.outputs() }
+    if answer(network) == Answer::Class { 1 } else { network.outputs() }
 }
 
 /// Slices kept for the next passes forward through one network. Calls may overlap: each takes slices of its own.
@@ -98,6 +117,8 @@ struct Call<'c, 'x, 'y, T: Number> {
     network: &'c Network<T>,
     spares: &'c Spares<T>,
     x: &'c Matrix<'x>,
+    /// The rows that are passed; `None` for all.
+    rows: Option<&'c [u32]>,
     y: Option<(&'c TargetData<'y>, T)>,
     plan: Plan,
     /// Operations of a slice.
@@ -124,7 +145,7 @@ pub fn infer<T: Number>(
     let plan = plan::inference(network, rows, threads);
     let mut losses = vec![0.0; if y.is_some() { rows } else { 0 }];
     let work = 2.0 * (network.n_parameters() * plan.slice_rows) as f64;
-    let call = Call { network, spares, x, y, plan, work };
+    let call = Call { network, spares, x, rows: None, y, plan, work };
     let host = Mutex::new(host);
     match plan.threads.min(rows.div_ceil(plan.slice_rows)) {
         1 => call.alone(wanted, &mut losses, &host)?,
@@ -133,7 +154,36 @@ pub fn infer<T: Number>(
     Ok(losses)
 }
 
+/// The loss of each of the rows `rows` (times `scale`), and what the last layer returns of them; on this thread.
+///
+/// # Errors
+/// As for [`infer`].
+pub fn infer_rows<T: Number>(
+    network: &Network<T>,
+    spares: &Spares<T>,
+    x: &Matrix<'_>,
+    rows: &[u32],
+    (y, scale): (&TargetData<'_>, T),
+    outputs: &mut [T],
+    host: &mut dyn Host,
+) -> Result<Vec<f64>, Error> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let plan = plan::inference(network, rows.len(), Some(1));
+    let mut losses = vec![0.0; rows.len()];
+    let work = 2.0 * (network.n_parameters() * plan.slice_rows) as f64;
+    let call = Call { network, spares, x, rows: Some(rows), y: Some((y, scale)), plan, work };
+    call.alone(Wanted::Outputs(outputs), &mut losses, &Mutex::new(host))?;
+    Ok(losses)
+}
+
 impl<T: Number> Call<'_, '_, '_, T> {
+    /// How many rows are passed.
+    fn n_rows(&self) -> usize {
+        self.rows.map_or(self.x.rows(), <[u32]>::len)
+    }
+
     /// Slice after slice, on this thread; nothing is allocated where a spare serves.
     fn alone(
         &self,
@@ -141,7 +191,7 @@ impl<T: Number> Call<'_, '_, '_, T> {
         mut losses: &mut [f64],
         host: &Mutex<&mut dyn Host>,
     ) -> Result<(), Error> {
-        let (rows, step) = (self.x.rows(), self.plan.slice_rows);
+        let (rows, step) = (self.n_rows(), self.plan.slice_rows);
         let per_row = wanted.len() / rows;
         let mut slice = self.spares.take(self.network, step.min(rows))?;
         let (mut poller, mut spare) = (Poller::new(), None);
@@ -166,7 +216,7 @@ impl<T: Number> Call<'_, '_, '_, T> {
         mut losses: &mut [f64],
         host: &Mutex<&mut dyn Host>,
     ) -> Result<(), Error> {
-        let (rows, step) = (self.x.rows(), self.plan.slice_rows);
+        let (rows, step) = (self.n_rows(), self.plan.slice_rows);
         let per_row = wanted.len() / rows;
         let mut slots = Vec::with_capacity(rows.div_ceil(step));
         for first in (0..rows).step_by(step) {
@@ -221,7 +271,11 @@ impl<T: Number> Call<'_, '_, '_, T> {
         wanted: Wanted<'_, T>,
         losses: &mut [f64],
     ) -> Result<(), Error> {
-        let (network, selection) = (self.network, Selection::From(range.start));
+        let network = self.network;
+        let selection = match self.rows {
+            Some(rows) => Selection::Rows(&rows[range.clone()]),
+            None => Selection::From(range.start),
+        };
         slice.gather(self.x, selection, range.len());
         {
             let reading = network.arena.read();
@@ -236,8 +290,10 @@ impl<T: Number> Call<'_, '_, '_, T> {
         let result = slice.deltas.last().expect("a network has a layer");
         match wanted {
             Wanted::Outputs(into) | Wanted::Logits(into) => unpack(result, into),
-            Wanted::Labels(into) if network.loss == Loss::CrossEntropy => classes(result, into),
-            Wanted::Labels(into) => above_one_half(result, into),
+            Wanted::Labels(into) => match answer(network) {
+                Answer::Class => classes(result, into),
+                Answer::Above(threshold) => above(result, T::from_f64(threshold), into),
+            },
         }
         Ok(())
     }
@@ -298,10 +354,9 @@ fn classes<T: Number>(panels: &Panels<T>, into: &mut [i64]) {
     }
 }
 
-fn above_one_half<T: Number>(panels: &Panels<T>, into: &mut [i64]) {
-    let half = T::from_f64(0.5);
+fn above<T: Number>(panels: &Panels<T>, threshold: T, into: &mut [i64]) {
     for (row, labels) in into.chunks_exact_mut(panels.lanes()).enumerate() {
-        labels.iter_mut().zip(lanes(panels, row)).for_each(|(label, x)| *label = i64::from(x > half));
+        labels.iter_mut().zip(lanes(panels, row)).for_each(|(label, x)| *label = i64::from(x > threshold));
     }
 }
 
@@ -349,6 +404,10 @@ pub fn penalty<T: Number>(network: &Network<T>, penalty: Penalty) -> f64 {
         }
         if biases {
             (0..layer.outputs).for_each(|j| add(layer.bias(j)));
+            let affine = layer.affine();
+            let half = affine.len() / 2;
+            let used = layer.outputs.min(half);
+            (0..used).chain(half..half + used).for_each(|i| add(affine.start + i));
         }
     }
     l1 * sizes.total() + 0.5 * l2 * squares.total()
@@ -389,6 +448,17 @@ impl StridedSum {
     }
 }
 
+/// The mean of the rows' losses, weighted where there are weights; 0 where these are all 0.
+pub fn weighted_mean(losses: &[f64], weights: Option<&[f64]>) -> f64 {
+    let (mut sum, mut whole) = (StridedSum::new(), StridedSum::new());
+    for (row, &loss) in losses.iter().enumerate() {
+        let weight = weights.map_or(1.0, |weights| weights[row]);
+        sum.add(weight * loss);
+        whole.add(weight);
+    }
+    if whole.total() > 0.0 { sum.total() / whole.total() } else { 0.0 }
+}
+
 impl Default for StridedSum {
     fn default() -> Self {
         StridedSum::new()
@@ -398,7 +468,6 @@ impl Default for StridedSum {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::activation::Activation;
     use crate::data::Dense;
     use crate::isa::Isa;
     use crate::network::LayerSpec;
@@ -419,14 +488,14 @@ mod tests {
 
     #[test]
     fn a_worker_may_take_the_short_last_rows_first() {
-        let spec = LayerSpec { units: 1, activation: Activation::Sigmoid };
+        let spec = LayerSpec::plain(1, Activation::Sigmoid);
         let mut network = Network::<f32>::new(3, &[spec], Loss::BinaryCrossEntropy, Isa::Scalar).unwrap();
         network.set_layer(0, |_, i| i as f32 - 1.0, |_| 0.5);
         let (x, y) = (Array2::from_shape_fn((5, 3), |(i, j)| (i * 3 + j) as f32 / 7.0), Array2::<f32>::ones((5, 1)));
         let x = Matrix::Dense(Dense::F32(x.view()));
         let y = TargetData::Dense(Matrix::Dense(Dense::F32(y.view())));
         let (spares, plan) = (Spares::new(), Plan { threads: 1, group_rows: 5, slice_rows: 3 });
-        let call = Call { network: &network, spares: &spares, x: &x, y: Some((&y, 1.0)), plan, work: 1.0 };
+        let call = Call { network: &network, spares: &spares, x: &x, rows: None, y: Some((&y, 1.0)), plan, work: 1.0 };
         let losses = |ranges: &[Range<usize>]| {
             let (mut slice, mut spare) = (Slice::new(&network, 3, Role::Answers).unwrap(), None);
             let (mut losses, mut outputs) = ([0.0; 5], [0.0; 5]);

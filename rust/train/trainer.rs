@@ -2,31 +2,37 @@
 //!
 //! A plain step has two phases. Each worker claims slices of the group's samples and takes them through gather,
 //! forward, loss and backward data; barrier; each claims parts of the weights for gradient and update; barrier.
+//! A loss of the host's own couples the batch, and adds phases: forward; barrier; the caller's thread asks the host; barrier;
+//! backward data, and so on. A batch of several groups then goes forward twice: once for the logits of all, and again group
+//! by group for what backward reads.
 //! A batch of several groups adds its gradients up in memory and updates with the last. Nothing is
 //! allocated after the first step.
 
 use super::amendments::Amendments;
+use super::exchange::{Exchange, Losses};
 use super::infer::{Penalty, StridedSum, penalty};
 use super::optimizer::Optimizer;
+use super::stretch::{Cursor, Stretch};
 use super::{Host, Poller, lock};
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
-use crate::kernels::{Number, Rule, SAMPLE_SEGMENT, Shrink};
-use crate::network::{Form, GRADIENT, Network, Progress, WEIGHTS};
+use crate::kernels::{Loss, Number, Rule, SAMPLE_SEGMENT, Shrink};
+use crate::network::{Form, GRADIENT, Network, Norms, Progress, WEIGHTS};
 use crate::panel::{Buffer, Parts};
-use crate::plan::{self, Plan};
+use crate::plan::{self, MAX_COUPLED_ROWS, Plan};
 use crate::rng;
 use crate::step::backward::{self, Finishing, Group};
 use crate::step::forward::Weights;
 use crate::step::muon::{Directions, Muon};
-use crate::step::{Role, Slice, TargetData, forward};
+use crate::step::{Draw, Role, Slice, TargetData, route};
 use crate::threads::{self, Claims, Team};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, RwLock, RwLockReadGuard};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// What is asked of a fit.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct Options<'o> {
     /// Passes over the data.
     pub epochs: usize,
     /// Rows of a batch; at most the data's.
@@ -45,6 +51,12 @@ pub struct Options {
     pub muon: Option<Muon>,
     /// What a sample's loss is multiplied by.
     pub loss_scale: f64,
+    /// What each sample counts in its batch's mean, finite and at least 0, one for each row; `None` for all the same. A batch
+    /// whose weights are all 0 has the loss 0 and no gradient.
+    pub weights: Option<&'o [f64]>,
+    /// The rows that are trained on, in their order where that is not drawn; `None` for all. They are read where they lie, and
+    /// the bits are those of training on a copy of them. Weights are by the data's rows.
+    pub rows: Option<&'o [u32]>,
     /// Whether batches are drawn anew in each epoch; a full batch keeps its order.
     pub shuffle: bool,
     /// Of the shuffle.
@@ -53,6 +65,8 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Epochs between reports; 0 for none.
     pub report_every: usize,
+    /// What part of the epochs this call does.
+    pub stretch: Stretch<'o>,
 }
 
 /// Trains; returns each epoch's loss, the mean over its rows before their updates.
@@ -65,20 +79,37 @@ pub fn fit<T: Number>(
     workspace: &mut Workspace<T>,
     x: &Matrix<'_>,
     y: &TargetData<'_>,
-    options: &Options,
+    options: &Options<'_>,
     host: &mut dyn Host,
 ) -> Result<Vec<f64>, Error> {
+    fit_stretch(network, workspace, x, y, options, host).map(|(losses, _)| losses)
+}
+
+/// Trains for the options' stretch; returns the loss of each epoch that it finished, and where it ended.
+///
+/// # Errors
+/// As for [`fit`], and [`Error::Value`] for a stretch that does not fit the data.
+pub fn fit_stretch<T: Number>(
+    network: &mut Network<T>,
+    workspace: &mut Workspace<T>,
+    x: &Matrix<'_>,
+    y: &TargetData<'_>,
+    options: &Options<'_>,
+    host: &mut dyn Host,
+) -> Result<(Vec<f64>, Cursor), Error> {
     options.optimizer.check()?;
+    let rows = options.rows.map_or(x.rows(), <[u32]>::len);
+    options.stretch.check(options.epochs, rows, options.batch_size.min(rows))?;
     let (name, states) = match options.muon {
         None => (options.optimizer.state_name(), options.optimizer.states()),
-        Some(_) => (options.optimizer.state_name_with_muon(), options.optimizer.states().max(1)),
+        Some(_) => options.optimizer.state_with_muon(),
     };
     network.prepare_state(name, states)?;
     // The counters belong to the state that the steps left, also where an error ended them.
-    let (losses, progress, norms) = Run::new(network, workspace, x, y, options, true)?.execute(workspace, host);
+    let (done, progress, norms) = Run::new(network, workspace, x, y, options, true)?.execute(workspace, host);
     network.progress = progress;
     network.gradient_norms = norms;
-    losses
+    done
 }
 
 /// One update on all rows as one batch, which is no epoch; returns the loss before it.
@@ -90,13 +121,14 @@ pub fn partial_fit<T: Number>(
     workspace: &mut Workspace<T>,
     x: &Matrix<'_>,
     y: &TargetData<'_>,
-    options: &Options,
+    options: &Options<'_>,
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
     let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
-    let epochs = network.progress.epochs;
+    let (epochs, norms) = (network.progress.epochs, std::mem::take(&mut network.gradient_norms));
     let losses = fit(network, workspace, x, y, &options, host);
     network.progress.epochs = epochs;
+    network.gradient_norms = norms;
     losses.map(|losses| losses[0])
 }
 
@@ -109,12 +141,12 @@ pub fn loss_and_gradient<T: Number>(
     workspace: &mut Workspace<T>,
     x: &Matrix<'_>,
     y: &TargetData<'_>,
-    options: &Options,
+    options: &Options<'_>,
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
     let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
-    let (losses, ..) = Run::new(network, workspace, x, y, &options, false)?.execute(workspace, host);
-    let loss = losses?[0];
+    let (done, ..) = Run::new(network, workspace, x, y, &options, false)?.execute(workspace, host);
+    let loss = done?.0[0];
     add_penalty(network, options.penalty);
     Ok(loss)
 }
@@ -145,23 +177,65 @@ fn add_penalty<T: Number>(network: &mut Network<T>, Penalty { l1, l2, biases }: 
                 add(layer.bias(j));
             }
         }
+        let affine = layer.affine();
+        let half = affine.len() / 2;
+        if biases {
+            let used = layer.outputs.min(half);
+            (0..used).chain(half..half + used).for_each(|i| add(affine.start + i));
+        }
     }
 }
 
 /// A training's buffers, kept from call to call of one network, so that a call on few rows costs little more than its steps.
-/// Their memory is the largest batch's, and is given back with the network.
-pub struct Workspace<T>(Option<Buffers<T>>, Option<Directions<T>>);
+/// Their memory is the largest batch's and, with shuffling, 4 bytes a row; it is given back with the network.
+pub struct Workspace<T> {
+    buffers: Option<Buffers<T>>,
+    order: Order,
+    directions: Option<Directions<T>>,
+}
 
 impl<T> Workspace<T> {
     /// Nothing yet.
     pub fn new() -> Self {
-        Workspace(None, None)
+        Workspace { buffers: None, order: Order::default(), directions: None }
     }
 }
 
 impl<T> Default for Workspace<T> {
     fn default() -> Self {
         Workspace::new()
+    }
+}
+
+/// An epoch's order of the rows, kept for the stretches that an epoch is cut into.
+#[derive(Default)]
+struct Order {
+    rows: Vec<u32>,
+    /// The seed and the epoch that it was drawn for, and whether from a selection.
+    of: Option<(u64, u64, bool)>,
+}
+
+impl Order {
+    /// Room for so many rows; what was drawn for as many stays.
+    fn resized(self, rows: usize) -> Self {
+        if self.rows.len() == rows { self } else { Order { rows: vec![0; rows], of: None } }
+    }
+
+    /// The order of an epoch: of all rows, or of those selected, drawn where they are to be shuffled.
+    fn draw(&mut self, seed: u64, epoch: u64, selected: Option<&[u32]>, shuffles: bool) {
+        let of = (seed, epoch, selected.is_some());
+        if self.of == Some(of) {
+            return;
+        }
+        if shuffles {
+            rng::shuffle(&mut self.rows, seed, epoch);
+        }
+        match selected {
+            Some(selected) if shuffles => self.rows.iter_mut().for_each(|at| *at = selected[*at as usize]),
+            Some(selected) => self.rows.copy_from_slice(selected),
+            None => {}
+        }
+        self.of = Some(of);
     }
 }
 
@@ -181,7 +255,7 @@ impl<T: Number> Buffers<T> {
         role: Role,
         threads: usize,
     ) -> Result<Self, Error> {
-        if let Some(kept) = kept.0.take()
+        if let Some(kept) = kept.buffers.take()
             && kept.slices.len() >= slices
             && kept.scratch.len() >= threads
             && kept.slices.read().get(0).serves(rows, role)
@@ -209,20 +283,30 @@ struct State<T> {
     /// The batch's first row in the order, and its rows.
     batch: usize,
     rows: usize,
+    /// The step of the network's life, from 1: what masks are drawn for.
+    step: u64,
+    /// What the batch counts in its epoch: the sum of its rows' weights, or their number.
+    weight: f64,
     /// The group's first row in the batch, and its rows.
     group: usize,
     group_rows: usize,
     /// This step's rule; `None` leaves the gradient in the arena.
     rule: Option<Rule<T>>,
+    /// What it leaves of a weight by decoupled decay.
+    keep: T,
     /// What is done next; `None` when all is done.
     phase: Option<Phase>,
 }
 
 /// What all workers do between two barriers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub(super) enum Phase {
-    /// Slices of the samples are taken from one point where samples couple to the next: gather, forward, loss, backward.
-    Samples,
+    /// Slices of the samples are taken over a stretch of their way (`step/route.rs`): of gather, forward, loss, backward.
+    Samples(usize),
+    /// The host's own loss: the caller's thread asks for the batch's loss and gradient.
+    Asking,
+    /// Slices go backward from the host's gradient, until samples couple.
+    Returning,
     /// Parts of the weights get their gradient and, with the batch's last group, their update, unless that has to wait.
     Weights,
     /// The whole gradient is measured.
@@ -240,23 +324,33 @@ pub(super) enum Phase {
 /// Numbers that only the last to arrive at a barrier touches.
 struct Books {
     progress: Progress,
+    /// Steps before this call.
+    steps_before: u64,
     batch_loss: StridedSum,
-    epoch_loss: f64,
+    /// Where the epoch stands; its row is kept where the call ends inside an epoch.
+    cursor: Cursor,
+    /// What the host's loss and the penalties are, while the batch goes backward.
+    own_loss: f64,
     losses: Vec<f64>,
     report: Option<(usize, f64)>,
     outcome: Result<(), Error>,
 }
 
+/// The losses of the epochs that a call finished, and where it ended.
+type Done = Result<(Vec<f64>, Cursor), Error>;
+
 struct Run<'r, 'x, 'y, T: Number> {
     network: &'r Network<T>,
     x: &'r Matrix<'x>,
     y: &'r TargetData<'y>,
-    options: &'r Options,
+    options: &'r Options<'r>,
     plan: Plan,
     updates: bool,
     buffers: Buffers<T>,
     amendments: Amendments<T>,
-    order: RwLock<Vec<u32>>,
+    /// Where the loss is the host's.
+    exchange: Option<RwLock<Exchange<T>>>,
+    order: RwLock<Order>,
     /// Whether the slices hold the whole data for good.
     gathered: AtomicBool,
     state: RwLock<State<T>>,
@@ -265,6 +359,8 @@ struct Run<'r, 'x, 'y, T: Number> {
     job_claims: Claims,
     stop: AtomicBool,
     slice_work: f64,
+    /// Stretches of a step.
+    stretches: usize,
 }
 
 impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
@@ -273,13 +369,18 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         workspace: &mut Workspace<T>,
         x: &'r Matrix<'x>,
         y: &'r TargetData<'y>,
-        options: &'r Options,
+        options: &'r Options<'r>,
         updates: bool,
     ) -> Result<Self, Error> {
-        let batch = options.batch_size.min(x.rows());
-        let steps = options.epochs as f64 * x.rows().div_ceil(batch) as f64;
+        let all = options.rows.map_or(x.rows(), <[u32]>::len);
+        let batch = options.batch_size.min(all);
+        if !network.coupled.is_empty() && batch > MAX_COUPLED_ROWS {
+            let expected = format!("at most {MAX_COUPLED_ROWS} rows in a batch with batch normalisation");
+            return Err(Error::expected("batch_size", expected, batch));
+        }
+        let steps = options.epochs as f64 * all.div_ceil(batch) as f64;
         let plan = plan::training(network, batch, steps, options.threads);
-        let amendments = Amendments::new(network, &mut workspace.1, options, plan.threads, updates)?;
+        let amendments = Amendments::new(network, &mut workspace.directions, options, plan.threads, updates)?;
         if batch > plan.group_rows || !updates || amendments.splits() {
             network.arena.materialise(GRADIENT, WEIGHTS, "network: its gradient")?;
         } else {
@@ -287,24 +388,44 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
         let slices = plan.group_rows.min(batch).div_ceil(plan.slice_rows);
         let rows = plan.slice_rows.min(batch);
-        let whole = batch == x.rows() && batch <= plan.group_rows;
+        let whole = batch == all && batch <= plan.group_rows;
         let both_forms = 2 * batch.saturating_mul(network.features()).saturating_mul(size_of::<T>());
         let turns = network.layers[0].form == Form::Narrow;
         let stays = turns && whole && steps > 1.0 && both_forms <= BOTH_FORMS;
         let role = if stays { Role::LearnsTheSameRows } else { Role::Learns };
         let buffers = Buffers::of(network, workspace, slices, rows, role, plan.threads)?;
-        let shuffles = options.shuffle && batch < x.rows();
-        let state = State { epoch: 0, batch: 0, rows: 0, group: 0, group_rows: 0, rule: None, phase: None };
+        let own = (network.loss == Loss::Custom).then(|| Exchange::new(batch, network.outputs())).transpose()?;
+        let ordered = options.rows.is_some() || options.shuffle && batch < all;
+        let mut order = std::mem::take(&mut workspace.order).resized(if ordered { all } else { 0 });
+        if options.rows.is_some() {
+            // Another selection may have left it.
+            order.of = None;
+        }
+        let state = State {
+            epoch: 0,
+            batch: 0,
+            rows: 0,
+            step: 0,
+            weight: 0.0,
+            group: 0,
+            group_rows: 0,
+            rule: None,
+            keep: T::ONE,
+            phase: None,
+        };
         let books = Books {
             progress: network.progress,
+            steps_before: network.progress.steps,
             batch_loss: StridedSum::new(),
-            epoch_loss: 0.0,
+            cursor: Cursor { row: 0, ..options.stretch.begin },
+            own_loss: 0.0,
             losses: Vec::with_capacity(options.epochs.min(LOSSES_AT_ONCE)),
             report: None,
             outcome: Ok(()),
         };
         let run = Run {
             slice_work: 6.0 * (network.n_parameters() * rows) as f64,
+            stretches: route::stretches(network),
             network,
             x,
             y,
@@ -313,7 +434,8 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             updates,
             buffers,
             amendments,
-            order: RwLock::new(vec![0; if shuffles { x.rows() } else { 0 }]),
+            exchange: own.map(RwLock::new),
+            order: RwLock::new(order),
             gathered: AtomicBool::new(false),
             state: RwLock::new(state),
             books: Mutex::new(books),
@@ -321,24 +443,26 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             job_claims: Claims::new(plan.threads),
             stop: AtomicBool::new(false),
         };
-        run.begin_epoch(0);
+        run.begin_epoch(0, options.stretch.begin.row);
         Ok(run)
     }
 
-    fn execute(
-        self,
-        workspace: &mut Workspace<T>,
-        host: &mut dyn Host,
-    ) -> (Result<Vec<f64>, Error>, Progress, Vec<f64>) {
+    fn execute(self, workspace: &mut Workspace<T>, host: &mut dyn Host) -> (Done, Progress, Norms) {
         let host = Mutex::new(host);
         let ran = threads::run(self.plan.threads, |team, worker| self.work(team, worker, &host));
         if ran.is_ok() {
-            workspace.0 = Some(self.buffers);
+            workspace.order = self.order.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+            workspace.buffers = Some(self.buffers);
         }
         let (norms, directions) = self.amendments.settle();
-        workspace.1 = directions;
+        workspace.directions = directions;
         let books = self.books.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-        (ran.and(books.outcome).map(|()| books.losses), books.progress, norms)
+        (ran.and(books.outcome).map(|()| (books.losses, books.cursor)), books.progress, norms)
+    }
+
+    /// How many rows are trained on.
+    fn n_rows(&self) -> usize {
+        self.options.rows.map_or(self.x.rows(), <[u32]>::len)
     }
 
     fn state(&self) -> State<T> {
@@ -349,7 +473,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         *self.state.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = state;
     }
 
-    fn order(&self) -> RwLockReadGuard<'_, Vec<u32>> {
+    fn order(&self) -> RwLockReadGuard<'_, Order> {
         self.order.read().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -360,7 +484,8 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let mut state = self.state();
         while let Some(phase) = state.phase {
             match phase {
-                Phase::Samples => self.samples(team, worker, state, &mut poller, host),
+                Phase::Samples(_) | Phase::Returning => self.samples(team, worker, phase, state, &mut poller, host),
+                Phase::Asking => self.ask(worker, host),
                 Phase::Weights => self.weights(team, worker, state, &mut scratch),
                 Phase::Norm | Phase::Lengths => self.amendments.measure(self.network, phase, team, worker),
                 Phase::Directions => self.amendments.direct(self.network, team, worker),
@@ -369,7 +494,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             if !team.barrier(|| self.advance(phase)) {
                 return;
             }
-            if worker == 0 && phase != Phase::Samples {
+            if worker == 0 && phase >= Phase::Weights {
                 self.report(host);
             }
             state = self.state();
@@ -379,17 +504,41 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     /// The last worker out of a phase decides on the next.
     fn advance(&self, phase: Phase) {
         match phase {
-            Phase::Samples => self.after_samples(),
+            Phase::Samples(stretch) if stretch == self.middle() && self.exchange.is_some() => self.after_forward(),
+            Phase::Samples(stretch) if stretch + 1 < self.stretches => self.couple(stretch),
+            Phase::Samples(_) if self.exchange.is_some() => self.after_backward(),
+            Phase::Samples(_) => self.after_samples(),
+            Phase::Asking => self.after_asking(),
+            Phase::Returning if self.stretches > 1 => self.couple(self.middle()),
+            Phase::Returning => self.after_backward(),
             Phase::Weights => self.after_weights(),
             _ => self.after_amending(phase),
         }
     }
 
-    /// Gather, forward, loss, backward data, slice by slice.
-    fn samples(&self, team: &Team, worker: usize, state: State<T>, poller: &mut Poller, host: &Mutex<&mut dyn Host>) {
+    /// The stretch that has the loss.
+    fn middle(&self) -> usize {
+        self.stretches / 2
+    }
+
+    /// Gather, forward, loss and backward data, slice by slice; or the part of these that is a phase of its own.
+    fn samples(
+        &self,
+        team: &Team,
+        worker: usize,
+        phase: Phase,
+        state: State<T>,
+        poller: &mut Poller,
+        host: &Mutex<&mut dyn Host>,
+    ) {
+        let gathers = match phase {
+            Phase::Samples(stretch) => stretch == 0,
+            // The slices of a batch's only group still hold what backward reads.
+            _ => state.group_rows < state.rows,
+        };
         let reading = self.network.arena.read();
         let from = Weights::of(&reading);
-        let order = self.order();
+        let order = &self.order().rows;
         let slices = state.group_rows.div_ceil(self.plan.slice_rows);
         let share = |w: usize| w * slices / team.size();
         while let Some(i) = self.slice_claims.next(worker, team.size(), share) {
@@ -402,14 +551,28 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             let first = state.batch + state.group + begin;
             let selection =
                 if order.is_empty() { Selection::From(first) } else { Selection::Rows(&order[first..first + rows]) };
-            if !self.gathered.load(Ordering::Relaxed) {
+            if gathers && !self.gathered.load(Ordering::Relaxed) {
                 slice.gather(self.x, selection, rows);
                 slice.gather_targets(self.y, selection);
             }
-            forward::forward(self.network, from, slice);
-            let scale = self.options.loss_scale;
-            slice.loss(self.network, self.y, T::from_f64(scale), T::from_f64(scale / state.rows as f64));
-            backward::backward(self.network, from, slice);
+            if gathers {
+                slice.trains(state.group + begin, Draw { seed: self.options.seed, step: state.step });
+            }
+            match phase {
+                Phase::Samples(stretch) => route::stretch(self.network, from, slice, stretch, |slice| {
+                    if self.exchange.is_none() {
+                        self.loss(slice, selection, state);
+                    }
+                    self.exchange.is_none()
+                }),
+                _ => {
+                    if gathers {
+                        route::stretch(self.network, from, slice, 0, |_| false);
+                    }
+                    self.own_gradient(slice, selection, state, state.group + begin);
+                    route::back(self.network, from, slice);
+                }
+            }
             if worker == 0
                 && let Err(error) = poller.poll(self.slice_work, host)
             {
@@ -424,6 +587,48 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
     }
 
+    /// The loss of a slice's rows and its gradient.
+    fn loss(&self, slice: &mut Slice<T>, selection: Selection<'_>, state: State<T>) {
+        let scale = self.options.loss_scale;
+        match self.options.weights {
+            None => slice.loss(self.network, self.y, T::from_f64(scale), T::from_f64(scale / state.weight)),
+            Some(weights) => {
+                let factor = |i| T::from_f64(ratio(scale * weights[selection.row(i)], state.weight));
+                slice.weighted_loss(self.network, self.y, T::from_f64(scale), factor);
+            }
+        }
+    }
+
+    /// dZ[L] of a slice whose first row is the batch's `at`th, from the host's gradient.
+    fn own_gradient(&self, slice: &mut Slice<T>, selection: Selection<'_>, state: State<T>, at: usize) {
+        let exchange = read(self.exchange.as_ref().expect("the host's loss"));
+        let n = exchange.outputs;
+        let gradient = &exchange.gradient[at * n..(at + slice.rows()) * n];
+        match exchange.losses {
+            Losses::Batch(_) => slice.set_delta(gradient, |_| T::ONE),
+            Losses::Rows(_) => {
+                let weight = |i| self.options.weights.map_or(1.0, |weights| weights[selection.row(i)]);
+                slice.set_delta(gradient, |i| T::from_f64(ratio(weight(i), state.weight)));
+            }
+        }
+    }
+
+    /// The host's loss of the whole batch, on the caller's thread.
+    fn ask(&self, worker: usize, host: &Mutex<&mut dyn Host>) {
+        if worker != 0 || self.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut exchange = write(self.exchange.as_ref().expect("the host's loss"));
+        let asked = lock(host).loss(exchange.typed());
+        let (numbers, rows) = (exchange.logits.len(), exchange.rows());
+        let fits = exchange.gradient.len() == numbers
+            && !matches!(&exchange.losses, Losses::Rows(losses) if losses.len() != rows);
+        let refused = || Error::expected("loss", "a gradient of the logits' shape and a value a row or one", "others");
+        if let Err(error) = asked.and(if fits { Ok(()) } else { Err(refused()) }) {
+            self.fail(error);
+        }
+    }
+
     /// Gradient and update, job by job.
     fn weights(&self, team: &Team, worker: usize, state: State<T>, scratch: &mut [T]) {
         let last = state.group + state.group_rows == state.rows;
@@ -431,8 +636,8 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let how = Finishing {
             goes_on: state.group > 0,
             rule: state.rule.filter(|_| last),
-            shrink: self.shrink(true),
-            shrink_biases: self.shrink(self.options.penalty.biases),
+            shrink: self.shrink(true, state.keep),
+            shrink_biases: self.shrink(self.options.penalty.biases, state.keep),
             amend: if last && self.amendments.amends_weights() { Some(&amend) } else { None },
         };
         let slices = self.buffers.slices.read();
@@ -449,7 +654,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
 
     /// The update that had to wait, or the constraint, job by job.
     fn amend(&self, team: &Team, worker: usize, phase: Phase, state: State<T>) {
-        let shrink = |penalised| Amendments::shrink_of_update(self.shrink(penalised));
+        let shrink = |penalised| Amendments::shrink_of_update(self.shrink(penalised, state.keep));
         self.amendments.with_amend(phase, |amend| {
             let how = Finishing {
                 goes_on: true,
@@ -466,11 +671,11 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     }
 
     /// What is done to weights, or to biases, besides the rule.
-    fn shrink(&self, penalised: bool) -> Shrink<T> {
-        let Options { penalty, clip_value, optimizer, .. } = *self.options;
+    fn shrink(&self, penalised: bool, keep: T) -> Shrink<T> {
+        let Options { penalty, clip_value, .. } = *self.options;
         let clip = T::from_f64(clip_value);
         if penalised {
-            Shrink { l1: T::from_f64(penalty.l1), l2: T::from_f64(penalty.l2), clip, keep: optimizer.keep() }
+            Shrink { l1: T::from_f64(penalty.l1), l2: T::from_f64(penalty.l2), clip, keep }
         } else {
             Shrink { clip, ..Shrink::NONE }
         }
@@ -484,6 +689,18 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
     }
 
+    /// All samples have come to where they couple: statistics of the batch, and on.
+    fn couple(&self, stretch: usize) {
+        let state = self.state();
+        self.slice_claims.reset();
+        if self.stop.load(Ordering::Relaxed) {
+            return self.set_state(State { phase: None, ..state });
+        }
+        let used = state.group_rows.div_ceil(self.plan.slice_rows);
+        route::couple(self.network, &self.buffers.slices.read(), used, stretch, state.rows);
+        self.set_state(State { phase: Some(Phase::Samples(stretch + 1)), ..state });
+    }
+
     /// All samples are through: losses, divergence, and whether to go on.
     fn after_samples(&self) {
         let state = self.state();
@@ -493,27 +710,129 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             return self.set_state(State { phase: None, ..state });
         }
         let slices = self.buffers.slices.read();
+        let (order, mut first) = (self.order(), state.batch + state.group);
         for i in 0..state.group_rows.div_ceil(self.plan.slice_rows) {
-            books.batch_loss.extend(slices.get(i).losses());
+            let losses = slices.get(i).losses();
+            match self.options.weights {
+                None => books.batch_loss.extend(losses),
+                Some(weights) => {
+                    let row = |i: usize| if order.rows.is_empty() { first + i } else { order.rows[first + i] as usize };
+                    let weighted = losses.iter().enumerate().map(|(i, &loss)| weights[row(i)] * loss.to_f64());
+                    weighted.for_each(|loss| books.batch_loss.add(loss));
+                }
+            }
+            first += losses.len();
         }
         if state.group + state.group_rows < state.rows {
             return self.set_state(State { phase: Some(Phase::Weights), ..state });
         }
-        let mean = books.batch_loss.total() / state.rows as f64 + penalty(self.network, self.options.penalty);
+        let mean = ratio(books.batch_loss.total(), state.weight);
         books.batch_loss = StridedSum::new();
-        if !mean.is_finite() {
-            let bad =
-                |l: &usize| !(0..state.group_rows.div_ceil(self.plan.slice_rows)).all(|i| slices.get(i).is_finite(*l));
-            let layer = (0..self.network.layers.len()).find(bad).unwrap_or(self.network.layers.len() - 1) + 1;
-            books.outcome = Err(Error::Divergence { step: books.progress.steps + 1, layer });
+        drop((slices, order));
+        if let Some(loss) = self.finite(&mut books, mean, state) {
+            self.enter(&mut books, loss, state);
+        }
+    }
+
+    /// A batch's loss from its samples' mean; ends training where it is not finite.
+    fn finite(&self, books: &mut Books, mean: f64, state: State<T>) -> Option<f64> {
+        let loss = mean + penalty(self.network, self.options.penalty);
+        if loss.is_finite() {
+            return Some(loss);
+        }
+        let slices = self.buffers.slices.read();
+        let bad =
+            |l: &usize| !(0..state.group_rows.div_ceil(self.plan.slice_rows)).all(|i| slices.get(i).is_finite(*l));
+        let layer = (0..self.network.layers.len()).find(bad).unwrap_or(self.network.layers.len() - 1) + 1;
+        books.outcome = Err(Error::Divergence { step: books.progress.steps + 1, layer });
+        self.set_state(State { phase: None, ..state });
+        None
+    }
+
+    /// The optimizer at the next step's rate, which is Muon's where that follows it.
+    fn optimizer(&self, books: &Books) -> Optimizer {
+        match self.options.stretch.rate(books.progress.steps - books.steps_before) {
+            Some(rate) if self.options.muon.is_some() => {
+                self.amendments.set_rate(rate);
+                self.options.optimizer
+            }
+            Some(rate) => self.options.optimizer.at(rate),
+            None => self.options.optimizer,
+        }
+    }
+
+    /// Enters a batch's loss; its update is next.
+    fn enter(&self, books: &mut Books, loss: f64, state: State<T>) {
+        books.cursor.epoch_loss += loss * state.weight;
+        books.cursor.epoch_weight += state.weight;
+        books.cursor.loss = loss;
+        let optimizer = self.optimizer(books);
+        let now = self.updates && !self.amendments.splits();
+        let rule = now.then(|| optimizer.step(&mut books.progress));
+        if self.updates {
+            route::run_on(self.network, state.rows);
+        }
+        self.set_state(State { rule, keep: optimizer.keep(), phase: Some(Phase::Weights), ..state });
+        let whole = state.rows == self.n_rows() && self.plan.group_rows >= state.rows;
+        self.gathered.store(whole, Ordering::Relaxed);
+    }
+
+    /// The group's logits are there: the next group's, or the host's turn.
+    fn after_forward(&self) {
+        let state = self.state();
+        self.slice_claims.reset();
+        if self.stop.load(Ordering::Relaxed) {
             return self.set_state(State { phase: None, ..state });
         }
-        books.epoch_loss += mean * state.rows as f64;
-        let now = self.updates && !self.amendments.splits();
-        let rule = now.then(|| self.options.optimizer.step(&mut books.progress));
-        self.set_state(State { rule, phase: Some(Phase::Weights), ..state });
-        let whole = state.rows == self.x.rows() && self.plan.group_rows >= state.rows;
-        self.gathered.store(whole, Ordering::Relaxed);
+        let mut exchange = write(self.exchange.as_ref().expect("the host's loss"));
+        if state.group == 0 {
+            let order = self.order();
+            let places = state.batch..state.batch + state.rows;
+            exchange.begin(state.batch, if order.rows.is_empty() { &[] } else { &order.rows[places] });
+        }
+        let slices = self.buffers.slices.read();
+        for i in 0..state.group_rows.div_ceil(self.plan.slice_rows) {
+            exchange.append(slices.get(i).result(self.network.layers.len() - 1));
+        }
+        let group = state.group + state.group_rows;
+        if group < state.rows {
+            return self.begin_group(State { group, ..state }, Phase::Samples(0));
+        }
+        self.set_state(State { phase: Some(Phase::Asking), ..state });
+    }
+
+    /// The host has answered: backward, from the first group on.
+    fn after_asking(&self) {
+        let state = self.state();
+        if self.stop.load(Ordering::Relaxed) {
+            return self.set_state(State { phase: None, ..state });
+        }
+        let mean = {
+            let (exchange, order) = (read(self.exchange.as_ref().expect("the host's loss")), self.order());
+            let row =
+                |i: usize| if order.rows.is_empty() { state.batch + i } else { order.rows[state.batch + i] as usize };
+            exchange.mean(|i| self.options.weights.map_or(1.0, |weights| weights[row(i)]), state.weight)
+        };
+        let mut books = lock(&self.books);
+        if let Some(loss) = self.finite(&mut books, mean, state) {
+            books.own_loss = loss;
+            self.begin_group(State { group: 0, ..state }, Phase::Returning);
+        }
+    }
+
+    /// The group's dZ are there.
+    fn after_backward(&self) {
+        let state = self.state();
+        self.slice_claims.reset();
+        if self.stop.load(Ordering::Relaxed) {
+            return self.set_state(State { phase: None, ..state });
+        }
+        if state.group + state.group_rows < state.rows {
+            return self.set_state(State { phase: Some(Phase::Weights), ..state });
+        }
+        let mut books = lock(&self.books);
+        let loss = books.own_loss;
+        self.enter(&mut books, loss, state);
     }
 
     /// A group's gradient is in: the next group, or what comes after the last.
@@ -522,7 +841,8 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         self.job_claims.reset();
         let group = state.group + state.group_rows;
         if group < state.rows {
-            return self.begin_group(State { group, ..state });
+            let phase = if self.exchange.is_some() { Phase::Returning } else { Phase::Samples(0) };
+            return self.begin_group(State { group, ..state }, phase);
         }
         self.go_on(state, Phase::Weights);
     }
@@ -542,17 +862,22 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     /// The next phase of a step whose gradient is in, or the next batch or epoch.
     fn go_on(&self, state: State<T>, done: Phase) {
         if let Some(phase) = self.amendments.following(done) {
-            let waited = phase == Phase::Update;
-            let rule = waited.then(|| self.options.optimizer.step(&mut lock(&self.books).progress)).or(state.rule);
+            let mut rule = state.rule;
+            if phase == Phase::Update {
+                let mut books = lock(&self.books);
+                rule = Some(self.optimizer(&books).step(&mut books.progress));
+            }
             return self.set_state(State { rule, phase: Some(phase), ..state });
         }
         let batch = state.batch + state.rows;
-        if batch < self.x.rows() {
-            return self.begin_batch(state.epoch, batch);
+        if batch < self.n_rows() {
+            return if self.ends() { self.finish(batch) } else { self.begin_batch(state.epoch, batch) };
         }
         let mut books = lock(&self.books);
-        let loss = books.epoch_loss / self.x.rows() as f64;
-        books.epoch_loss = 0.0;
+        // Where no row counts, what the last batch had: the penalties.
+        let Cursor { epoch_loss, epoch_weight, loss, .. } = books.cursor;
+        let loss = if epoch_weight > 0.0 { epoch_loss / epoch_weight } else { loss };
+        (books.cursor.epoch_loss, books.cursor.epoch_weight) = (0.0, 0.0);
         books.losses.push(loss);
         books.progress.epochs += u64::from(self.updates);
         self.amendments.end_epoch();
@@ -561,29 +886,63 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             books.report = Some((state.epoch, loss));
         }
         drop(books);
-        if state.epoch + 1 == self.options.epochs {
-            return self.set_state(State { phase: None, ..state });
+        if state.epoch + 1 == self.options.epochs || self.ends() {
+            return self.finish(0);
         }
-        self.begin_epoch(state.epoch + 1);
+        self.begin_epoch(state.epoch + 1, 0);
     }
 
-    fn begin_epoch(&self, epoch: usize) {
+    /// Whether the stretch ends with the step that was made.
+    fn ends(&self) -> bool {
+        let stretch = &self.options.stretch;
+        if stretch.steps.is_none() && stretch.deadline.is_none() {
+            return false;
+        }
+        let books = lock(&self.books);
+        stretch.ends(books.progress.steps - books.steps_before)
+    }
+
+    /// Nothing is left to do; the next batch would have begun at `row`.
+    fn finish(&self, row: usize) {
+        lock(&self.books).cursor.row = row;
+        self.set_state(State { phase: None, ..self.state() });
+    }
+
+    fn begin_epoch(&self, epoch: usize, row: usize) {
         let mut order = self.order.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if !order.is_empty() {
-            rng::shuffle(&mut order, self.options.seed, lock(&self.books).progress.epochs);
+        if !order.rows.is_empty() {
+            let shuffles = self.options.shuffle && self.options.batch_size < self.n_rows();
+            order.draw(self.options.seed, lock(&self.books).progress.epochs, self.options.rows, shuffles);
         }
         drop(order);
-        self.begin_batch(epoch, 0);
+        self.begin_batch(epoch, row);
     }
 
     fn begin_batch(&self, epoch: usize, batch: usize) {
-        let rows = self.options.batch_size.min(self.x.rows() - batch);
-        self.begin_group(State { epoch, batch, rows, group: 0, group_rows: 0, rule: None, phase: None });
+        let rows = self.options.batch_size.min(self.n_rows() - batch);
+        let step = lock(&self.books).progress.steps + 1;
+        let weight = self.weight(batch..batch + rows);
+        let (group, group_rows, rule, keep) = (0, 0, None, T::ONE);
+        let state = State { epoch, batch, rows, step, weight, group, group_rows, rule, keep, phase: None };
+        self.begin_group(state, Phase::Samples(0));
     }
 
-    fn begin_group(&self, state: State<T>) {
+    /// What these places in the order count together.
+    fn weight(&self, places: Range<usize>) -> f64 {
+        let Some(weights) = self.options.weights else { return places.len() as f64 };
+        let order = self.order();
+        let mut sum = StridedSum::new();
+        if order.rows.is_empty() {
+            weights[places].iter().for_each(|&weight| sum.add(weight));
+        } else {
+            order.rows[places].iter().for_each(|&row| sum.add(weights[row as usize]));
+        }
+        sum.total()
+    }
+
+    fn begin_group(&self, state: State<T>, phase: Phase) {
         let group_rows = self.plan.group_rows.min(state.rows - state.group);
-        self.set_state(State { group_rows, phase: Some(Phase::Samples), ..state });
+        self.set_state(State { group_rows, phase: Some(phase), ..state });
     }
 
     /// Worker 0 tells the host of an epoch; the others need not wait.
@@ -598,4 +957,17 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             self.fail(error);
         }
     }
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `part / whole`, or 0 of nothing.
+fn ratio(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..checks import Array
-from ..optimizers import Elementwise, Muon, Optimizer, resolve
+from ..optimizers import Elementwise, Muon, Optimizer, plain_rate, resolve
 from .layers import as_it_is, bfloat16
 
 
@@ -13,8 +13,8 @@ def rule_of(rule: Optimizer, name: str, L: int) -> Optimizer:
     """Return what the parameter of this name follows in a network of L layers."""
     if not isinstance(rule, Muon):
         return rule
-    hidden = 1 < int(name[1:]) < L
-    return rule if name[0] == "W" and (hidden or not rule.hidden_only) else _others(rule)
+    covers = name[0] == "W" and (not rule.hidden_only or 1 < int(name[1:]) < L)
+    return rule if covers else _others(rule)
 
 
 def follow(rule: Muon, W: Array, dW: Array, m: Array) -> None:
@@ -27,7 +27,7 @@ def follow(rule: Muon, W: Array, dW: Array, m: Array) -> None:
         "match_rms_adamw": 0.2 * np.sqrt(max(n_out, n_in)),
         "spectral_unclamped": np.sqrt(n_out / n_in),
     }[rule.adjust_lr_fn]
-    W -= rule.learning_rate * adjustment * orthogonalized(rule, U)
+    W -= plain_rate(rule.learning_rate) * adjustment * orthogonalized(rule, U)
 
 
 def orthogonalized(rule: Muon, U: Array) -> Array:
