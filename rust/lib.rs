@@ -18,6 +18,10 @@
 //!            +-------------------------------------------+     +----------------------------------+
 //! ```
 //!
+//! What couples all weights has phases of its own behind these two, each with a barrier: the norm of the whole gradient, which
+//! then stays in memory until the update; Muon's directions, a layer a claim; the lengths of weights that are to stay
+//! short, and their shortening (`train/trainer.rs` names them, `train/amendments.rs` says when they come).
+//!
 //! All operands lie in panels (`panel.rs`), and each product writes what the next one reads. The weights have a
 //! second, transposed form (the mirror) for backward data.
 //!

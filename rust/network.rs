@@ -41,8 +41,10 @@ pub const PAIRS: usize = 5;
 pub const THIRD: usize = 6;
 /// The buffers of the optimizer's state.
 pub const STATES: [usize; 3] = [FIRST, SECOND, THIRD];
+/// The arena's buffer of the weights' moving average; empty until somebody asks for it.
+pub const AVERAGE: usize = 7;
 /// How many buffers the arena has.
-pub const BUFFERS: usize = 7;
+pub const BUFFERS: usize = 8;
 
 /// A part holds about so many weights: few enough that threads end together, and that a chunk of inputs has activations
 /// which stay in the second cache while all panels of outputs pass over them.
@@ -368,6 +370,10 @@ pub struct Network<T: Number> {
     pub arena: Arena<T>,
     /// Counters that live from one call to the next.
     pub progress: Progress,
+    /// The greatest length of an output's incoming weights after an update, one a layer; infinity for no limit.
+    pub max_norms: Vec<f64>,
+    /// Norms of the gradient where they are clipped, until somebody takes them.
+    pub gradient_norms: Norms,
     /// The layers that take statistics over the batch, ascending.
     pub coupled: Vec<usize>,
     /// Their statistics, in the same order.
@@ -380,6 +386,17 @@ pub struct Network<T: Number> {
     pub pair_kernels: Option<&'static dyn PairKernels<T>>,
     /// What they run on.
     pub isa: Isa,
+}
+
+/// The gradients' norms: those of the epoch that goes on, and the means of finished ones.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Norms {
+    /// The sum of the epoch's so far.
+    pub sum: f64,
+    /// How many these are.
+    pub steps: usize,
+    /// The mean in each epoch before.
+    pub epochs: Vec<f64>,
 }
 
 /// How far training has come.
@@ -456,6 +473,7 @@ impl<T: Number> Network<T> {
             before.push(before[before.len() - 1] + parts[jobs[job].parts.clone()].iter().map(weights).sum::<usize>());
         }
         let (progress, geometry) = (Progress::START, kernels.geometry());
+        let (max_norms, gradient_norms) = (vec![f64::INFINITY; layers.len()], Norms::default());
         let coupled: Vec<usize> = (0..layers.len()).filter(|&l| layers[l].couples()).collect();
         let statistics = coupled.iter().map(|&l| Statistics::new(&layers[l])).collect::<Result<_, _>>()?;
         let mut network = Network {
@@ -468,6 +486,8 @@ impl<T: Number> Network<T> {
             before,
             arena,
             progress,
+            max_norms,
+            gradient_norms,
             coupled,
             geometry,
             isa,
@@ -511,8 +531,22 @@ impl<T: Number> Network<T> {
         if at > 0 && wanted - self.before[at - 1] < self.before[at] - wanted { at - 1 } else { at }
     }
 
-    /// Forgets optimizer state and counters.
+    /// Makes room for the weights' average, which begins with the weights as they are; one that is there goes on.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where it does not fit.
+    pub fn prepare_average(&mut self) -> Result<(), Error> {
+        if self.arena.buffer(AVERAGE).is_empty() {
+            self.arena.materialise(AVERAGE, WEIGHTS, "network: its average weights")?;
+            let weights = self.arena.buffer(WEIGHTS).to_vec();
+            self.arena.buffer(AVERAGE).copy_from_slice(&weights);
+        }
+        Ok(())
+    }
+
+    /// Forgets optimizer state, average and counters.
     pub fn reset(&mut self) {
+        self.arena.release(AVERAGE);
         self.progress = Progress::START;
         STATES.into_iter().for_each(|index| self.arena.buffer(index).fill(T::ZERO));
     }
@@ -768,7 +802,8 @@ fn ranges(layers: &[Layer], parts: &[Part], jobs: &[Job]) -> Vec<Vec<Range<usize
         pair_range(layers, first).start..pair_range(layers, last).end
     });
     let none = vec![0..0; jobs.len()];
-    vec![weights.collect(), mirror.collect(), none.clone(), none.clone(), none.clone(), pairs.collect(), none]
+    let (weights, mirror, pairs) = (weights.collect(), mirror.collect(), pairs.collect());
+    vec![weights, mirror, none.clone(), none.clone(), none.clone(), pairs, none.clone(), none]
 }
 
 /// Empty but in mixed precision.

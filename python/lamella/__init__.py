@@ -46,7 +46,7 @@ from .losses import (
 from .many import Fitted, fit_many, folds, grid, sample
 from .metrics import Metric
 from .network import History, Network
-from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
+from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, Muon, NAdam, RMSprop
 from .stopping import EarlyStopping
 
 load = Network.load
@@ -82,6 +82,7 @@ __all__ = [
     "MeanAbsoluteError",
     "MeanSquaredError",
     "Metric",
+    "Muon",
     "NAdam",
     "Network",
     "Poisson",

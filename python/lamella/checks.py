@@ -155,6 +155,11 @@ def clip(name: str, value: float | None) -> float | None:
     return None if value is None else number(name, value, positive=True)
 
 
+def decay(name: str, value: float | None) -> float | None:
+    """Return what is kept in each step, in [0, 1), or None for no average."""
+    return None if value is None else number(name, value, below=1.0)
+
+
 def precision(value: DTypeLike) -> tuple[np.dtype[Any], str]:
     """Return the dtype of the parameters, and the name of what products compute in."""
     if isinstance(value, str) and value == "bfloat16":

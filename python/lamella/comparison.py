@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from . import checks, optimizers
 from .checks import Array
 from .losses import Loss
-from .optimizers import Optimizer
+from .optimizers import Muon, Optimizer
 
 if TYPE_CHECKING:
     from .network import Network
@@ -225,7 +225,10 @@ class _Reference:
         self.network, self.made = network, 0
         self.values = network.parameters
         self.statistics = network.statistics
-        self.rule = optimizers.resolve(optimizer)
+        rule = optimizers.resolve(optimizer)
+        if isinstance(rule, Muon):
+            raise checks.wrong("optimizer", "a rule of single numbers, for the reference", "muon")
+        self.rule = rule
         self.state = {
             name: rules.State(*(np.zeros_like(array) for _ in rules.State._fields))
             for name, array in self.values.items()

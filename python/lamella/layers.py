@@ -112,6 +112,8 @@ class Dense:
     residual : bool, optional
         Whether the layer's input is added to its result: needs as many units as inputs (He et
         al., 2016).
+    max_norm : float, optional
+        The greatest length of a unit's incoming weights; by default the network's.
     """
 
     units: int
@@ -121,6 +123,7 @@ class Dense:
     norm: str | Norm | Literal[False] | None = None
     dropout: float | None = None
     residual: bool | None = None
+    max_norm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ class Defaults:
     norm: Norm | Literal[False] = False
     dropout: float = 0.0
     residual: bool = False
+    max_norm: float | None = None
 
     @classmethod
     def checked(
@@ -145,6 +149,7 @@ class Defaults:
         norm: str | Norm | Literal[False] | None,
         dropout: float,
         residual: bool,
+        max_norm: float | None,
     ) -> Defaults:
         """Check a network's settings for its layers."""
         return cls(
@@ -155,6 +160,7 @@ class Defaults:
             _norm("norm", norm),
             checks.number("dropout", dropout, below=1.0),
             checks.flag("residual", residual),
+            max_norm,
         )
 
 
@@ -200,6 +206,7 @@ def _filled(asked: Dense, defaults: Defaults, n: int, *, last: bool, inputs: int
         "norm": _norm(f"{name}.norm", norm),
         "dropout": checks.number(f"{name}.dropout", dropout, below=1.0),
         "residual": checks.flag(f"{name}.residual", residual),
+        "max_norm": checks.clip(f"{name}.max_norm", asked.max_norm) or defaults.max_norm,
     }
     if last and (settings["norm"] or settings["dropout"] or settings["residual"]):
         raise checks.wrong(

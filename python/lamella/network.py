@@ -13,7 +13,8 @@ Alphabet: m samples, `n[0]` features, L layers of `n[l]` units. `X (m, n[0])`, o
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self, cast
@@ -116,6 +117,9 @@ class Network:
         Penalties, at least 0.
     decay_biases : bool
         Whether penalties and an optimizer's weight decay reach biases too.
+    max_norm : float, optional
+        The greatest length of a unit's incoming weights: after each update, those of length r
+        above it are multiplied by `max_norm / (r + 1e-7)`. A `Dense` may have its own.
 
     Attributes
     ----------
@@ -159,8 +163,12 @@ class Network:
         l1: float = 0.0,
         l2: float = 0.0,
         decay_biases: bool = False,
+        max_norm: float | None = None,
     ) -> None:
-        defaults = Defaults.checked(hidden, output, init, bias, norm, dropout, residual)
+        self.max_norm = checks.clip("max_norm", max_norm)
+        defaults = Defaults.checked(
+            hidden, output, init, bias, norm, dropout, residual, self.max_norm
+        )
         self.n_features, self.layers, inits = layers_of(layers, defaults)
         self.n_outputs = self.layers[-1].units
         self.output = str(self.layers[-1].activation)
@@ -192,6 +200,8 @@ class Network:
         optimizer: str | Optimizer | LBFGS = "adam",
         learning_rate: Rate | None = None,
         clip_value: float | None = None,
+        clip_norm: float | None = None,
+        average: float | None = None,
         sample_weight: ArrayLike | None = None,
         class_weight: ClassWeight = None,
         shuffle: bool = True,
@@ -230,9 +240,9 @@ class Network:
             mean over its own rows.
         optimizer : str or Optimizer
             A name ("sgd", "momentum", "nesterov", "adam", "amsgrad", "adamw", "nadam", "rmsprop",
-            "adagrad", "lion") or an object such as `lamella.AdamW(weight_decay=0.05)`. State of
-            another kind of optimizer is not used. "lbfgs" or a `lamella.LBFGS` (needs SciPy)
-            minimises the loss of all rows; see there.
+            "adagrad", "lion", "muon") or an object such as `lamella.AdamW(weight_decay=0.05)`.
+            State of another kind of optimizer is not used. "lbfgs" or a `lamella.LBFGS` (needs
+            SciPy) minimises the loss of all rows; see there.
         learning_rate : float, Schedule or callable, optional
             In place of the optimizer's own: a number, a schedule such as
             `lamella.schedules.Cosine(1e-2, total=1000)`, or a function that gets the number of
@@ -241,6 +251,16 @@ class Network:
         clip_value : float, optional
             The gradient of each weight and bias, penalties included, is held between minus and
             plus this number.
+        clip_norm : float, optional
+            The whole gradient, penalties included, is multiplied by
+            `min(1, clip_norm / (|gradient| + 1e-6))`, where the norm is over all parameters. Not
+            together with `clip_value`. The history has the norms before it.
+        average : float, optional
+            The decay, in [0, 1), of a moving average of the parameters, which begins with the
+            parameters as they are: after each update,
+            `average * mean + (1 - average) * parameters`. A later `fit` goes on with it, one
+            without `average` leaves it alone, and `reset` forgets it. See `average_parameters`
+            and `averaged`.
         sample_weight : array_like (m,), optional
             What each sample counts, finite and at least 0: a batch's loss is
             `sum(w l) / sum(w)`. An update on a batch whose weights are all 0 has no gradient.
@@ -282,14 +302,15 @@ class Network:
         Returns
         -------
         History
+            With `clip_norm`, `metrics["gradient_norm"]` has the mean over each epoch's steps.
 
         Raises
         ------
         TypeError, ValueError
             For any argument that does not fit, before work starts.
         DivergenceError
-            If a loss is not finite, naming step and layer; the model stays as it was before
-            that step.
+            If a loss, or with `clip_norm` the gradient's norm, is not finite, naming step and
+            layer; the parameters stay as they were before that step.
         MemoryError
             If memory does not suffice.
         KeyboardInterrupt
@@ -303,6 +324,11 @@ class Network:
         if lbfgs.is_meant(optimizer):
             asked_for = (validation_data, validation_fraction, metrics, early_stopping, callbacks)
             self._refuse_for_lbfgs(sample_weight, class_weight, time_limit, *asked_for)
+            for name, given in (("clip_norm", clip_norm), ("average", average)):
+                if given is not None:
+                    raise checks.wrong(name, "None with lbfgs", given)
+            if any(layer.max_norm is not None for layer in self.layers):
+                raise checks.wrong("max_norm", "None with lbfgs", self.max_norm)
             minimiser = lbfgs.checked(
                 optimizer, epochs, self.l1, learning_rate=learning_rate, clip_value=clip_value
             )
@@ -319,6 +345,7 @@ class Network:
             (rows, labels), scored, w = self._validation(
                 Data(rows, labels), w, validation_data, validation_fraction
             )
+        self._net.take_gradient_norms()  # those of fits that were stopped
         spec, rate, schedule = optimizers.spec(optimizer, learning_rate), 0.0, None
         if spec is None:
             rule, schedule = optimizers.split(optimizer, learning_rate)
@@ -326,7 +353,7 @@ class Network:
         settings: dict[str, Any] = {
             "batch_size": checks.batch_size(batch_size, rows.shape[0]),
             "optimizer": spec,
-            "clip_value": checks.clip("clip_value", clip_value),
+            **_amendments(clip_value, clip_norm, average),
             "weights": w,
             "loss": self._asked(labels, w),
             "shuffle": checks.flag("shuffle", shuffle),
@@ -338,7 +365,8 @@ class Network:
         asks = (schedule, scored, metrics, callbacks, time_limit)
         plain = early_stopping is False and all(asked is None for asked in asks)
         if plain and not isinstance(progress, bool):
-            return History(self._net.fit(rows, labels, epochs=epochs, report=progress, **settings))
+            losses = self._net.fit(rows, labels, epochs=epochs, report=progress, **settings)
+            return self._with_norms(History(losses), clip_norm)
         if metrics is None:
             metrics = [] if scored is None else measures.DEFAULT[self._kind]
         batch_rows = settings["batch_size"] or rows.shape[0]
@@ -361,9 +389,9 @@ class Network:
         fit = partial(self._net.fit, rows, labels, report=None, **settings)
         run = Loop(self, asked, fit, partial(self._scores, threads=threads)).run
         if diagnosis is None:
-            return run()
+            return self._with_norms(run(), clip_norm)
         try:
-            return replace(run(), diagnosis=diagnosis)
+            return self._with_norms(replace(run(), diagnosis=diagnosis), clip_norm)
         except DivergenceError as error:
             error.add_note(f"diagnosis:\n{diagnosis}")
             raise
@@ -419,6 +447,9 @@ class Network:
         *,
         optimizer: str | Optimizer = "adam",
         learning_rate: Rate | None = None,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
+        average: float | None = None,
         sample_weight: ArrayLike | None = None,
         class_weight: ClassWeight = None,
         threads: int | None = None,
@@ -440,6 +471,8 @@ class Network:
             As for `fit`.
         learning_rate : float, Schedule or callable, optional
             In place of the optimizer's own; a schedule with its total, and without a plateau.
+        clip_value, clip_norm, average : float, optional
+            As for `fit`.
         sample_weight : array_like (m,), optional
             As for `fit`.
         class_weight : dict, optional
@@ -471,6 +504,7 @@ class Network:
             weights=w,
             seed=self.seed,
             threads=threads,
+            **_amendments(clip_value, clip_norm, average),
             **self._objective,
         )
 
@@ -616,6 +650,34 @@ class Network:
         self._net.set_parameters([array.astype(self.dtype, copy=False) for array in arrays])
 
     @property
+    def average_parameters(self) -> dict[str, Array]:
+        """Copies of the parameters' moving average, which `fit(average=...)` keeps.
+
+        Raises
+        ------
+        RuntimeError
+            If there is none.
+        """
+        arrays = self._net.get_average()
+        if arrays is None:
+            raise RuntimeError("average_parameters: there are none before a fit with average=...")
+        return dict(zip(self._names, arrays, strict=True))
+
+    @contextmanager
+    def averaged(self) -> Iterator[Self]:
+        """Answer by the average parameters: `with net.averaged(): net.predict(X)`.
+
+        Running statistics of batch normalisation are the network's own. The trained parameters
+        come back, bit by bit, at the end of the block; what was trained inside it is lost.
+        `net.parameters = net.average_parameters` is for good.
+        """
+        trained, self.parameters = self.parameters, self.average_parameters
+        try:
+            yield self
+        finally:
+            self.parameters = trained
+
+    @property
     def statistics(self) -> dict[str, Array]:
         """Copies of the running statistics of batch normalisation: `mean1, variance1 (n[1],)`, ...
 
@@ -646,7 +708,7 @@ class Network:
         return self._net.epochs
 
     def reset(self) -> None:
-        """Forget the optimizer's state and the counters; the parameters stay."""
+        """Forget optimizer state, average and counters; the parameters stay."""
         self._plateau = None
         self._net.reset()
 
@@ -783,6 +845,13 @@ class Network:
             return None
         return losses.Batches(self.criterion, y, weighted=w is not None)
 
+    def _with_norms(self, history: History, clip_norm: float | None) -> History:
+        """Add the norms that clipping measured to a history."""
+        norms = np.array(self._net.take_gradient_norms())
+        if clip_norm is not None:
+            history.metrics["gradient_norm"] = norms
+        return history
+
     def _fit_settings(
         self,
         m: int,
@@ -792,6 +861,8 @@ class Network:
         optimizer: str | Optimizer = "adam",
         learning_rate: float | None = None,
         clip_value: float | None = None,
+        clip_norm: float | None = None,
+        average: float | None = None,
         shuffle: bool = True,
     ) -> dict[str, Any]:
         """Check arguments of `fit` on m samples; return what the core takes."""
@@ -802,7 +873,7 @@ class Network:
             "epochs": checks.integer("epochs", epochs),
             "batch_size": checks.batch_size(batch_size, m),
             "optimizer": spec,
-            "clip_value": checks.clip("clip_value", clip_value),
+            **_amendments(clip_value, clip_norm, average),
             "shuffle": checks.flag("shuffle", shuffle),
             "seed": self.seed,
             **self._objective,
@@ -849,7 +920,9 @@ class Network:
     def _core_network(self) -> _core.Network:
         """Build the core's network, all parameters zero."""
         layers = [core_layer(layer) for layer in self.layers]
-        return _core.Network(self.n_features, layers, self._task.core, self.precision)
+        net = _core.Network(self.n_features, layers, self._task.core, self.precision)
+        net.set_max_norms([layer.max_norm for layer in self.layers])
+        return net
 
     def _spec_now(self, optimizer: str | Optimizer, learning_rate: Rate | None) -> optimizers.Spec:
         """Return what the core takes of an optimizer whose schedule stands at the next step."""
@@ -957,3 +1030,16 @@ class Network:
         if task.targets == "counts" and labels.dtype.kind != "b":
             checks.refuse("y", "numbers of at least 0", labels, lambda block: block < 0)
         return rows, labels
+
+
+def _amendments(
+    clip_value: float | None, clip_norm: float | None, average: float | None
+) -> dict[str, Any]:
+    """Check what an update does beside the optimizer's rule."""
+    if None not in (clip_value, clip_norm):
+        raise checks.wrong("clip_norm", "None beside clip_value", clip_norm)
+    return {
+        "clip_value": checks.clip("clip_value", clip_value),
+        "clip_norm": checks.clip("clip_norm", clip_norm),
+        "average": checks.decay("average", average),
+    }

@@ -12,6 +12,8 @@ from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import cast
 
+import numpy as np
+
 from . import checks, schedules
 from .schedules import Schedule
 
@@ -317,7 +319,115 @@ class Lion:
         return "lion", _settings(self)
 
 
-Optimizer = SGD | Adam | AdamW | NAdam | RMSprop | Adagrad | Lion
+Elementwise = SGD | Adam | AdamW | NAdam | RMSprop | Adagrad | Lion
+"""The optimizers that treat each parameter alone."""
+
+ADJUSTMENTS = ("original", "match_rms_adamw", "spectral_unclamped")
+"""What a matrix' shape may do to Muon's learning rate."""
+
+
+@dataclass(frozen=True)
+class Muon:
+    """Muon: weight matrices follow their momentum, made nearly orthogonal.
+
+    With `M = momentum * M + (1 - momentum) * dW` and, for `nesterov`,
+    `U = (1 - momentum) * dW + momentum * M`: `X = U / |U|`, `ns_steps` times
+    `A = X X^T, X = a X + (b A + c A^2) X`, then
+    `W -= learning_rate * (adjustment * X + weight_decay * W)`. Biases follow `others`.
+
+    PyTorch iterates in bfloat16, which moves the directions by some thousandths; here the
+    iteration has the network's own precision unless `bfloat16` asks for PyTorch's rounding.
+
+    Parameters
+    ----------
+    learning_rate : float or Schedule, default 1e-3
+        At least 0. Of the matrices; `others` has its own, a number.
+    weight_decay : float, default 0.1
+        At least 0.
+    momentum : float, default 0.95
+        In [0, 1).
+    nesterov : bool, default True
+    ns_coefficients : tuple of float, default (3.4445, -4.775, 2.0315)
+        a, b and c of Newton and Schulz's iteration.
+    epsilon : float, default 1e-7
+        The least norm that U is divided by; above 0.
+    ns_steps : int, default 5
+        Rounds of the iteration, below 100.
+    adjust_lr_fn : {"original", "match_rms_adamw", "spectral_unclamped"}
+        The adjustment: `sqrt(max(1, n_out / n_in))`, `0.2 sqrt(max(n_out, n_in))` (steps as large
+        as AdamW's), or `sqrt(n_out / n_in)`.
+    others : str or optimizer, default AdamW()
+        What biases follow, with its own learning rate.
+    hidden_only : bool, default False
+        Whether the first and the last layer follow `others` too.
+    bfloat16 : bool, default False
+        Whether the iteration's matrices are rounded to bfloat16.
+
+    References
+    ----------
+    Jordan et al. (2024), "Muon: an optimizer for hidden layers in neural networks"; Liu et al.
+    (2025), "Muon is scalable for LLM training"; in the form of PyTorch's class.
+    """
+
+    learning_rate: Rate = 1e-3
+    weight_decay: float = 0.1
+    momentum: float = 0.95
+    nesterov: bool = True
+    ns_coefficients: tuple[float, float, float] = (3.4445, -4.775, 2.0315)
+    epsilon: float = 1e-7
+    ns_steps: int = 5
+    adjust_lr_fn: str = "original"
+    others: str | Elementwise = AdamW()
+    hidden_only: bool = False
+    bfloat16: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the settings and store them as plain numbers."""
+        _store(
+            self,
+            learning_rate=schedules.checked(self.learning_rate),
+            weight_decay=checks.number("weight_decay", self.weight_decay),
+            momentum=checks.number("momentum", self.momentum, below=1.0),
+            nesterov=checks.flag("nesterov", self.nesterov),
+            epsilon=checks.number("epsilon", self.epsilon, positive=True),
+            ns_steps=checks.integer("ns_steps", self.ns_steps, high=99),
+            hidden_only=checks.flag("hidden_only", self.hidden_only),
+            bfloat16=checks.flag("bfloat16", self.bfloat16),
+        )
+        checks.choice("adjust_lr_fn", self.adjust_lr_fn, ADJUSTMENTS)
+        coefficients = checks.sequence("ns_coefficients", self.ns_coefficients)
+        finite = all(isinstance(x, int | float) and np.isfinite(x) for x in coefficients)
+        if len(coefficients) != 3 or not finite:
+            raise checks.wrong("ns_coefficients", "three numbers", self.ns_coefficients)
+        object.__setattr__(self, "ns_coefficients", tuple(float(x) for x in coefficients))
+        others = resolve(self.others) if isinstance(self.others, str) else self.others
+        if not isinstance(others, Elementwise):
+            name = type(others).__name__
+            raise TypeError(f"others: expected an optimizer of single numbers, got {name}")
+        object.__setattr__(self, "others", others)
+
+    def spec(self) -> Spec:
+        """Return the rule of `others`, with Muon's settings beside it, as the core takes them."""
+        name, settings = resolve(self.others).spec()
+        a, b, c = self.ns_coefficients
+        own = {
+            "learning_rate": plain_rate(self.learning_rate),
+            "weight_decay": self.weight_decay,
+            "momentum": self.momentum,
+            "nesterov": float(self.nesterov),
+            "a": a,
+            "b": b,
+            "c": c,
+            "epsilon": self.epsilon,
+            "ns_steps": float(self.ns_steps),
+            "adjust": float(ADJUSTMENTS.index(self.adjust_lr_fn)),
+            "hidden_only": float(self.hidden_only),
+            "bfloat16": float(self.bfloat16),
+        }
+        return name, settings | {f"muon_{key}": value for key, value in own.items()}
+
+
+Optimizer = Elementwise | Muon
 
 BY_NAME: dict[str, Optimizer] = {
     "sgd": SGD(),
@@ -330,6 +440,7 @@ BY_NAME: dict[str, Optimizer] = {
     "rmsprop": RMSprop(),
     "adagrad": Adagrad(),
     "lion": Lion(),
+    "muon": Muon(),
 }
 
 
@@ -410,7 +521,7 @@ def for_course(optimizer: str | Optimizer, learning_rate: Rate, default: float) 
     )
 
 
-def _settings(optimizer: Optimizer) -> dict[str, float]:
+def _settings(optimizer: Elementwise) -> dict[str, float]:
     """Return the fields as floats, True as 1."""
     settings = {f.name: getattr(optimizer, f.name) for f in fields(optimizer)}
     plain_rate(settings["learning_rate"])

@@ -9,6 +9,7 @@ pub mod bf16;
 pub mod dress;
 pub mod epilogue;
 pub mod gemm;
+pub mod length;
 pub mod loss;
 mod losses;
 pub mod math;
@@ -17,12 +18,15 @@ pub mod peak;
 pub mod update;
 
 #[cfg(test)]
+mod length_tests;
+#[cfg(test)]
 mod tests;
 
 pub use bf16::{Pack, PairKernels, PairMirror};
 pub use dress::{Dress, Mask, Undress};
 pub use epilogue::{Finish, Function};
 pub use gemm::{BiasGradient, Gradient, INPUT_SEGMENT, Pair, Product, SAMPLE_SEGMENT, Start};
+pub use length::{Approach, Blend, Factors, LaneSquares, Penalise, RowSquares, Scale};
 pub use loss::{GradientScale, Loss, LossRows, Targets};
 pub use norm::{CHUNK, Norm, Normalize};
 pub use update::{Mirror, Rule, Shrink, Turn, Update};
@@ -59,6 +63,18 @@ pub trait Kernels<T>: Send + Sync {
     fn normalize(&self, normalize: &mut Normalize<'_, T>);
     /// An elementwise function.
     fn map(&self, function: Function, x: &mut [T]);
+    /// Sums of squares of a panel's lanes.
+    fn lane_squares(&self, squares: &mut LaneSquares<'_, T>);
+    /// The sum of squares of a row across panels.
+    fn row_squares(&self, squares: &RowSquares<'_, T>) -> T;
+    /// A block of numbers times factors.
+    fn scale(&self, scale: &mut Scale<'_, T>);
+    /// A linear combination.
+    fn blend(&self, blend: &mut Blend<'_, T>);
+    /// A step of a moving average.
+    fn approach(&self, approach: &mut Approach<'_, T>);
+    /// Penalties on a gradient in memory.
+    fn penalise(&self, penalise: &mut Penalise<'_, T>);
     /// Multiply-adds in registers alone, as fast as they go; returns the floating-point operations done.
     fn multiply_add(&self, rounds: usize) -> usize;
     /// Reads all numbers, as fast as they come; returns their sum.
@@ -107,6 +123,24 @@ impl<T: Math, S: Simd<T>> Kernels<T> for On<S> {
     }
     fn map(&self, function: Function, x: &mut [T]) {
         self.0.vectorize(epilogue::MapOp(function, x));
+    }
+    fn lane_squares(&self, squares: &mut LaneSquares<'_, T>) {
+        self.0.vectorize(length::LaneSquaresOp(squares));
+    }
+    fn row_squares(&self, squares: &RowSquares<'_, T>) -> T {
+        self.0.vectorize(length::RowSquaresOp(squares))
+    }
+    fn scale(&self, scale: &mut Scale<'_, T>) {
+        self.0.vectorize(length::ScaleOp(scale));
+    }
+    fn blend(&self, blend: &mut Blend<'_, T>) {
+        self.0.vectorize(length::BlendOp(blend));
+    }
+    fn approach(&self, approach: &mut Approach<'_, T>) {
+        self.0.vectorize(length::ApproachOp(approach));
+    }
+    fn penalise(&self, penalise: &mut Penalise<'_, T>) {
+        self.0.vectorize(length::PenaliseOp(penalise));
     }
     fn multiply_add(&self, rounds: usize) -> usize {
         self.0.vectorize(peak::MultiplyAddOp { rounds, operand: bf16::Plain })

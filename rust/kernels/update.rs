@@ -354,7 +354,7 @@ fn each<T: Math, S: Simd<T>>(s: S, u: &mut Update<'_, T>, rule: impl Fn(S::V, S:
 
 /// Weight and gradient after penalties, clipping and decay.
 #[inline(always)]
-fn shrunk<T: Math, S: Simd<T>>(s: S, shrink: Shrink<T>, w: S::V, g: S::V) -> (S::V, S::V) {
+pub(super) fn shrunk<T: Math, S: Simd<T>>(s: S, shrink: Shrink<T>, w: S::V, g: S::V) -> (S::V, S::V) {
     let g = s.mul_add(s.splat(shrink.l2), w, g);
     let g = s.mul_add(s.splat(shrink.l1), sign(s, w), g);
     let (most, least) = (s.splat(shrink.clip), s.splat(-shrink.clip));
@@ -364,7 +364,7 @@ fn shrunk<T: Math, S: Simd<T>>(s: S, shrink: Shrink<T>, w: S::V, g: S::V) -> (S:
 
 /// Subnormal numbers become zero.
 #[inline(always)]
-fn flush<T: Math, S: Simd<T>>(s: S, x: S::V) -> S::V {
+pub(super) fn flush<T: Math, S: Simd<T>>(s: S, x: S::V) -> S::V {
     s.select_lt(s.abs(x), s.splat(T::MIN_POSITIVE), s.splat(T::ZERO), x)
 }
 

@@ -8,8 +8,9 @@ use crate::data::Matrix;
 use crate::error::Error;
 use crate::isa::Isa;
 use crate::kernels::{Loss, Norm, Number};
-use crate::network::{GRADIENT, LayerSpec, Network as Core, WEIGHTS};
+use crate::network::{AVERAGE, GRADIENT, LayerSpec, Network as Core, WEIGHTS};
 use crate::step::TargetData;
+use crate::step::muon::{Adjust, Muon};
 use crate::train::infer::{self, Penalty, Spares, Wanted, infer};
 use crate::train::optimizer::{Kind, Moments, Optimizer};
 use crate::train::stretch::{Cursor, Stretch};
@@ -128,7 +129,8 @@ impl Network {
     /// for each step.
     #[pyo3(signature = (
         X, Y, *, epochs, batch_size, optimizer, penalty, clip_value, loss_scale, loss, weights, shuffle, seed, threads, report,
-        report_every, begin = (0, 0.0, 0.0), checked = false, steps = None, seconds = None, rates = None
+        report_every, begin = (0, 0.0, 0.0), checked = false, steps = None, seconds = None, rates = None, clip_norm = None,
+        average = None
     ))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn fit<'py>(
@@ -154,9 +156,12 @@ impl Network {
         steps: Option<u64>,
         seconds: Option<f64>,
         rates: Option<PyReadonlyArray1<'py, f64>>,
+        clip_norm: Option<f64>,
+        average: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let deadline = check_seconds(seconds).map_err(exception)?.and_then(|time| Instant::now().checked_add(time));
         let batch_size = check_batch(batch_size).map_err(exception)?;
+        let muon = parse_muon(&optimizer.1)?;
         let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
         let report_every = if report.is_some() { report_every } else { 0 };
         let rates = rates.map(|rates| rates.as_array().to_vec());
@@ -167,6 +172,9 @@ impl Network {
             optimizer,
             penalty: as_penalty(penalty),
             clip_value: clip_value.unwrap_or(f64::INFINITY),
+            clip_norm: clip_norm.unwrap_or(f64::INFINITY),
+            average,
+            muon,
             loss_scale,
             weights: as_weights(&weights)?,
             rows: None,
@@ -205,7 +213,10 @@ impl Network {
     }
 
     /// One update on all rows as one batch; returns the loss before it.
-    #[pyo3(signature = (X, Y, *, optimizer, penalty, loss_scale, loss, weights, seed, threads))]
+    #[pyo3(signature = (
+        X, Y, *, optimizer, penalty, loss_scale, loss, weights, seed, threads, clip_value = None, clip_norm = None,
+        average = None
+    ))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn partial_fit<'py>(
         &mut self,
@@ -219,10 +230,16 @@ impl Network {
         weights: Option<PyReadonlyArray1<'py, f64>>,
         seed: u64,
         threads: Option<usize>,
+        clip_value: Option<f64>,
+        clip_norm: Option<f64>,
+        average: Option<f64>,
     ) -> PyResult<f64> {
+        let muon = parse_muon(&optimizer.1)?;
         let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
+        let (clip_value, clip_norm) = (clip_value.unwrap_or(f64::INFINITY), clip_norm.unwrap_or(f64::INFINITY));
         let weights = as_weights(&weights)?;
-        let options = Options { weights, ..one_batch(optimizer, penalty, loss_scale, seed, threads) };
+        let plain = one_batch(optimizer, penalty, loss_scale, seed, threads);
+        let options = Options { muon, clip_value, clip_norm, average, weights, ..plain };
         check_options(&options).map_err(exception)?;
         let mut host = Interpreter::new(None).with_loss(loss);
         with_core!(&mut *self.inner, net, workspace => {
@@ -386,6 +403,32 @@ impl Network {
         with_core!(&*self.inner, net => infer::penalty(net, as_penalty(penalty)))
     }
 
+    /// From now on the weights of each output of layer l are at most `limits[l]` long after an update; None for no limit.
+    fn set_max_norms(&mut self, limits: Vec<Option<f64>>) -> PyResult<()> {
+        with_core!(&mut *self.inner, net => {
+            if limits.len() != net.layers.len() {
+                return Err(exception(Error::expected("max_norm", format!("{} limits", net.layers.len()), limits.len())));
+            }
+            if let Some(limit) = limits.iter().flatten().find(|limit| limit.is_nan() || **limit <= 0.0) {
+                return Err(exception(Error::expected("max_norm", "a number above 0, or None", limit)));
+            }
+            net.max_norms = limits.into_iter().map(|limit| limit.unwrap_or(f64::INFINITY)).collect();
+            Ok(())
+        })
+    }
+
+    /// Copies the moving average of the parameters out, if one is kept: W1 (n1, n0), b1 (n1,), W2, ...
+    fn get_average<'py>(&mut self, py: Python<'py>) -> Option<Vec<Bound<'py, PyAny>>> {
+        with_core!(&mut *self.inner, net => {
+            if net.arena.buffer(AVERAGE).is_empty() { None } else { Some(get_layers(py, net, AVERAGE)) }
+        })
+    }
+
+    /// Takes the mean norms of the gradient in the epochs finished since they were last taken, where fits clipped by it.
+    fn take_gradient_norms(&mut self) -> Vec<f64> {
+        with_core!(&mut *self.inner, net => std::mem::take(&mut net.gradient_norms).epochs)
+    }
+
     /// Weights and biases.
     #[getter]
     fn n_parameters(&self) -> usize {
@@ -459,6 +502,9 @@ fn one_batch(
         optimizer,
         penalty: as_penalty(penalty),
         clip_value: f64::INFINITY,
+        clip_norm: f64::INFINITY,
+        average: None,
+        muon: None,
         loss_scale,
         weights: None,
         rows: None,
@@ -497,6 +543,31 @@ pub(super) fn parse_optimizer(name: &str, parameters: &Bound<'_, PyDict>) -> PyR
     };
     let weight_decay = if parameters.contains("weight_decay")? { get("weight_decay")? } else { 0.0 };
     Ok(Optimizer { learning_rate: get("learning_rate")?, weight_decay, kind })
+}
+
+/// Muon's settings, which stand beside those of the optimizer that biases follow.
+pub(super) fn parse_muon(parameters: &Bound<'_, PyDict>) -> PyResult<Option<Muon>> {
+    if !parameters.contains("muon_learning_rate")? {
+        return Ok(None);
+    }
+    let get = |key: &str| -> PyResult<f64> {
+        let missing = || exception(Error::expected("optimizer muon", format!("a {key}"), "none"));
+        parameters.get_item(format!("muon_{key}"))?.ok_or_else(missing)?.extract()
+    };
+    let muon = Muon {
+        learning_rate: get("learning_rate")?,
+        weight_decay: get("weight_decay")?,
+        momentum: get("momentum")?,
+        nesterov: get("nesterov")? != 0.0,
+        coefficients: [get("a")?, get("b")?, get("c")?],
+        epsilon: get("epsilon")?,
+        steps: get("ns_steps")? as usize,
+        adjust: [Adjust::Original, Adjust::MatchRmsAdamw, Adjust::SpectralUnclamped][get("adjust")? as usize % 3],
+        rounds: get("bfloat16")? != 0.0,
+        hidden_only: get("hidden_only")? != 0.0,
+    };
+    muon.check().map_err(exception)?;
+    Ok(Some(muon))
 }
 
 pub(super) fn as_penalty((l1, l2, biases): (f64, f64, bool)) -> Penalty {
@@ -557,6 +628,12 @@ pub(super) fn check_options(options: &Options<'_>) -> Result<(), Error> {
     }
     if options.clip_value.is_nan() || options.clip_value <= 0.0 {
         return Err(Error::expected("clip_value", "a number above 0, or None", options.clip_value));
+    }
+    if options.clip_norm.is_nan() || options.clip_norm <= 0.0 {
+        return Err(Error::expected("clip_norm", "a number above 0, or None", options.clip_norm));
+    }
+    if let Some(decay) = options.average.filter(|decay| !(0.0..1.0).contains(decay)) {
+        return Err(Error::expected("average", "a number in [0, 1), or None", decay));
     }
     options.optimizer.check()
 }

@@ -1,6 +1,7 @@
 //! Backward: `dZ[l-1] = (dZ[l] W[l]) f'(A[l-1])` for one slice; then, over all slices, `dW[l] = dZ[l]^T A[l-1]` and the
 //! optimizer's rule, job by job.
 
+use super::amend::{Amend, Block};
 use super::forward::{Weights, panel_of};
 use super::{Slice, blocks, dress, product};
 use crate::activation::Activation;
@@ -8,9 +9,10 @@ use crate::kernels::{
     BiasGradient, Finish, Gradient, Mirror, Number, Pair, PairMirror, Product, Rule, Shrink, Start, Update,
 };
 use crate::network::{BUFFERS, Form, Job, Layer, Network, Part};
-use crate::panel::Reading;
+use crate::panel::{ArenaWriting, Reading};
 use crate::plan::MAX_SLICES;
 use arrayvec::ArrayVec;
+use std::ops::Range;
 
 /// dZ of all layers but the last, from the last one's, in a network without batch normalisation.
 pub fn backward<T: Number>(network: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>) {
@@ -100,7 +102,7 @@ fn product_of<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Sli
 
 /// What becomes of a part's gradient.
 #[derive(Clone, Copy)]
-pub struct Finishing<T> {
+pub struct Finishing<'f, T> {
     /// Whether the arena's gradient holds the sum of earlier groups.
     pub goes_on: bool,
     /// The rule that makes new weights of it, once all groups are in; without one it stays in the arena.
@@ -109,6 +111,8 @@ pub struct Finishing<T> {
     pub shrink: Shrink<T>,
     /// The same for the biases.
     pub shrink_biases: Shrink<T>,
+    /// What is done besides; nothing in a plain step.
+    pub amend: Option<&'f Amend<'f, T>>,
 }
 
 /// The slices of a group, as the weight gradient reads them.
@@ -122,17 +126,16 @@ pub struct Group<'g, T> {
 }
 
 /// Gradient, update and mirror of one job. `scratch` has room for `(P + 1) P` numbers.
-pub fn job<T: Number>(net: &Network<T>, index: usize, group: &Group<'_, T>, how: Finishing<T>, scratch: &mut [T]) {
+pub fn job<T: Number>(net: &Network<T>, index: usize, group: &Group<'_, T>, how: Finishing<'_, T>, scratch: &mut [T]) {
     let job = &net.jobs[index];
     let mut writing = net.arena.write(index);
-    let [weights, mirror, gradient, first, second, rounded, third] = writing.slices::<BUFFERS>();
-    let mut run = Run { net, job, how, weights, mirror, rounded, gradient, first, second, third, scratch, at: 0 };
+    let mut run = Run::new(net, job, &mut writing, how, scratch);
     // Filled in place: it is too large to be handed about.
     let mut pairs = ArrayVec::<Pair<'_, T>, MAX_SLICES>::new();
     let mut filled = None;
     for part in &net.parts[job.parts.clone()] {
         if part.affine {
-            run.affine(part, group);
+            run.affine(part, Some(group));
             continue;
         }
         if filled != Some(part.layer) {
@@ -140,6 +143,20 @@ pub fn job<T: Number>(net: &Network<T>, index: usize, group: &Group<'_, T>, how:
             filled = Some(part.layer);
         }
         run.part(part, &pairs);
+    }
+}
+
+/// What is done to the numbers of one job once the whole gradient is in memory.
+pub fn amend<T: Number>(net: &Network<T>, index: usize, how: Finishing<'_, T>) {
+    let job = &net.jobs[index];
+    let mut writing = net.arena.write(index);
+    let mut run = Run::new(net, job, &mut writing, how, &mut []);
+    for part in &net.parts[job.parts.clone()] {
+        if part.affine {
+            run.affine(part, None);
+        } else {
+            run.part(part, &[]);
+        }
     }
 }
 
@@ -159,27 +176,41 @@ fn fill<'g, T: Number>(pairs: &mut ArrayVec<Pair<'g, T>, MAX_SLICES>, l: usize, 
 }
 
 /// One job on its way through gradient, rule and mirror; `at` is how far in its buffers it is.
-struct Run<'r, T: Number> {
-    net: &'r Network<T>,
+pub(super) struct Run<'r, T: Number> {
+    pub(super) net: &'r Network<T>,
     job: &'r Job,
-    how: Finishing<T>,
-    weights: &'r mut [T],
+    pub(super) how: Finishing<'r, T>,
+    pub(super) weights: &'r mut [T],
     mirror: &'r mut [T],
     rounded: &'r mut [T],
-    gradient: &'r mut [T],
-    first: &'r mut [T],
+    pub(super) gradient: &'r mut [T],
+    pub(super) first: &'r mut [T],
     second: &'r mut [T],
     third: &'r mut [T],
+    pub(super) average: &'r mut [T],
     scratch: &'r mut [T],
-    at: usize,
+    pub(super) at: usize,
 }
 
-/// A part with its layer and the operands of its gradient.
+/// A part with its layer and the operands of its gradient; without operands that is in memory already.
 #[derive(Clone, Copy)]
 struct Task<'r, T> {
     part: &'r Part,
     layer: &'r Layer,
     pairs: &'r [Pair<'r, T>],
+}
+
+impl<'r, T: Number> Run<'r, T> {
+    fn new(
+        net: &'r Network<T>,
+        job: &'r Job,
+        writing: &'r mut ArenaWriting<'_, T>,
+        how: Finishing<'r, T>,
+        scratch: &'r mut [T],
+    ) -> Self {
+        let [weights, mirror, gradient, first, second, rounded, third, average] = writing.slices::<BUFFERS>();
+        Run { net, job, how, weights, mirror, rounded, gradient, first, second, third, average, scratch, at: 0 }
+    }
 }
 
 impl<T: Number> Run<'_, T> {
@@ -209,48 +240,76 @@ impl<T: Number> Run<'_, T> {
         let (net, panel) = (self.net, self.net.geometry.panel());
         let (numbers, all) = (count * width, (count + usize::from(bias)) * width);
         let (pairs, goes_on, at) = (task.pairs, self.how.goes_on, self.at);
-        let in_memory = !self.gradient.is_empty();
-        let c = if in_memory { &mut self.gradient[at..at + all] } else { &mut self.scratch[..all] };
-        let mut gradient = Gradient { pairs, row_panel: row / panel, lane_panel: p, goes_on, bias, c };
-        match net.pair_kernels {
-            None => net.kernels.gradient(&mut gradient),
-            Some(kernels) => kernels.gradient(&mut gradient),
+        if !pairs.is_empty() {
+            let in_memory = !self.gradient.is_empty();
+            let c = if in_memory { &mut self.gradient[at..at + all] } else { &mut self.scratch[..all] };
+            let mut gradient = Gradient { pairs, row_panel: row / panel, lane_panel: p, goes_on, bias, c };
+            match net.pair_kernels {
+                None => net.kernels.gradient(&mut gradient),
+                Some(kernels) => kernels.gradient(&mut gradient),
+            }
         }
-        if bias && !task.layer.bias {
-            gradient.c[numbers..].fill(T::ZERO);
+        if bias && !task.layer.bias && !pairs.is_empty() {
+            let in_memory = !self.gradient.is_empty();
+            let c = if in_memory { &mut self.gradient[at..at + all] } else { &mut self.scratch[..all] };
+            c[numbers..].fill(T::ZERO);
         }
-        self.update(numbers, if task.layer.bias { all } else { numbers });
-        if self.how.rule.is_some() {
+        let used = if task.layer.bias { all } else { numbers };
+        let writes = match self.how.amend {
+            None => self.update(0..numbers, numbers..used),
+            Some(amend) => {
+                let start = task.layer.row(p, row) - task.layer.weights;
+                let layer = task.part.layer;
+                amend.block(self, Block { layer, start, panel: p, row, width, weights: numbers, all: used })
+            }
+        };
+        if writes {
             self.reflect(task.layer, p, row, count, width);
         }
         self.at += all;
     }
 
-    /// A normalised layer's gamma and beta: their gradients are the chunks' sums, added up in order.
-    fn affine(&mut self, part: &Part, group: &Group<'_, T>) {
+    /// A normalised layer's gamma and beta: their gradients are the chunks' sums, added up in order; without a group they are
+    /// in memory already.
+    fn affine(&mut self, part: &Part, group: Option<&Group<'_, T>>) {
         let layer = &self.net.layers[part.layer];
         let half = layer.padded_outputs();
         for (row, begin) in [(1, 0), (0, half)] {
             for p in 0..self.net.geometry.panels(layer.outputs) {
                 let first = begin + p * self.net.geometry.panel();
-                let (width, at) = (self.net.geometry.width(layer.outputs, p), self.at);
-                let in_memory = !self.gradient.is_empty();
-                let c = if in_memory { &mut self.gradient[first..first + width] } else { &mut self.scratch[..width] };
-                if !self.how.goes_on {
-                    c.fill(T::ZERO);
+                let width = self.net.geometry.width(layer.outputs, p);
+                debug_assert_eq!(self.at, first);
+                if let Some(group) = group {
+                    self.affine_gradient(part.layer, group, row, p, first..first + width);
                 }
-                for slice in (0..group.used).map(|i| group.slices.get(i)) {
-                    let sums = slice.chunk_sums(part.layer);
-                    for chunk in sums.panel(p).chunks_exact(2 * width) {
-                        let chunk = &chunk[row * width..][..width];
-                        c.iter_mut().zip(chunk).for_each(|(c, &x)| *c = *c + x);
-                    }
-                }
-                debug_assert_eq!(at, first);
-                self.update(0, width);
+                self.biases(part.layer, width);
                 self.at += width;
             }
         }
+    }
+
+    /// The gradient of one panel of gamma (row 1 of the chunks' sums) or beta (row 0).
+    fn affine_gradient(&mut self, layer: usize, group: &Group<'_, T>, row: usize, p: usize, here: Range<usize>) {
+        let width = here.len();
+        let c = if self.gradient.is_empty() { &mut self.scratch[..width] } else { &mut self.gradient[here] };
+        if !self.how.goes_on {
+            c.fill(T::ZERO);
+        }
+        for slice in (0..group.used).map(|i| group.slices.get(i)) {
+            let sums = slice.chunk_sums(layer);
+            for chunk in sums.panel(p).chunks_exact(2 * width) {
+                let chunk = &chunk[row * width..][..width];
+                c.iter_mut().zip(chunk).for_each(|(c, &x)| *c = *c + x);
+            }
+        }
+    }
+
+    /// The update of `width` numbers that are treated as biases.
+    fn biases(&mut self, layer: usize, width: usize) {
+        match self.how.amend {
+            None => self.update(0..0, 0..width),
+            Some(amend) => amend.block(self, Block::bias(layer, width)),
+        };
     }
 
     /// The bias of a narrow layer, which stands before its panels.
@@ -259,24 +318,28 @@ impl<T: Number> Run<'_, T> {
         let geometry = self.net.geometry;
         for q in 0..geometry.panels(task.layer.outputs) {
             let (width, at) = (geometry.width(task.layer.outputs, q), self.at);
-            let in_memory = !self.gradient.is_empty();
-            let c = if in_memory { &mut self.gradient[at..at + width] } else { &mut self.scratch[..width] };
+            if !pairs.is_empty() {
+                let in_memory = !self.gradient.is_empty();
+                let c = if in_memory { &mut self.gradient[at..at + width] } else { &mut self.scratch[..width] };
+                if task.layer.bias {
+                    self.net.kernels.bias_gradient(&mut BiasGradient { pairs, panel: q, goes_on, c });
+                } else {
+                    c.fill(T::ZERO);
+                }
+            }
             if task.layer.bias {
-                self.net.kernels.bias_gradient(&mut BiasGradient { pairs, panel: q, goes_on, c });
-                self.update(0, width);
-            } else {
-                c.fill(T::ZERO);
+                self.biases(task.part.layer, width);
             }
             self.at += width;
         }
     }
 
-    /// Applies the rule to the `all` numbers at `at`, of which the first `weights` are weights and the others biases.
-    fn update(&mut self, weights: usize, all: usize) {
-        let Some(rule) = self.how.rule else { return };
+    /// Applies the rule to weights and the biases behind them, counted from `at`; returns whether there is one.
+    pub(super) fn update(&mut self, weights: Range<usize>, biases: Range<usize>) -> bool {
+        let Some(rule) = self.how.rule else { return false };
         let (shrink, of_biases) = (self.how.shrink, self.how.shrink_biases);
-        let split = if shrink == of_biases { all } else { weights };
-        for (range, shrink) in [(0..split, shrink), (split..all, of_biases)] {
+        let split = if shrink == of_biases { biases.end } else { weights.end };
+        for (range, shrink) in [(weights.start..split, shrink), (split..biases.end, of_biases)] {
             if range.is_empty() {
                 continue;
             }
@@ -293,6 +356,7 @@ impl<T: Number> Run<'_, T> {
                 third: &mut self.third[state(3)],
             });
         }
+        true
     }
 
     /// Writes the updated block into the forms that the next step's products read.

@@ -3,9 +3,12 @@
 //! Samples are independent until the weight gradient, so a thread takes a slice through everything
 //! without waiting for another. `forward.rs` and `backward.rs` stand side by side.
 
+pub mod amend;
 pub mod backward;
 mod dress;
 pub mod forward;
+pub mod measure;
+pub mod muon;
 pub mod route;
 
 use crate::data::{Matrix, Selection};

@@ -9,6 +9,7 @@ use _core::isa::Isa;
 use _core::kernels::{Loss, SAMPLE_SEGMENT};
 use _core::network::{LayerSpec, Network};
 use _core::step::TargetData;
+use _core::step::muon::{Adjust, Muon};
 use _core::train::Host;
 use _core::train::infer::{Penalty, Spares, Wanted, infer};
 use _core::train::optimizer::{Kind, Moments, Optimizer};
@@ -80,6 +81,19 @@ const CASES: [(usize, usize, usize); 4] = [
     (6 * SAMPLE_SEGMENT + 1, 6 * SAMPLE_SEGMENT + 1, 1),
 ];
 
+const MUON: Muon = Muon {
+    learning_rate: 0.02,
+    weight_decay: 0.1,
+    momentum: 0.95,
+    nesterov: true,
+    coefficients: [3.4445, -4.775, 2.0315],
+    epsilon: 1e-7,
+    steps: 5,
+    adjust: Adjust::Original,
+    rounds: true,
+    hidden_only: false,
+};
+
 fn network(features: usize) -> Network<f32> {
     let relu = |units| LayerSpec::plain(units, Activation::Relu);
     let specs = [relu(20), relu(9), LayerSpec::plain(3, Activation::Softmax)];
@@ -102,9 +116,14 @@ fn steps_after_the_first_allocate_nothing() {
             let ones = vec![1.0; rows];
             let rates = vec![1e-3; 300];
             let deadline = Some(Instant::now() + Duration::from_secs(1 << 20));
-            for (threads, weights, scheduled) in
-                [(1, None, false), (2, None, false), (1, Some(&ones[..]), true), (2, Some(&ones[..]), false)]
-            {
+            for (threads, weights, scheduled, all) in [
+                (1, None, false, false),
+                (2, None, false, false),
+                (1, Some(&ones[..]), true, false),
+                (2, Some(&ones[..]), false, false),
+                (1, None, true, true),
+                (2, None, false, true),
+            ] {
                 let fit_steps = |network: &mut Network<f32>, workspace: &mut Workspace<f32>, steps: usize| {
                     let moments = Moments { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
                     let kind = Kind::Adam { moments, amsgrad: false };
@@ -114,6 +133,9 @@ fn steps_after_the_first_allocate_nothing() {
                         optimizer: Optimizer { learning_rate: 1e-3, weight_decay: 0.01, kind },
                         penalty: Penalty { l2: 1e-4, ..Penalty::default() },
                         clip_value: f64::INFINITY,
+                        clip_norm: if all { 0.1 } else { f64::INFINITY },
+                        average: all.then_some(0.9),
+                        muon: all.then_some(MUON),
                         loss_scale: 1.0,
                         weights,
                         rows: None,
@@ -131,17 +153,22 @@ fn steps_after_the_first_allocate_nothing() {
                     assert_eq!(network.progress.steps % 3, 0);
                     assert_eq!(losses.len(), steps / of_epoch);
                 };
+                let made = || {
+                    let mut network = network(features);
+                    network.max_norms.fill(if all { 0.2 } else { f64::INFINITY });
+                    (network, Workspace::new())
+                };
                 let of = |steps| {
-                    let (mut network, mut workspace) = (network(features), Workspace::new());
+                    let (mut network, mut workspace) = made();
                     count(|| fit_steps(&mut network, &mut workspace, steps))
                 };
                 let few = of(3);
                 assert_eq!(
                     few,
-                    of(300),
-                    "{features} features, {rows} rows in batches of {batch_size}, {threads} {scheduled}"
+                    of(if all { 9 } else { 300 }),
+                    "{features} features, {rows} rows in batches of {batch_size}, {threads} {scheduled} {all}"
                 );
-                let (mut network, mut workspace) = (network(features), Workspace::new());
+                let (mut network, mut workspace) = made();
                 fit_steps(&mut network, &mut workspace, 3);
                 let again = count(|| fit_steps(&mut network, &mut workspace, 3));
                 assert!(again < few, "buffers live on: {again} of {few} allocations");

@@ -70,7 +70,8 @@ pub fn gradient<T: Number>(network: &mut Network<T>, caches: &Caches<'_>) -> Res
         deltas(network, caches, &mut slices.write(0), first, count);
         let reading = slices.read();
         let group = Group { slices: &reading, used: 1, per_segment: usize::MAX };
-        let how = Finishing { goes_on: first > 0, rule: None, shrink: Shrink::NONE, shrink_biases: Shrink::NONE };
+        let none = Shrink::NONE;
+        let how = Finishing { goes_on: first > 0, rule: None, shrink: none, shrink_biases: none, amend: None };
         (0..network.jobs.len()).for_each(|job| backward::job(network, job, &group, how, &mut scratch));
     }
     Ok(())

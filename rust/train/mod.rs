@@ -1,5 +1,6 @@
 //! The loop: epochs, batches, groups and phases, run by every worker alike; and passes forward over data.
 
+mod amendments;
 pub mod checkpoint;
 pub mod course;
 pub mod exchange;

@@ -6,7 +6,7 @@ use crate::kernels::{Number, Rule, math};
 use crate::network::Progress;
 
 /// What optimizers' state is called ([`Optimizer::state_name`]), and how many numbers a weight has in it.
-const STATES: [(&str, usize); 10] = [
+const STATES: [(&str, usize); 20] = [
     ("sgd", 0),
     ("momentum", 1),
     ("adam", 2),
@@ -17,6 +17,16 @@ const STATES: [(&str, usize); 10] = [
     ("rmsprop_centered", 3),
     ("adagrad", 1),
     ("lion", 1),
+    ("muon_sgd", 1),
+    ("muon_momentum", 1),
+    ("muon_adam", 2),
+    ("muon_amsgrad", 3),
+    ("muon_nadam", 2),
+    ("muon_rmsprop", 1),
+    ("muon_rmsprop_momentum", 2),
+    ("muon_rmsprop_centered", 3),
+    ("muon_adagrad", 1),
+    ("muon_lion", 1),
 ];
 
 /// The state of this name, and how many numbers a weight has in it: for state that comes from outside.
@@ -163,6 +173,13 @@ impl Optimizer {
         }
     }
 
+    /// The same for the optimizer of biases whose weight matrices follow Muon, and how many numbers a weight has in it.
+    pub fn state_with_muon(&self) -> (&'static str, usize) {
+        let own = self.state_name();
+        let with_muon = |(name, _): &(&str, usize)| name.strip_prefix("muon_") == Some(own);
+        STATES.into_iter().find(with_muon).expect("a name of the table")
+    }
+
     /// How many numbers of state a weight has.
     pub fn states(&self) -> usize {
         // The rule knows, and its constants do not matter.
@@ -290,6 +307,7 @@ mod tests {
             let optimizer = Optimizer { learning_rate: 0.1, weight_decay: 0.0, kind };
             let (name, states) = state_of(optimizer.state_name()).expect("a name of the table");
             assert_eq!((name, states), (optimizer.state_name(), optimizer.states()));
+            assert_eq!(optimizer.state_with_muon(), (format!("muon_{name}").as_str(), states.max(1)));
         }
         assert!(STATES.iter().all(|(name, _)| state_of(name).is_some()) && state_of("Adam").is_none());
     }

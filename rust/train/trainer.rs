@@ -8,6 +8,7 @@
 //! A batch of several groups adds its gradients up in memory and updates with the last. Nothing is
 //! allocated after the first step.
 
+use super::amendments::Amendments;
 use super::exchange::{Exchange, Losses};
 use super::infer::{Penalty, StridedSum, penalty};
 use super::optimizer::Optimizer;
@@ -16,12 +17,13 @@ use super::{Host, Poller, lock};
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
 use crate::kernels::{Loss, Number, Rule, SAMPLE_SEGMENT, Shrink};
-use crate::network::{Form, GRADIENT, Network, Progress, WEIGHTS};
+use crate::network::{Form, GRADIENT, Network, Norms, Progress, WEIGHTS};
 use crate::panel::{Buffer, Parts};
 use crate::plan::{self, MAX_COUPLED_ROWS, Plan};
 use crate::rng;
 use crate::step::backward::{self, Finishing, Group};
 use crate::step::forward::Weights;
+use crate::step::muon::{Directions, Muon};
 use crate::step::{Draw, Role, Slice, TargetData, route};
 use crate::threads::{self, Claims, Team};
 use std::ops::Range;
@@ -41,6 +43,12 @@ pub struct Options<'o> {
     pub penalty: Penalty,
     /// The gradient of each weight and bias is held between minus and plus this; infinity for no limit.
     pub clip_value: f64,
+    /// The whole gradient is scaled down to this norm where it is longer; infinity for no limit.
+    pub clip_norm: f64,
+    /// The decay of a moving average of the weights, where one is kept.
+    pub average: Option<f64>,
+    /// What weight matrices follow in place of the optimizer's rule.
+    pub muon: Option<Muon>,
     /// What a sample's loss is multiplied by.
     pub loss_scale: f64,
     /// What each sample counts in its batch's mean, finite and at least 0, one for each row; `None` for all the same. A batch
@@ -92,10 +100,15 @@ pub fn fit_stretch<T: Number>(
     options.optimizer.check()?;
     let rows = options.rows.map_or(x.rows(), <[u32]>::len);
     options.stretch.check(options.epochs, rows, options.batch_size.min(rows))?;
-    network.prepare_state(options.optimizer.state_name(), options.optimizer.states())?;
+    let (name, states) = match options.muon {
+        None => (options.optimizer.state_name(), options.optimizer.states()),
+        Some(_) => options.optimizer.state_with_muon(),
+    };
+    network.prepare_state(name, states)?;
     // The counters belong to the state that the steps left, also where an error ended them.
-    let (done, progress) = Run::new(network, workspace, x, y, options, true)?.execute(workspace, host);
+    let (done, progress, norms) = Run::new(network, workspace, x, y, options, true)?.execute(workspace, host);
     network.progress = progress;
+    network.gradient_norms = norms;
     done
 }
 
@@ -112,9 +125,10 @@ pub fn partial_fit<T: Number>(
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
     let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
-    let epochs = network.progress.epochs;
+    let (epochs, norms) = (network.progress.epochs, std::mem::take(&mut network.gradient_norms));
     let losses = fit(network, workspace, x, y, &options, host);
     network.progress.epochs = epochs;
+    network.gradient_norms = norms;
     losses.map(|losses| losses[0])
 }
 
@@ -131,7 +145,7 @@ pub fn loss_and_gradient<T: Number>(
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
     let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
-    let (done, _) = Run::new(network, workspace, x, y, &options, false)?.execute(workspace, host);
+    let (done, ..) = Run::new(network, workspace, x, y, &options, false)?.execute(workspace, host);
     let loss = done?.0[0];
     add_penalty(network, options.penalty);
     Ok(loss)
@@ -177,12 +191,13 @@ fn add_penalty<T: Number>(network: &mut Network<T>, Penalty { l1, l2, biases }: 
 pub struct Workspace<T> {
     buffers: Option<Buffers<T>>,
     order: Order,
+    directions: Option<Directions<T>>,
 }
 
 impl<T> Workspace<T> {
     /// Nothing yet.
     pub fn new() -> Self {
-        Workspace { buffers: None, order: Order::default() }
+        Workspace { buffers: None, order: Order::default(), directions: None }
     }
 }
 
@@ -259,7 +274,7 @@ impl<T: Number> Buffers<T> {
 /// the batch anew in each step costs less than reading twice as much from memory.
 const BOTH_FORMS: usize = 24 << 20;
 /// Losses that there is room for from the start: more epochs than that make room as they go.
-const LOSSES_AT_ONCE: usize = 1 << 16;
+pub(super) const LOSSES_AT_ONCE: usize = 1 << 16;
 
 /// Where the loop stands: the same for all workers between two barriers.
 #[derive(Clone, Copy)]
@@ -284,16 +299,26 @@ struct State<T> {
 }
 
 /// What all workers do between two barriers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+pub(super) enum Phase {
     /// Slices of the samples are taken over a stretch of their way (`step/route.rs`): of gather, forward, loss, backward.
     Samples(usize),
     /// The host's own loss: the caller's thread asks for the batch's loss and gradient.
     Asking,
     /// Slices go backward from the host's gradient, until samples couple.
     Returning,
-    /// Parts of the weights get their gradient and, with the batch's last group, their update.
+    /// Parts of the weights get their gradient and, with the batch's last group, their update, unless that has to wait.
     Weights,
+    /// The whole gradient is measured.
+    Norm,
+    /// The gradients of weight matrices become Muon's directions.
+    Directions,
+    /// Parts of the weights get the update that had to wait.
+    Update,
+    /// The weights of each output are measured.
+    Lengths,
+    /// Parts of the weights are shortened.
+    Constraint,
 }
 
 /// Numbers that only the last to arrive at a barrier touches.
@@ -322,6 +347,7 @@ struct Run<'r, 'x, 'y, T: Number> {
     plan: Plan,
     updates: bool,
     buffers: Buffers<T>,
+    amendments: Amendments<T>,
     /// Where the loss is the host's.
     exchange: Option<RwLock<Exchange<T>>>,
     order: RwLock<Order>,
@@ -354,7 +380,8 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
         let steps = options.epochs as f64 * all.div_ceil(batch) as f64;
         let plan = plan::training(network, batch, steps, options.threads);
-        if batch > plan.group_rows || !updates {
+        let amendments = Amendments::new(network, &mut workspace.directions, options, plan.threads, updates)?;
+        if batch > plan.group_rows || !updates || amendments.splits() {
             network.arena.materialise(GRADIENT, WEIGHTS, "network: its gradient")?;
         } else {
             network.arena.release(GRADIENT);
@@ -406,6 +433,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             plan,
             updates,
             buffers,
+            amendments,
             exchange: own.map(RwLock::new),
             order: RwLock::new(order),
             gathered: AtomicBool::new(false),
@@ -419,15 +447,17 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         Ok(run)
     }
 
-    fn execute(self, workspace: &mut Workspace<T>, host: &mut dyn Host) -> (Done, Progress) {
+    fn execute(self, workspace: &mut Workspace<T>, host: &mut dyn Host) -> (Done, Progress, Norms) {
         let host = Mutex::new(host);
         let ran = threads::run(self.plan.threads, |team, worker| self.work(team, worker, &host));
         if ran.is_ok() {
-            let order = self.order.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-            *workspace = Workspace { buffers: Some(self.buffers), order };
+            workspace.order = self.order.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+            workspace.buffers = Some(self.buffers);
         }
+        let (norms, directions) = self.amendments.settle();
+        workspace.directions = directions;
         let books = self.books.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-        (ran.and(books.outcome).map(|()| (books.losses, books.cursor)), books.progress)
+        (ran.and(books.outcome).map(|()| (books.losses, books.cursor)), books.progress, norms)
     }
 
     /// How many rows are trained on.
@@ -457,11 +487,14 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
                 Phase::Samples(_) | Phase::Returning => self.samples(team, worker, phase, state, &mut poller, host),
                 Phase::Asking => self.ask(worker, host),
                 Phase::Weights => self.weights(team, worker, state, &mut scratch),
+                Phase::Norm | Phase::Lengths => self.amendments.measure(self.network, phase, team, worker),
+                Phase::Directions => self.amendments.direct(self.network, team, worker),
+                Phase::Update | Phase::Constraint => self.amend(team, worker, phase, state),
             }
             if !team.barrier(|| self.advance(phase)) {
                 return;
             }
-            if worker == 0 && phase == Phase::Weights {
+            if worker == 0 && phase >= Phase::Weights {
                 self.report(host);
             }
             state = self.state();
@@ -479,6 +512,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             Phase::Returning if self.stretches > 1 => self.couple(self.middle()),
             Phase::Returning => self.after_backward(),
             Phase::Weights => self.after_weights(),
+            _ => self.after_amending(phase),
         }
     }
 
@@ -598,11 +632,13 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     /// Gradient and update, job by job.
     fn weights(&self, team: &Team, worker: usize, state: State<T>, scratch: &mut [T]) {
         let last = state.group + state.group_rows == state.rows;
+        let amend = self.amendments.in_weights();
         let how = Finishing {
             goes_on: state.group > 0,
             rule: state.rule.filter(|_| last),
             shrink: self.shrink(true, state.keep),
             shrink_biases: self.shrink(self.options.penalty.biases, state.keep),
+            amend: if last && self.amendments.amends_weights() { Some(&amend) } else { None },
         };
         let slices = self.buffers.slices.read();
         let group = Group {
@@ -614,6 +650,24 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         while let Some(claim) = self.job_claims.next(worker, team.size(), share) {
             backward::job(self.network, self.network.order[claim], &group, how, scratch);
         }
+    }
+
+    /// The update that had to wait, or the constraint, job by job.
+    fn amend(&self, team: &Team, worker: usize, phase: Phase, state: State<T>) {
+        let shrink = |penalised| Amendments::shrink_of_update(self.shrink(penalised, state.keep));
+        self.amendments.with_amend(phase, |amend| {
+            let how = Finishing {
+                goes_on: true,
+                rule: state.rule.filter(|_| phase == Phase::Update),
+                shrink: shrink(true),
+                shrink_biases: shrink(self.options.penalty.biases),
+                amend: Some(amend),
+            };
+            let share = |w: usize| self.network.share(w, team.size());
+            while let Some(claim) = self.job_claims.next(worker, team.size(), share) {
+                backward::amend(self.network, self.network.order[claim], how);
+            }
+        });
     }
 
     /// What is done to weights, or to biases, besides the rule.
@@ -695,14 +749,26 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         None
     }
 
+    /// The optimizer at the next step's rate, which is Muon's where that follows it.
+    fn optimizer(&self, books: &Books) -> Optimizer {
+        match self.options.stretch.rate(books.progress.steps - books.steps_before) {
+            Some(rate) if self.options.muon.is_some() => {
+                self.amendments.set_rate(rate);
+                self.options.optimizer
+            }
+            Some(rate) => self.options.optimizer.at(rate),
+            None => self.options.optimizer,
+        }
+    }
+
     /// Enters a batch's loss; its update is next.
     fn enter(&self, books: &mut Books, loss: f64, state: State<T>) {
         books.cursor.epoch_loss += loss * state.weight;
         books.cursor.epoch_weight += state.weight;
         books.cursor.loss = loss;
-        let rate = self.options.stretch.rate(books.progress.steps - books.steps_before);
-        let optimizer = rate.map_or(self.options.optimizer, |rate| self.options.optimizer.at(rate));
-        let rule = self.updates.then(|| optimizer.step(&mut books.progress));
+        let optimizer = self.optimizer(books);
+        let now = self.updates && !self.amendments.splits();
+        let rule = now.then(|| optimizer.step(&mut books.progress));
         if self.updates {
             route::run_on(self.network, state.rows);
         }
@@ -769,7 +835,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         self.enter(&mut books, loss, state);
     }
 
-    /// A group's gradient is in: the next group, batch or epoch.
+    /// A group's gradient is in: the next group, or what comes after the last.
     fn after_weights(&self) {
         let state = self.state();
         self.job_claims.reset();
@@ -777,6 +843,31 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         if group < state.rows {
             let phase = if self.exchange.is_some() { Phase::Returning } else { Phase::Samples(0) };
             return self.begin_group(State { group, ..state }, phase);
+        }
+        self.go_on(state, Phase::Weights);
+    }
+
+    /// A phase beside samples and weights is through.
+    fn after_amending(&self, phase: Phase) {
+        let state = self.state();
+        self.job_claims.reset();
+        if let Err(layer) = self.amendments.finish(self.network, phase) {
+            let mut books = lock(&self.books);
+            books.outcome = Err(Error::Divergence { step: books.progress.steps + 1, layer });
+            return self.set_state(State { phase: None, ..state });
+        }
+        self.go_on(state, phase);
+    }
+
+    /// The next phase of a step whose gradient is in, or the next batch or epoch.
+    fn go_on(&self, state: State<T>, done: Phase) {
+        if let Some(phase) = self.amendments.following(done) {
+            let mut rule = state.rule;
+            if phase == Phase::Update {
+                let mut books = lock(&self.books);
+                rule = Some(self.optimizer(&books).step(&mut books.progress));
+            }
+            return self.set_state(State { rule, phase: Some(phase), ..state });
         }
         let batch = state.batch + state.rows;
         if batch < self.n_rows() {
@@ -789,6 +880,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         (books.cursor.epoch_loss, books.cursor.epoch_weight) = (0.0, 0.0);
         books.losses.push(loss);
         books.progress.epochs += u64::from(self.updates);
+        self.amendments.end_epoch();
         let every = self.options.report_every;
         if every > 0 && state.epoch.is_multiple_of(every) {
             books.report = Some((state.epoch, loss));

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..checks import Array
-from ..optimizers import SGD, Adagrad, Adam, Lion, NAdam, Optimizer, RMSprop, plain_rate
+from ..optimizers import SGD, Adagrad, Adam, Elementwise, Lion, NAdam, RMSprop, plain_rate
 
 
 class State(NamedTuple):
@@ -18,7 +18,7 @@ class State(NamedTuple):
     extra: Array
 
 
-def update(rule: Optimizer, step: int, W: Array, dW: Array, state: State) -> None:
+def update(rule: Elementwise, step: int, W: Array, dW: Array, state: State) -> None:
     """Make one step on one array, in place, with its state: PyTorch's rules, and optax's Lion."""
     rate, (m, v, extra) = plain_rate(rule.learning_rate), state
     if isinstance(rule, SGD):

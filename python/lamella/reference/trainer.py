@@ -16,11 +16,13 @@ from ..checks import Array
 from ..course import Parameters, dictionary
 from ..layers import Dense
 from ..losses import Batches, Custom, Loss
-from ..optimizers import Optimizer, Rate
+from ..optimizers import Muon, Optimizer, Rate
 from ..schedules import Schedule
 from ..stopping import EarlyStopping
+from .constraints import approach, clip_by_norm, constrain
 from .layers import Passed, Rounding, Training, as_it_is, backward, bfloat16, forward, layers_like
 from .losses import loss_and_gradient, targets
+from .muon import follow, rule_of
 from .optimizers import State, update
 from .schedules import Plateau, rate_at
 
@@ -38,6 +40,10 @@ def fit(
     l2: float = 0.0,
     decay_biases: bool = False,
     clip_value: float | None = None,
+    clip_norm: float | None = None,
+    average: float | None = None,
+    averages: Parameters | None = None,
+    max_norm: float | Sequence[float | None] | None = None,
     loss: str | Loss | Custom | None = None,
     loss_scale: float = 1.0,
     sample_weight: ArrayLike | None = None,
@@ -85,6 +91,15 @@ def fit(
         Whether penalties and the optimizer's weight decay reach biases too.
     clip_value : float, optional
         What bounds each gradient, penalties included.
+    clip_norm : float, optional
+        What bounds the norm of the whole gradient, penalties included.
+    average : float, optional
+        The decay of a moving average of the parameters, which begins with the first.
+    averages : dict, optional
+        Filled with that average.
+    max_norm : float or sequence of float, optional
+        What bounds the length of each row of W after an update, one for all layers or one each;
+        by default the `layers`' own.
     hidden : str or sequence of str
         One activation for all hidden layers, or one for each.
     output : {"sigmoid", "softmax", "identity", "exponential"}
@@ -138,6 +153,16 @@ def fit(
     scale = checks.number("loss_scale", loss_scale)
     penalty = Penalty(checks.number("l1", l1), checks.number("l2", l2), decay_biases)
     clip_value = checks.clip("clip_value", clip_value)
+    clip_norm = checks.clip("clip_norm", clip_norm)
+    if None not in (clip_value, clip_norm):
+        raise checks.wrong("clip_norm", "None beside clip_value", clip_norm)
+    average = checks.decay("average", average)
+    if max_norm is None:
+        max_norm = [layer.max_norm for layer in layers]
+    asked = list(max_norm) if isinstance(max_norm, Sequence) else [max_norm] * len(layers)
+    limits = [checks.clip("max_norm", limit) for limit in asked]
+    if len(limits) != len(layers):
+        raise checks.wrong("max_norm", f"{len(layers)} limits", len(limits))
     size = checks.batch_size(batch_size, m) or m
     shuffled = checks.flag("shuffle", shuffle) and size < m
     seed = checks.seed(seed)
@@ -150,6 +175,7 @@ def fit(
     }
     history = np.zeros(checks.integer("epochs", epochs))
     report_every = checks.integer("report_every", report_every, low=1)
+    means = {name: array.copy() for name, array in trained.items()}
     step, of_epoch = 0, -(-m // size)
     base = optimizers.plain_rate(rule.learning_rate)
     plateau: Plateau | None = None
@@ -185,13 +211,24 @@ def fit(
                 statistics,
             )
             history[epoch] += value * np.sum(w[batch]) / np.sum(w)
+            if clip_norm is not None:
+                clip_by_norm(grads, clip_norm)
             for name, array in trained.items():
                 gradient = grads[f"d{name}"]
                 if clip_value is not None:
                     gradient = np.clip(gradient, -clip_value, clip_value)
-                decay = getattr(rule, "weight_decay", 0.0) if penalty.covers(name) else 0.0
-                array *= 1 - rate * decay
-                update(rule, step, array, gradient, state[name])
+                own = rule_of(rule, name, len(layers))
+                decay = getattr(own, "weight_decay", 0.0) if penalty.covers(name) else 0.0
+                array *= 1 - optimizers.plain_rate(own.learning_rate) * decay
+                if isinstance(own, Muon):
+                    follow(own, array, gradient, state[name].m)
+                else:
+                    update(own, step, array, gradient, state[name])
+            for layer, limit in enumerate(limits, start=1):
+                if limit is not None:
+                    constrain(trained[f"W{layer}"], limit)
+            if average is not None:
+                approach(means, trained, average)
         if report is not None and epoch % report_every == 0:
             report(epoch, float(history[epoch]))
         watched = float(history[epoch])
@@ -212,6 +249,8 @@ def fit(
                 break
     if early_stopping is not None and early_stopping.restore_best:
         trained = kept
+    if averages is not None:
+        averages.update(means)
     return trained, history
 
 
