@@ -20,8 +20,8 @@ from . import checks
 from .callbacks import Callback, StopTraining
 from .checks import CSR, Array
 from .metrics import Metric
-from .schedules import Clock, Plateau, Schedule, Timed
 from .stopping import EarlyStopping, Watch
+from .timing import Clock, Plateau, Schedule, Timed
 
 if TYPE_CHECKING:
     from .diagnosis import Diagnosis

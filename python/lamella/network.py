@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -25,7 +25,6 @@ from numpy.typing import ArrayLike, DTypeLike
 from . import (
     _core,
     checks,
-    finder,
     initializers,
     lbfgs,
     loop,
@@ -39,8 +38,6 @@ from . import metrics as measures
 from ._core import DivergenceError
 from .callbacks import Callback
 from .checks import CSR, Array
-from .diagnosis import Diagnosis
-from .finder import RateSearch
 from .initializers import Init
 from .layers import (
     Defaults,
@@ -56,9 +53,13 @@ from .loop import Asked, Data, History, Loop, Progress
 from .losses import Custom, Loss
 from .metrics import Metric
 from .optimizers import Optimizer, Rate
-from .schedules import Clock, Plateau, Timed
 from .stopping import EarlyStopping
+from .timing import Clock, Plateau, Timed
 from .weights import ClassWeight, weights
+
+if TYPE_CHECKING:
+    from .diagnosis import Diagnosis
+    from .finder import RateSearch
 
 __all__ = ["History", "Network"]
 
@@ -319,6 +320,8 @@ class Network:
         rows, labels = self._data(X, y)
         diagnosis: Diagnosis | None = None
         if checks.flag("diagnose", diagnose):
+            from .diagnosis import Diagnosis
+
             diagnosis = Diagnosis(rows, labels)
             callbacks = [diagnosis, *(callbacks or ())]
         if lbfgs.is_meant(optimizer):
@@ -435,6 +438,8 @@ class Network:
         ----------
         Smith (2017), "Cyclical learning rates for training neural networks", section 3.3.
         """
+        from . import finder
+
         return finder.search(
             self, X, y, low=low, high=high, steps=steps, smoothing=smoothing, batch_size=batch_size,
             optimizer=optimizer, clip_value=clip_value, shuffle=shuffle, threads=threads,
