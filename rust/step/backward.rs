@@ -299,7 +299,7 @@ impl<T: Number> Run<'_, T> {
             let sums = slice.chunk_sums(layer);
             for chunk in sums.panel(p).chunks_exact(2 * width) {
                 let chunk = &chunk[row * width..][..width];
-                c.iter_mut().zip(chunk).for_each(|(c, &x)| *c = *c + x);
+                c.iter_mut().zip(chunk).for_each(|(c, &x)| *c += x);
             }
         }
     }
