@@ -390,6 +390,22 @@ impl<T: Number> Network<T> {
         }
     }
 
+    /// Copies layer `l`'s plain optimizer state into one of the arena's buffers, which has the weights' form.
+    pub fn set_state(
+        &mut self,
+        l: usize,
+        buffer: usize,
+        weights: impl Fn(usize, usize) -> T,
+        bias: impl Fn(usize) -> T,
+    ) {
+        let layer = self.layers[l];
+        let buffer = self.arena.buffer(buffer);
+        for j in 0..layer.outputs {
+            (0..layer.inputs).for_each(|i| buffer[layer.weight(j, i)] = weights(j, i));
+            buffer[layer.bias(j)] = bias(j);
+        }
+    }
+
     /// Rounds a layer's weights into their forms of mixed precision.
     fn renew_pairs(&mut self, layer: &Layer) {
         let Some(kernels) = self.pair_kernels else { return };

@@ -46,6 +46,8 @@ def backward(
     hidden: str,
 ) -> list[NDArray[Any]]: ...
 
+_State = tuple[int, float, float, list[list[NDArray[Any]]]]
+
 class _CSR(Protocol):
     shape: tuple[int, int]
     data: NDArray[Any]
@@ -93,6 +95,31 @@ class Network:
         loss_scale: float,
         threads: int | None,
     ) -> float: ...
+    def epoch(
+        self,
+        X: NDArray[Any] | _CSR,
+        Y: NDArray[Any],
+        order: NDArray[np.int64],
+        *,
+        batch_size: int,
+        optimizer: tuple[str, Mapping[str, float]],
+        alpha: float,
+        loss_scale: float,
+        gradient_scale: float,
+        threads: int | None,
+    ) -> float: ...
+    def objective(
+        self,
+        X: NDArray[Any] | _CSR,
+        Y: NDArray[Any],
+        *,
+        alpha: float,
+        loss_scale: float,
+        gradient_scale: float,
+        threads: int | None,
+    ) -> tuple[float, list[NDArray[Any]]]: ...
+    def get_state(self, optimizer: tuple[str, Mapping[str, float]]) -> _State: ...
+    def set_state(self, optimizer: tuple[str, Mapping[str, float]], state: _State) -> None: ...
     def takes(self, X: object, Y: object = None) -> bool: ...
     def labels(self, X: NDArray[Any] | _CSR, *, threads: int | None) -> NDArray[np.int64]: ...
     def outputs(

@@ -6,6 +6,7 @@
 mod arrays;
 mod functional;
 mod model;
+mod scikit;
 
 use crate::error::Error;
 use crate::isa::Isa;

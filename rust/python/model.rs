@@ -1,7 +1,7 @@
 //! The network as Python sees it: one class for both dtypes, plain arrays in and out.
 
 use super::arrays::{self, Held, Samples};
-use super::{Interpreter, exception, unlocked};
+use super::{Interpreter, exception, scikit, unlocked};
 use crate::activation::Activation;
 use crate::data::Matrix;
 use crate::error::Error;
@@ -11,6 +11,7 @@ use crate::network::{GRADIENT, LayerSpec, Network as Core, WEIGHTS};
 use crate::step::TargetData;
 use crate::train::infer::{self, Penalty, Spares, Wanted, infer};
 use crate::train::optimizer::{Kind, Moments, Optimizer};
+use crate::train::scikit::Scikit;
 use crate::train::trainer::{self, Options, Workspace};
 use numpy::prelude::*;
 use numpy::{IntoPyArray, PyArray1};
@@ -295,6 +296,74 @@ impl Network {
         })
     }
 
+    /// One epoch over the rows of `order` by scikit-learn's conventions; returns its loss.
+    #[pyo3(signature = (X, Y, order, *, batch_size, optimizer, alpha, loss_scale, gradient_scale, threads))]
+    #[allow(non_snake_case, clippy::too_many_arguments)]
+    fn epoch<'py>(
+        &mut self,
+        py: Python<'py>,
+        X: &Bound<'py, PyAny>,
+        Y: &Bound<'py, PyAny>,
+        order: &Bound<'py, PyAny>,
+        batch_size: usize,
+        optimizer: (PyBackedStr, Bound<'py, PyDict>),
+        alpha: f64,
+        loss_scale: f64,
+        gradient_scale: f64,
+        threads: Option<usize>,
+    ) -> PyResult<f64> {
+        let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
+        let batch_size = check_batch(Some(batch_size)).map_err(exception)?;
+        let options = Options { batch_size, ..one_batch(optimizer, NO_PENALTY, loss_scale, threads) };
+        check_options(&options).map_err(exception)?;
+        let by = Scikit { gradient_scale, alpha };
+        with_core!(&mut self.inner, net, workspace => scikit::epoch(py, net, workspace, X, Y, order, &options, by))
+    }
+
+    /// The loss of all rows as one batch by scikit-learn's conventions, and its gradient, shaped as the parameters.
+    #[pyo3(signature = (X, Y, *, alpha, loss_scale, gradient_scale, threads))]
+    #[allow(non_snake_case, clippy::too_many_arguments)]
+    fn objective<'py>(
+        &mut self,
+        py: Python<'py>,
+        X: &Bound<'py, PyAny>,
+        Y: &Bound<'py, PyAny>,
+        alpha: f64,
+        loss_scale: f64,
+        gradient_scale: f64,
+        threads: Option<usize>,
+    ) -> PyResult<(f64, Vec<Bound<'py, PyAny>>)> {
+        let options = one_batch(Optimizer::descent(0.0), NO_PENALTY, loss_scale, threads);
+        check_options(&options).map_err(exception)?;
+        let by = Scikit { gradient_scale, alpha };
+        with_core!(&mut self.inner, net, workspace => {
+            let loss = scikit::objective(py, net, workspace, X, Y, &options, by);
+            let gradients = get_layers(py, net, GRADIENT);
+            net.arena.release(GRADIENT);
+            Ok((loss?, gradients))
+        })
+    }
+
+    /// The optimizer's steps, the powers of its betas, and its state in arrays shaped as the parameters.
+    fn get_state<'py>(
+        &mut self,
+        py: Python<'py>,
+        optimizer: (PyBackedStr, Bound<'py, PyDict>),
+    ) -> PyResult<scikit::State<'py>> {
+        let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
+        with_core!(&mut self.inner, net => scikit::get_state(py, net, optimizer))
+    }
+
+    /// The way back from `get_state`; counters start anew with it.
+    fn set_state<'py>(
+        &mut self,
+        optimizer: (PyBackedStr, Bound<'py, PyDict>),
+        state: scikit::State<'py>,
+    ) -> PyResult<()> {
+        let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
+        with_core!(&mut self.inner, net => scikit::set_state(net, optimizer, state))
+    }
+
     /// Weights and biases.
     #[getter]
     fn n_parameters(&self) -> usize {
@@ -318,6 +387,9 @@ impl Network {
         with_core!(&mut self.inner, net => net.reset());
     }
 }
+
+/// Neither l1 nor l2.
+const NO_PENALTY: (f64, f64, bool) = (0.0, 0.0, false);
 
 /// Options for all rows as one batch.
 fn one_batch(optimizer: Optimizer, penalty: (f64, f64, bool), loss_scale: f64, threads: Option<usize>) -> Options {
@@ -357,6 +429,8 @@ fn parse_optimizer(name: &str, parameters: &Bound<'_, PyDict>) -> PyResult<Optim
     };
     let kind = match name {
         "sgd" => Kind::Sgd { momentum: get("momentum")?, nesterov: get("nesterov")? != 0.0 },
+        "velocity" => Kind::Velocity { momentum: get("momentum")?, nesterov: get("nesterov")? != 0.0 },
+        "adam_hat" => Kind::AdamHat { moments: moments()? },
         "adam" => Kind::Adam { moments: moments()?, amsgrad: get("amsgrad")? != 0.0 },
         "nadam" => Kind::Nadam { moments: moments()?, momentum_decay: get("momentum_decay")? },
         "rmsprop" => Kind::RmsProp {
@@ -368,7 +442,7 @@ fn parse_optimizer(name: &str, parameters: &Bound<'_, PyDict>) -> PyResult<Optim
         "adagrad" => Kind::Adagrad { epsilon: get("epsilon")?, rate_decay: get("learning_rate_decay")? },
         "lion" => Kind::Lion { beta1: get("beta1")?, beta2: get("beta2")? },
         _ => {
-            let names = "one of sgd, adam, nadam, rmsprop, adagrad, lion";
+            let names = "one of sgd, velocity, adam, adam_hat, nadam, rmsprop, adagrad, lion";
             return Err(exception(Error::expected("optimizer", names, format!("{name:?}"))));
         }
     };
@@ -452,13 +526,13 @@ fn check_data<T: Number>(
 }
 
 /// The targets as they came: held, so that views of them can be made.
-enum Labels<'py> {
+pub(super) enum Labels<'py> {
     Classes(Vec<u32>),
     Dense(Held<'py>),
 }
 
 impl<'py> Labels<'py> {
-    fn new<T: Number>(net: &Core<T>, object: &Bound<'py, PyAny>) -> PyResult<Self> {
+    pub(super) fn new<T: Number>(net: &Core<T>, object: &Bound<'py, PyAny>) -> PyResult<Self> {
         let vector = arrays::untyped("Y", object)?.ndim() == 1;
         if net.loss == Loss::CrossEntropy && vector {
             return Ok(Labels::Classes(arrays::classes("Y", object, net.outputs())?));
@@ -469,7 +543,7 @@ impl<'py> Labels<'py> {
         Ok(Labels::Dense(Held::new("Y", object)?))
     }
 
-    fn as_data(&self) -> TargetData<'_> {
+    pub(super) fn as_data(&self) -> TargetData<'_> {
         match self {
             Labels::Classes(classes) => TargetData::Classes(classes),
             Labels::Dense(held) => TargetData::Dense(held.matrix()),

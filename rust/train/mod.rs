@@ -3,6 +3,7 @@
 pub mod course;
 pub mod infer;
 pub mod optimizer;
+pub mod scikit;
 pub mod trainer;
 
 use crate::error::Error;

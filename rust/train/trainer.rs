@@ -7,6 +7,7 @@
 
 use super::infer::{Penalty, StridedSum, penalty};
 use super::optimizer::Optimizer;
+use super::scikit::{Scikit, sum_of_squares};
 use super::{Host, Poller, lock};
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
@@ -63,7 +64,7 @@ pub fn fit<T: Number>(
     options.optimizer.check()?;
     network.prepare_state(options.optimizer.state_name(), options.optimizer.states())?;
     // The counters belong to the state that the steps left, also where an error ended them.
-    let (losses, progress) = Run::new(network, workspace, x, y, options, true)?.execute(workspace, host);
+    let (losses, progress) = Run::new(network, workspace, x, y, options, Task::UPDATES)?.execute(workspace, host);
     network.progress = progress;
     losses
 }
@@ -100,7 +101,7 @@ pub fn loss_and_gradient<T: Number>(
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
     let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
-    let (losses, _) = Run::new(network, workspace, x, y, &options, false)?.execute(workspace, host);
+    let (losses, _) = Run::new(network, workspace, x, y, &options, Task::GRADIENT)?.execute(workspace, host);
     let loss = losses?[0];
     add_penalty(network, options.penalty);
     Ok(loss)
@@ -224,13 +225,32 @@ struct Books {
     outcome: Result<(), Error>,
 }
 
-struct Run<'r, 'x, 'y, T: Number> {
+/// What a run is for.
+#[derive(Clone, Copy)]
+pub(super) struct Task<'o> {
+    /// Whether weights are updated, or else the gradient is left in the arena.
+    pub updates: bool,
+    /// Which rows an epoch takes, in which order; by default all, as the options say.
+    pub order: Option<&'o [u32]>,
+    /// Whose conventions are followed, where they are not this crate's.
+    pub scikit: Option<Scikit>,
+}
+
+impl Task<'_> {
+    const UPDATES: Self = Task { updates: true, order: None, scikit: None };
+    const GRADIENT: Self = Task { updates: false, ..Self::UPDATES };
+}
+
+pub(super) struct Run<'r, 'x, 'y, T: Number> {
     network: &'r Network<T>,
     x: &'r Matrix<'x>,
     y: &'r TargetData<'y>,
     options: &'r Options,
     plan: Plan,
     updates: bool,
+    scikit: Option<Scikit>,
+    /// Of an epoch.
+    rows: usize,
     buffers: Buffers<T>,
     order: RwLock<Vec<u32>>,
     /// Whether the slices hold the whole data for good.
@@ -244,16 +264,17 @@ struct Run<'r, 'x, 'y, T: Number> {
 }
 
 impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
-    fn new(
+    pub(super) fn new(
         network: &'r mut Network<T>,
         workspace: &mut Workspace<T>,
         x: &'r Matrix<'x>,
         y: &'r TargetData<'y>,
         options: &'r Options,
-        updates: bool,
+        Task { updates, order, scikit }: Task<'_>,
     ) -> Result<Self, Error> {
-        let batch = options.batch_size.min(x.rows());
-        let steps = options.epochs as f64 * x.rows().div_ceil(batch) as f64;
+        let epoch_rows = order.map_or(x.rows(), <[u32]>::len);
+        let batch = options.batch_size.min(epoch_rows);
+        let steps = options.epochs as f64 * epoch_rows.div_ceil(batch) as f64;
         let plan = plan::training(network, batch, steps, options.threads);
         if batch > plan.group_rows || !updates {
             network.arena.materialise(GRADIENT, WEIGHTS, "network: its gradient")?;
@@ -269,6 +290,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let role = if stays { Role::LearnsTheSameRows } else { Role::Learns };
         let buffers = Buffers::of(network, workspace, slices, rows, role, plan.threads)?;
         let shuffles = options.shuffle && batch < x.rows();
+        let order = order.map_or_else(|| vec![0; if shuffles { x.rows() } else { 0 }], <[u32]>::to_vec);
         let state = State { epoch: 0, batch: 0, rows: 0, group: 0, group_rows: 0, rule: None, phase: None };
         let books = Books {
             progress: network.progress,
@@ -286,8 +308,10 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             options,
             plan,
             updates,
+            scikit,
+            rows: epoch_rows,
             buffers,
-            order: RwLock::new(vec![0; if shuffles { x.rows() } else { 0 }]),
+            order: RwLock::new(order),
             gathered: AtomicBool::new(false),
             state: RwLock::new(state),
             books: Mutex::new(books),
@@ -299,7 +323,11 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         Ok(run)
     }
 
-    fn execute(self, workspace: &mut Workspace<T>, host: &mut dyn Host) -> (Result<Vec<f64>, Error>, Progress) {
+    pub(super) fn execute(
+        self,
+        workspace: &mut Workspace<T>,
+        host: &mut dyn Host,
+    ) -> (Result<Vec<f64>, Error>, Progress) {
         let host = Mutex::new(host);
         let ran = threads::run(self.plan.threads, |team, worker| self.work(team, worker, &host));
         if ran.is_ok() {
@@ -372,7 +400,9 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             }
             forward::forward(self.network, from, slice);
             let scale = self.options.loss_scale;
-            slice.loss(self.network, self.y, T::from_f64(scale), T::from_f64(scale / state.rows as f64));
+            let of_gradient = self.scikit.map_or(scale, |scikit| scikit.gradient_scale) / state.rows as f64;
+            let bounds = self.scikit.map(|_| Scikit::bounds());
+            slice.loss(self.network, self.y, T::from_f64(scale), T::from_f64(of_gradient), bounds);
             backward::backward(self.network, from, slice);
             if worker == 0
                 && let Err(error) = poller.poll(self.slice_work, host)
@@ -394,8 +424,8 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let how = Finishing {
             goes_on: state.group > 0,
             rule: state.rule.filter(|_| last),
-            shrink: self.shrink(true),
-            shrink_biases: self.shrink(self.options.penalty.biases),
+            shrink: self.shrink(true, state),
+            shrink_biases: self.shrink(self.options.penalty.biases, state),
         };
         let slices = self.buffers.slices.read();
         let group = Group {
@@ -410,13 +440,24 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     }
 
     /// What is done to weights, or to biases, besides the rule.
-    fn shrink(&self, penalised: bool) -> Shrink<T> {
+    fn shrink(&self, penalised: bool, state: State<T>) -> Shrink<T> {
         let Options { penalty, clip_value, optimizer, .. } = *self.options;
         let clip = T::from_f64(clip_value);
-        if penalised {
+        if let (true, Some(scikit)) = (penalised, self.scikit) {
+            Shrink { l2: T::from_f64(scikit.alpha / state.rows as f64), ..Shrink::NONE }
+        } else if penalised {
             Shrink { l1: T::from_f64(penalty.l1), l2: T::from_f64(penalty.l2), clip, keep: optimizer.keep() }
         } else {
             Shrink { clip, ..Shrink::NONE }
+        }
+    }
+
+    /// What the penalty adds to the mean loss of the batch.
+    fn penalty(&self, state: State<T>) -> f64 {
+        match self.scikit {
+            None => penalty(self.network, self.options.penalty),
+            Some(Scikit { alpha: 0.0, .. }) => 0.0,
+            Some(Scikit { alpha, .. }) => 0.5 * alpha * sum_of_squares(self.network) / state.rows as f64,
         }
     }
 
@@ -443,9 +484,9 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         if state.group + state.group_rows < state.rows {
             return self.set_state(State { phase: Some(Phase::Weights), ..state });
         }
-        let mean = books.batch_loss.total() / state.rows as f64 + penalty(self.network, self.options.penalty);
+        let mean = books.batch_loss.total() / state.rows as f64 + self.penalty(state);
         books.batch_loss = StridedSum::new();
-        if !mean.is_finite() {
+        if !mean.is_finite() && self.scikit.is_none() {
             let bad =
                 |l: &usize| !(0..state.group_rows.div_ceil(self.plan.slice_rows)).all(|i| slices.get(i).is_finite(*l));
             let layer = (0..self.network.layers.len()).find(bad).unwrap_or(self.network.layers.len() - 1) + 1;
@@ -455,7 +496,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         books.epoch_loss += mean * state.rows as f64;
         let rule = self.updates.then(|| self.options.optimizer.step(&mut books.progress));
         self.set_state(State { rule, phase: Some(Phase::Weights), ..state });
-        let whole = state.rows == self.x.rows() && self.plan.group_rows >= state.rows;
+        let whole = state.rows == self.rows && self.plan.group_rows >= state.rows;
         self.gathered.store(whole, Ordering::Relaxed);
     }
 
@@ -468,11 +509,11 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             return self.begin_group(State { group, ..state });
         }
         let batch = state.batch + state.rows;
-        if batch < self.x.rows() {
+        if batch < self.rows {
             return self.begin_batch(state.epoch, batch);
         }
         let mut books = lock(&self.books);
-        let loss = books.epoch_loss / self.x.rows() as f64;
+        let loss = books.epoch_loss / self.rows as f64;
         books.epoch_loss = 0.0;
         books.losses.push(loss);
         books.progress.epochs += u64::from(self.updates);
@@ -489,7 +530,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
 
     fn begin_epoch(&self, epoch: usize) {
         let mut order = self.order.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if !order.is_empty() {
+        if self.options.shuffle && !order.is_empty() {
             rng::shuffle(&mut order, self.options.seed, lock(&self.books).progress.epochs);
         }
         drop(order);
@@ -497,7 +538,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     }
 
     fn begin_batch(&self, epoch: usize, batch: usize) {
-        let rows = self.options.batch_size.min(self.x.rows() - batch);
+        let rows = self.options.batch_size.min(self.rows - batch);
         self.begin_group(State { epoch, batch, rows, group: 0, group_rows: 0, rule: None, phase: None });
     }
 
