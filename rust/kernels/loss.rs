@@ -52,39 +52,10 @@ pub struct LossRows<'a, T> {
     pub scale: T,
     /// What its gradient is multiplied by: the scale over the rows of the batch.
     pub gradient_scale: T,
-    /// What a cross-entropy's terms are held within, but not its gradient: see [`Bounds`].
-    pub bounds: Option<Bounds<T>>,
     /// Each sample's loss: `[rows]`.
     pub losses: &'a mut [T],
     /// Room for [`scratch`] numbers.
     pub scratch: &'a mut [T],
-}
-
-/// The least and the most that the cross-entropy of one label can be where probabilities are held within `[eps, 1 - eps]`, eps
-/// being the distance from 1 to the next number: so scikit-learn reports it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Bounds<T> {
-    /// `-log(1 - eps)`, which rounds to eps.
-    pub least: T,
-    /// `-log(eps)`
-    pub most: T,
-}
-
-impl<T: Math> Bounds<T> {
-    /// Those of the type's eps.
-    pub fn of_epsilon() -> Self {
-        let (eps, bits) = if T::IS_SINGLE { (f64::from(f32::EPSILON), 23.0) } else { (f64::EPSILON, 52.0) };
-        Bounds { least: T::from_f64(eps), most: T::from_f64(bits * std::f64::consts::LN_2) }
-    }
-}
-
-/// `x` within the bounds, if there are any; NaN stays.
-#[inline(always)]
-fn bounded<T: Math, S: Simd<T>>(s: S, bounds: Option<Bounds<T>>, x: S::V) -> S::V {
-    let Some(Bounds { least, most }) = bounds else { return x };
-    let (least, most) = (s.splat(least), s.splat(most));
-    let x = s.select_lt(x, least, least, x);
-    s.select_lt(most, x, most, x)
 }
 
 /// [`LossRows`] as an operation for one instruction set.
@@ -106,8 +77,8 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for LossOp<'_, '_, T> {
             turn(s, l.logits, first, samples, z);
             targets(&l.targets, first, samples, outputs, v, y);
             let loss = match l.loss {
-                Loss::BinaryCrossEntropy => binary_cross_entropy(s, outputs, l.bounds, z, y),
-                Loss::CrossEntropy => bounded(s, l.bounds, cross_entropy(s, outputs, z, y)),
+                Loss::BinaryCrossEntropy => binary_cross_entropy(s, outputs, z, y),
+                Loss::CrossEntropy => cross_entropy(s, outputs, z, y),
                 Loss::SquaredError => squared_error(s, outputs, z, y),
             };
             let mut lane = [T::ZERO; 16];
@@ -269,13 +240,7 @@ fn put<T: Math, S: Simd<T>>(s: S, x: &mut [T], output: usize, value: S::V) {
 }
 
 #[inline(always)]
-fn binary_cross_entropy<T: Math, S: Simd<T>>(
-    s: S,
-    outputs: usize,
-    bounds: Option<Bounds<T>>,
-    z: &mut [T],
-    y: &[T],
-) -> S::V {
+fn binary_cross_entropy<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &mut [T], y: &[T]) -> S::V {
     let (zero, one) = (s.splat(T::ZERO), s.splat(T::ONE));
     strided_sum(
         s,
@@ -288,7 +253,7 @@ fn binary_cross_entropy<T: Math, S: Simd<T>>(
             put(s, z, output, s.sub(p, t));
             // max(z, 0) - z y + log(1 + exp(-|z|)); a NaN stays one.
             let linear = s.sub(s.select_lt(x, zero, zero, x), s.mul(x, t));
-            bounded(s, bounds, s.add(linear, math::log1p(s, e)))
+            s.add(linear, math::log1p(s, e))
         },
     )
 }

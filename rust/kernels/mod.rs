@@ -18,7 +18,7 @@ mod tests;
 pub use bf16::{Pack, PairKernels, PairMirror};
 pub use epilogue::{Finish, Function};
 pub use gemm::{BiasGradient, Gradient, INPUT_SEGMENT, Pair, Product, SAMPLE_SEGMENT, Start};
-pub use loss::{Bounds, Loss, LossRows, Targets};
+pub use loss::{Loss, LossRows, Targets};
 pub use update::{Mirror, Rule, Shrink, Turn, Update};
 
 use crate::isa::{Isa, Portable, Simd};

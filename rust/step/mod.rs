@@ -9,7 +9,7 @@ pub mod forward;
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
 use crate::isa::Isa;
-use crate::kernels::{Bounds, INPUT_SEGMENT, LossRows, Number, Pack, PairKernels, Product, Targets, loss};
+use crate::kernels::{INPUT_SEGMENT, LossRows, Number, Pack, PairKernels, Product, Targets, loss};
 use crate::network::{Form, Network};
 use crate::panel::{Buffer, Geometry, Panels};
 
@@ -211,15 +211,8 @@ impl<T: Number> Slice<T> {
     }
 
     /// Losses of the rows from the logits, which become dZ[L]. A sample's loss is multiplied by `scale`,
-    /// its gradient by `gradient_scale`; with `bounds`, cross-entropies are held within them.
-    pub fn loss(
-        &mut self,
-        network: &Network<T>,
-        y: &TargetData<'_>,
-        scale: T,
-        gradient_scale: T,
-        bounds: Option<Bounds<T>>,
-    ) {
+    /// its gradient by `gradient_scale`.
+    pub fn loss(&mut self, network: &Network<T>, y: &TargetData<'_>, scale: T, gradient_scale: T) {
         let last = self.deltas.len() - 1;
         let targets = match y {
             TargetData::Dense(_) => Targets::Dense(&self.dense),
@@ -231,7 +224,6 @@ impl<T: Number> Slice<T> {
             targets,
             scale,
             gradient_scale,
-            bounds,
             losses: &mut self.losses[..self.rows],
             scratch: &mut self.scratch,
         });

@@ -264,7 +264,7 @@ impl<T: Number> Call<'_, '_, '_, T> {
         spare.reshape(logits.rows(), logits.lanes());
         spare.data_mut().copy_from_slice(logits.view().data());
         slice.gather_targets(y, selection);
-        slice.loss(self.network, y, scale, T::ZERO, None);
+        slice.loss(self.network, y, scale, T::ZERO);
         losses.iter_mut().zip(slice.losses()).for_each(|(into, x)| *into = x.to_f64());
         slice.deltas.last_mut().expect("a network has a layer").data_mut().copy_from_slice(spare.view().data());
         Ok(())
