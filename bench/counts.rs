@@ -63,7 +63,7 @@ fn network(request: &Request) -> Result<Network<f32>, Error> {
     let output = match request.loss {
         Loss::BinaryCrossEntropy => Activation::Sigmoid,
         Loss::CrossEntropy => Activation::Softmax,
-        Loss::SquaredError => Activation::Identity,
+        _ => Activation::Identity,
     };
     let last = request.layers.len() - 2;
     let activation = |l: usize| if l == last { output } else { Activation::Relu };
@@ -72,7 +72,7 @@ fn network(request: &Request) -> Result<Network<f32>, Error> {
         .enumerate()
         .map(|(l, &units)| LayerSpec { units, activation: activation(l) })
         .collect();
-    let mut network = Network::new(request.layers[0], &specs, request.loss, Isa::choose()?)?;
+    let mut network = Network::new(request.layers[0], &specs, request.loss.clone(), Isa::choose()?)?;
     for l in 0..specs.len() {
         let scale = (2.0 / request.layers[l] as f32).sqrt();
         network.set_layer(l, |j, i| scale * number(j + l, i), |_| 0.0);
@@ -104,6 +104,7 @@ fn train(request: &Request) -> Result<f64, Error> {
         penalty: Penalty::default(),
         clip_value: f64::INFINITY,
         loss_scale: 1.0,
+        weights: None,
         shuffle: false,
         seed: 0,
         threads: Some(1),

@@ -20,6 +20,8 @@ pub enum Activation {
     Tanh,
     /// `1 / (1 + exp(-z))`
     Sigmoid,
+    /// `exp(z)`: an output, the mean of counts whose logarithm a network gives.
+    Exponential,
     /// `exp(z)` over its sum in the row: an output, never a hidden layer.
     Softmax,
 }
@@ -37,9 +39,10 @@ impl Activation {
             "leaky_relu" => return Err(Error::expected("leaky_relu", "a finite slope of at least 0", parameter)),
             "tanh" => Activation::Tanh,
             "sigmoid" => Activation::Sigmoid,
+            "exponential" => Activation::Exponential,
             "softmax" => Activation::Softmax,
             _ => {
-                let names = "one of identity, relu, leaky_relu, tanh, sigmoid, softmax";
+                let names = "one of identity, relu, leaky_relu, tanh, sigmoid, exponential, softmax";
                 return Err(Error::expected("activation", names, format!("{name:?}")));
             }
         })
@@ -47,6 +50,6 @@ impl Activation {
 
     /// Whether f(0) is not 0, so that padding must be cleared after it.
     pub fn stains_padding(self) -> bool {
-        matches!(self, Activation::Sigmoid)
+        matches!(self, Activation::Sigmoid | Activation::Exponential)
     }
 }

@@ -302,7 +302,7 @@ impl<T: Number> Network<T> {
         isa: Isa,
         pair_kernels: Option<&'static dyn PairKernels<T>>,
     ) -> Result<Self, Error> {
-        check(features, specs, loss)?;
+        check(features, specs, &loss)?;
         let kernels = T::kernels(isa);
         let layers = place(features, specs, kernels.geometry(), pair_kernels.is_some());
         // Before the table of parts, which a network too large for the memory would make too large as well.
@@ -439,7 +439,7 @@ impl<T: Number> Network<T> {
     }
 }
 
-fn check(features: usize, specs: &[LayerSpec], loss: Loss) -> Result<(), Error> {
+fn check(features: usize, specs: &[LayerSpec], loss: &Loss) -> Result<(), Error> {
     if features == 0 {
         return Err(Error::expected("layer 0", "at least 1 feature", 0));
     }
@@ -460,16 +460,7 @@ fn check(features: usize, specs: &[LayerSpec], loss: Loss) -> Result<(), Error> 
     if let Some(l) = hidden.iter().position(|spec| spec.activation == Activation::Softmax) {
         return Err(Error::expected(format!("layer {}", l + 1), "a hidden activation", "softmax, which is an output"));
     }
-    let fits = match loss {
-        Loss::BinaryCrossEntropy => last.activation == Activation::Sigmoid,
-        Loss::CrossEntropy => last.activation == Activation::Softmax,
-        Loss::SquaredError => last.activation == Activation::Identity,
-    };
-    if !fits {
-        let expected = "the output that matches it (sigmoid, softmax and identity in turn)";
-        return Err(Error::expected(format!("loss {loss:?}"), expected, format!("{:?}", last.activation)));
-    }
-    Ok(())
+    loss.check(last.activation, last.units)
 }
 
 fn place(features: usize, specs: &[LayerSpec], geometry: Geometry, mixed: bool) -> Vec<Layer> {

@@ -106,6 +106,7 @@ class Network:
         alpha: float,
         loss_scale: float,
         gradient_scale: float,
+        weights: NDArray[np.float64] | None,
         threads: int | None,
     ) -> float: ...
     def objective(
@@ -116,6 +117,7 @@ class Network:
         alpha: float,
         loss_scale: float,
         gradient_scale: float,
+        weights: NDArray[np.float64] | None,
         threads: int | None,
     ) -> tuple[float, list[NDArray[Any]]]: ...
     def get_state(self, optimizer: tuple[str, Mapping[str, float]]) -> _State: ...

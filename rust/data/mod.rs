@@ -35,8 +35,9 @@ pub enum Selection<'a> {
 }
 
 impl Selection<'_> {
+    /// The `i`th of the rows.
     #[inline(always)]
-    fn row(&self, i: usize) -> usize {
+    pub fn row(&self, i: usize) -> usize {
         match self {
             Selection::From(first) => first + i,
             Selection::Rows(rows) => rows[i] as usize,

@@ -76,6 +76,7 @@ unsafe fn times_derivatives<T: Math, S: Simd<T>, const R: usize, const N: usize>
         Activation::LeakyRelu { slope } => each!(Activation::LeakyRelu { slope }),
         Activation::Tanh => each!(Activation::Tanh),
         Activation::Sigmoid => each!(Activation::Sigmoid),
+        Activation::Exponential => each!(Activation::Exponential),
         Activation::Identity | Activation::Softmax => {}
     }
 }
@@ -94,7 +95,7 @@ fn each_of<V: Copy, const R: usize, const N: usize>(acc: &mut [[V; N]; R], f: im
 /// The part that is done on the whole panel `[rows][width]` once it is finished.
 #[inline(always)]
 pub fn finish_rows<T: Math, S: Simd<T>>(s: S, finish: Finish<'_, T>, c: &mut [T], width: usize, lanes: usize) {
-    if let Finish::Apply(activation @ (Activation::Tanh | Activation::Sigmoid)) = finish {
+    if let Finish::Apply(activation @ (Activation::Tanh | Activation::Sigmoid | Activation::Exponential)) = finish {
         each_vector(
             s,
             c,
@@ -123,6 +124,7 @@ fn leaky_relu<T: Math, S: Simd<T>>(s: S, x: S::V, slope: f64) -> S::V {
 fn smooth<T: Math, S: Simd<T>>(s: S, activation: Activation, x: S::V) -> S::V {
     match activation {
         Activation::Tanh => math::tanh(s, x),
+        Activation::Exponential => math::exp(s, x),
         _ => math::sigmoid(s, x),
     }
 }
@@ -138,6 +140,7 @@ fn times_derivative<T: Math, S: Simd<T>>(s: S, activation: Activation, a: S::V, 
         Activation::Tanh => s.mul(x, s.sub(one, s.mul(a, a))),
         // sigmoid' = sigmoid (1 - sigmoid)
         Activation::Sigmoid => s.mul(x, s.mul(a, s.sub(one, a))),
+        Activation::Exponential => s.mul(x, a),
         Activation::Identity | Activation::Softmax => x,
     }
 }

@@ -5,25 +5,183 @@
 //! the vector and panel widths. Exponentials are of numbers that are not positive, so nothing overflows.
 
 use super::epilogue::each_vector;
+use super::losses;
 use super::math::{self, Math};
+use crate::activation::Activation;
+use crate::error::Error;
 use crate::isa::{Operation, Simd};
 use crate::panel::{Geometry, Panels};
 
 /// What training minimises, per sample, before the mean over the batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// `z` are logits, `y` targets; sums run over a sample's outputs. `losses.rs` has the formulas and their sources.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Loss {
-    /// `sum over outputs of max(z, 0) - z y + log(1 + exp(-|z|))`: cross-entropy of sigmoid outputs.
+    /// `sum max(z, 0) - z y + log(1 + exp(-|z|))`: cross-entropy of sigmoid outputs.
     BinaryCrossEntropy,
-    /// `sum over outputs of y (log(sum exp z) - z)`: cross-entropy of a softmax.
+    /// The same with targets `y (1 - smoothing) + smoothing / 2`, the loss of a 1 times `positive`.
+    WeighedBinaryCrossEntropy {
+        /// In [0, 1].
+        smoothing: f64,
+        /// One number an output, at least 0.
+        positive: Vec<f64>,
+    },
+    /// `sum y (log(sum exp z) - z)`: cross-entropy of a softmax.
     CrossEntropy,
-    /// `sum over outputs of (z - y)^2 / 2`
+    /// The same with targets `y (1 - smoothing) + smoothing / outputs`.
+    SmoothedCrossEntropy {
+        /// In [0, 1].
+        smoothing: f64,
+    },
+    /// `sum a (1 - p)^gamma (-log p)`, where p is the probability that a sigmoid gives to what is so.
+    BinaryFocal {
+        /// At least 0.
+        gamma: f64,
+        /// a where y is 1.
+        positive: f64,
+        /// a where y is 0.
+        negative: f64,
+    },
+    /// `alpha (1 - p)^gamma (-log p)`, where p is the probability that a softmax gives to the class.
+    Focal {
+        /// At least 0.
+        gamma: f64,
+        /// One number a class, at least 0.
+        alpha: Vec<f64>,
+    },
+    /// `sum max(0, 1 - (2 y - 1) z)`, or of its square.
+    Hinge {
+        /// Whether the square is taken.
+        squared: bool,
+    },
+    /// `sum over the other classes j of max(0, 1 - z[class] + z[j])`, or of its square.
+    MultiMargin {
+        /// Whether the square is taken.
+        squared: bool,
+    },
+    /// `sum (z - y)^2 / 2`
     SquaredError,
+    /// `sum |z - y|`
+    AbsoluteError,
+    /// `sum (z - y)^2 / 2` up to a distance of delta, `delta (|z - y| - delta / 2)` beyond.
+    Huber {
+        /// Above 0.
+        delta: f64,
+    },
+    /// `sum exp(z) - y z`
+    Poisson,
+    /// The cross-entropy of sigmoid outputs, probabilities held within eps of 0 and 1; targets are 0 and 1. `scikit.rs` has this
+    /// and the next two.
+    BoundedBinaryCrossEntropy,
+    /// The cross-entropy of a softmax with one class, probabilities held within eps of 0 and 1.
+    BoundedCrossEntropy,
+    /// `sum exp(z) - y + y log(y / exp(z))`
+    PoissonDeviance,
+    /// `sum max(q (y - z), (q - 1) (y - z))`; each target has as many outputs as there are quantiles, side by side.
+    Quantile {
+        /// Each in (0, 1).
+        quantiles: Vec<f64>,
+    },
+}
+
+impl Loss {
+    /// The loss called `name` with its parameters, in the order of the fields above.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for an unknown name, and for parameters that are out of range, too few or too many.
+    pub fn parse(name: &str, parameters: &[f64]) -> Result<Self, Error> {
+        let wrong = || Error::expected("loss", format!("parameters that {name} has"), format!("{parameters:?}"));
+        let not_negative = |x: &[f64]| x.iter().all(|x| (0.0..f64::INFINITY).contains(x));
+        let loss = match (name, parameters) {
+            ("binary_cross_entropy", []) => Loss::BinaryCrossEntropy,
+            ("weighed_binary_cross_entropy", [smoothing, positive @ ..]) => {
+                Loss::WeighedBinaryCrossEntropy { smoothing: *smoothing, positive: positive.to_vec() }
+            }
+            ("cross_entropy", []) => Loss::CrossEntropy,
+            ("smoothed_cross_entropy", &[smoothing]) => Loss::SmoothedCrossEntropy { smoothing },
+            ("binary_focal", &[gamma, positive, negative]) => Loss::BinaryFocal { gamma, positive, negative },
+            ("focal", [gamma, alpha @ ..]) => Loss::Focal { gamma: *gamma, alpha: alpha.to_vec() },
+            ("hinge", &[squared]) => Loss::Hinge { squared: squared != 0.0 },
+            ("multi_margin", &[squared]) => Loss::MultiMargin { squared: squared != 0.0 },
+            ("squared_error", []) => Loss::SquaredError,
+            ("absolute_error", []) => Loss::AbsoluteError,
+            ("huber", &[delta]) => Loss::Huber { delta },
+            ("poisson", []) => Loss::Poisson,
+            ("bounded_binary_cross_entropy", []) => Loss::BoundedBinaryCrossEntropy,
+            ("bounded_cross_entropy", []) => Loss::BoundedCrossEntropy,
+            ("poisson_deviance", []) => Loss::PoissonDeviance,
+            ("quantile", quantiles @ [_, ..]) => Loss::Quantile { quantiles: quantiles.to_vec() },
+            _ => {
+                let names = "one of binary_cross_entropy, weighed_binary_cross_entropy, cross_entropy, \
+                             smoothed_cross_entropy, binary_focal, focal, hinge, multi_margin, squared_error, \
+                             absolute_error, huber, poisson, quantile, with its parameters";
+                return Err(Error::expected("loss", names, format!("{name:?} with {parameters:?}")));
+            }
+        };
+        let fits = not_negative(parameters)
+            && match &loss {
+                Loss::WeighedBinaryCrossEntropy { smoothing, .. } | Loss::SmoothedCrossEntropy { smoothing } => {
+                    *smoothing <= 1.0
+                }
+                Loss::Huber { delta } => *delta > 0.0,
+                Loss::Quantile { quantiles } => quantiles.iter().all(|&q| q > 0.0 && q < 1.0),
+                _ => true,
+            };
+        if fits { Ok(loss) } else { Err(wrong()) }
+    }
+
+    /// Whether it can train a network whose last layer has so many outputs and this activation.
+    ///
+    /// # Errors
+    /// [`Error::Value`] where it cannot.
+    pub fn check(&self, output: Activation, outputs: usize) -> Result<(), Error> {
+        let (activation, numbers) = match self {
+            Loss::BinaryCrossEntropy | Loss::BinaryFocal { .. } => (Activation::Sigmoid, outputs),
+            Loss::WeighedBinaryCrossEntropy { positive, .. } => (Activation::Sigmoid, positive.len()),
+            Loss::CrossEntropy | Loss::SmoothedCrossEntropy { .. } => (Activation::Softmax, outputs),
+            Loss::Focal { alpha, .. } => (Activation::Softmax, alpha.len()),
+            Loss::BoundedBinaryCrossEntropy => (Activation::Sigmoid, outputs),
+            Loss::BoundedCrossEntropy => (Activation::Softmax, outputs),
+            Loss::Poisson | Loss::PoissonDeviance => (Activation::Exponential, outputs),
+            Loss::Quantile { quantiles } => (Activation::Identity, outputs.next_multiple_of(quantiles.len())),
+            _ => (Activation::Identity, outputs),
+        };
+        if activation != output {
+            let expected = format!("the output that matches it, {activation:?}");
+            return Err(Error::expected(format!("loss {self:?}"), expected, format!("{output:?}")));
+        }
+        if numbers != outputs {
+            let expected = format!("parameters for {outputs} outputs");
+            return Err(Error::expected("loss", expected, format!("{self:?}")));
+        }
+        Ok(())
+    }
+
+    /// Whether a sample's target is one class.
+    pub fn takes_classes(&self) -> bool {
+        use Loss::{BoundedCrossEntropy, CrossEntropy, Focal, MultiMargin, SmoothedCrossEntropy};
+        let bounded = *self == BoundedCrossEntropy;
+        bounded || matches!(self, CrossEntropy | SmoothedCrossEntropy { .. } | Focal { .. } | MultiMargin { .. })
+    }
+
+    /// Whether targets are 0 and 1.
+    pub fn takes_bits(&self) -> bool {
+        use Loss::{BinaryCrossEntropy, BinaryFocal, BoundedBinaryCrossEntropy, Hinge, WeighedBinaryCrossEntropy};
+        let bounded = *self == BoundedBinaryCrossEntropy;
+        bounded
+            || matches!(self, BinaryCrossEntropy | WeighedBinaryCrossEntropy { .. } | BinaryFocal { .. } | Hinge { .. })
+    }
+
+    /// Outputs that each target has.
+    pub fn outputs_per_target(&self) -> usize {
+        if let Loss::Quantile { quantiles } = self { quantiles.len() } else { 1 }
+    }
 }
 
 /// What the outputs should have been.
 #[derive(Clone, Copy)]
 pub enum Targets<'a, T> {
-    /// One number an output: `[rows][outputs]`.
+    /// One number an output, or where a loss has several outputs a target one for these: `[rows][targets]`.
     Dense(&'a [T]),
     /// One class a sample, below the number of outputs: `[rows]`.
     Classes(&'a [u32]),
@@ -32,26 +190,35 @@ pub enum Targets<'a, T> {
 impl<T: Math> Targets<'_, T> {
     /// # Panics
     /// Where there are not enough of them.
-    fn check(&self, rows: usize, outputs: usize) {
+    fn check(&self, rows: usize, columns: usize) {
         match self {
-            Targets::Dense(values) => assert!(values.len() >= rows * outputs),
+            Targets::Dense(values) => assert!(values.len() >= rows * columns),
             Targets::Classes(classes) => assert!(classes.len() >= rows),
         }
     }
 }
 
+/// What the gradient of a sample's loss is multiplied by.
+#[derive(Clone, Copy)]
+pub enum GradientScale<'a, T> {
+    /// The same for all samples: the scale over the rows of the batch.
+    Same(T),
+    /// Each sample's own: the scale times its weight over the sum of the batch's weights, `[rows]`.
+    Rows(&'a [T]),
+}
+
 /// The losses of a slice of samples, whose logits become the gradient.
 pub struct LossRows<'a, T> {
     /// Which loss.
-    pub loss: Loss,
+    pub loss: &'a Loss,
     /// Logits in, their gradient out: `rows x outputs`. Padding stays as it is.
     pub logits: &'a mut Panels<T>,
     /// The targets of these rows.
     pub targets: Targets<'a, T>,
     /// What a sample's loss is multiplied by.
     pub scale: T,
-    /// What its gradient is multiplied by: the scale over the rows of the batch.
-    pub gradient_scale: T,
+    /// What its gradient is multiplied by.
+    pub gradient_scale: GradientScale<'a, T>,
     /// Each sample's loss: `[rows]`.
     pub losses: &'a mut [T],
     /// Room for [`scratch`] numbers.
@@ -69,23 +236,33 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for LossOp<'_, '_, T> {
         let l = self.0;
         let (rows, outputs, v) = (l.logits.rows(), l.logits.lanes(), S::LANES);
         assert_eq!(l.losses.len(), rows);
-        l.targets.check(rows, outputs);
+        let repeat = l.loss.outputs_per_target();
+        l.targets.check(rows, outputs / repeat);
         let turned = l.logits.geometry().padded(outputs) * v;
         let (z, y) = l.scratch[..turned + outputs * v].split_at_mut(turned);
         for first in (0..rows).step_by(v) {
             let samples = v.min(rows - first);
             turn(s, l.logits, first, samples, z);
-            targets(&l.targets, first, samples, outputs, v, y);
+            targets(&l.targets, first, samples, outputs, repeat, v, y);
             let loss = match l.loss {
                 Loss::BinaryCrossEntropy => binary_cross_entropy(s, outputs, z, y),
                 Loss::CrossEntropy => cross_entropy(s, outputs, z, y),
                 Loss::SquaredError => squared_error(s, outputs, z, y),
+                other => losses::further(s, other, outputs, z, y),
             };
             let mut lane = [T::ZERO; 16];
             // SAFETY: no instruction set has more than 16 lanes.
             unsafe { s.store(lane.as_mut_ptr(), s.mul(loss, s.splat(l.scale))) };
             l.losses[first..first + samples].copy_from_slice(&lane[..samples]);
-            let scale = s.splat(l.gradient_scale);
+            let scale = match l.gradient_scale {
+                GradientScale::Same(scale) => s.splat(scale),
+                GradientScale::Rows(scales) => {
+                    let mut lane = [T::ZERO; 16];
+                    lane[..samples].copy_from_slice(&scales[first..first + samples]);
+                    // SAFETY: no instruction set has more than 16 lanes.
+                    unsafe { s.load(lane.as_ptr()) }
+                }
+            };
             each_vector(
                 s,
                 &mut z[..outputs * v],
@@ -184,18 +361,28 @@ fn turn_back<T: Math, S: Simd<T>>(s: S, panels: &mut Panels<T>, first: usize, sa
     }
 }
 
-/// `y[output][lane]` of the samples; lanes beyond them are zero.
+/// `y[output][lane]` of the samples, each target `repeat` times; lanes beyond them are zero.
 #[inline(always)]
-fn targets<T: Math>(targets: &Targets<'_, T>, first: usize, samples: usize, outputs: usize, v: usize, y: &mut [T]) {
+fn targets<T: Math>(
+    targets: &Targets<'_, T>,
+    first: usize,
+    samples: usize,
+    outputs: usize,
+    repeat: usize,
+    v: usize,
+    y: &mut [T],
+) {
     match targets {
         Targets::Dense(values) => {
-            let values = &values[first * outputs..(first + samples) * outputs];
+            let columns = outputs / repeat;
+            let values = &values[first * columns..(first + samples) * columns];
             if samples < v {
                 y.fill(T::ZERO);
             }
             for output in 0..outputs {
                 let lanes = &mut y[output * v..][..samples];
-                lanes.iter_mut().zip(values[output..].iter().step_by(outputs)).for_each(|(y, &value)| *y = value);
+                let values = values[output / repeat..].iter().step_by(columns);
+                lanes.iter_mut().zip(values).for_each(|(y, &value)| *y = value);
             }
         }
         Targets::Classes(classes) => {
@@ -208,7 +395,7 @@ fn targets<T: Math>(targets: &Targets<'_, T>, first: usize, samples: usize, outp
 
 /// The sum over outputs of `term(output)`: 32 strided partials, then a tree. Absent partials are zero.
 #[inline(always)]
-fn strided_sum<T: Math, S: Simd<T>>(s: S, outputs: usize, mut term: impl FnMut(usize) -> S::V) -> S::V {
+pub(super) fn strided_sum<T: Math, S: Simd<T>>(s: S, outputs: usize, mut term: impl FnMut(usize) -> S::V) -> S::V {
     let zero = s.splat(T::ZERO);
     if outputs == 1 {
         return s.add(zero, term(0));
@@ -228,13 +415,13 @@ fn strided_sum<T: Math, S: Simd<T>>(s: S, outputs: usize, mut term: impl FnMut(u
 }
 
 #[inline(always)]
-fn at<T: Math, S: Simd<T>>(s: S, x: &[T], output: usize) -> S::V {
+pub(super) fn at<T: Math, S: Simd<T>>(s: S, x: &[T], output: usize) -> S::V {
     // SAFETY: the slice is bounds-checked and holds LANES numbers.
     unsafe { s.load(x[output * S::LANES..][..S::LANES].as_ptr()) }
 }
 
 #[inline(always)]
-fn put<T: Math, S: Simd<T>>(s: S, x: &mut [T], output: usize, value: S::V) {
+pub(super) fn put<T: Math, S: Simd<T>>(s: S, x: &mut [T], output: usize, value: S::V) {
     // SAFETY: the slice is bounds-checked and holds LANES numbers.
     unsafe { s.store(x[output * S::LANES..][..S::LANES].as_mut_ptr(), value) }
 }
@@ -260,7 +447,7 @@ fn binary_cross_entropy<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &mut [T], 
 
 /// Replaces logits by `exp(z - max)`; returns the maximum and the sum.
 #[inline(always)]
-fn exponentials<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &mut [T]) -> (S::V, S::V) {
+pub(super) fn exponentials<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &mut [T]) -> (S::V, S::V) {
     let mut max = at(s, z, 0);
     for output in 1..outputs {
         let x = at(s, z, output);
@@ -280,7 +467,7 @@ fn exponentials<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &mut [T]) -> (S::V
 }
 
 #[inline(always)]
-fn cross_entropy<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &mut [T], y: &[T]) -> S::V {
+pub(super) fn cross_entropy<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &mut [T], y: &[T]) -> S::V {
     // sum of y z first: the exponentials take the logits' place.
     let mut weight = s.splat(T::ZERO);
     let agreement = strided_sum(

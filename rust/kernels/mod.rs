@@ -8,8 +8,10 @@ pub mod bf16;
 pub mod epilogue;
 pub mod gemm;
 pub mod loss;
+mod losses;
 pub mod math;
 pub mod peak;
+mod scikit;
 pub mod update;
 
 #[cfg(test)]
@@ -18,7 +20,7 @@ mod tests;
 pub use bf16::{Pack, PairKernels, PairMirror};
 pub use epilogue::{Finish, Function};
 pub use gemm::{BiasGradient, Gradient, INPUT_SEGMENT, Pair, Product, SAMPLE_SEGMENT, Start};
-pub use loss::{Loss, LossRows, Targets};
+pub use loss::{GradientScale, Loss, LossRows, Targets};
 pub use update::{Mirror, Rule, Shrink, Turn, Update};
 
 use crate::isa::{Isa, Portable, Simd};

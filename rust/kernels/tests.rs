@@ -176,6 +176,7 @@ fn naive(activation: Activation, z: f64) -> f64 {
         }
         Activation::Tanh => z.tanh(),
         Activation::Sigmoid => 1.0 / (1.0 + (-z).exp()),
+        Activation::Exponential => z.exp(),
         Activation::Identity | Activation::Softmax => z,
     }
 }
@@ -193,16 +194,18 @@ fn naive_derivative(activation: Activation, a: f64) -> f64 {
         }
         Activation::Tanh => 1.0 - a * a,
         Activation::Sigmoid => a * (1.0 - a),
+        Activation::Exponential => a,
         Activation::Identity | Activation::Softmax => 1.0,
     }
 }
 
-const ACTIVATIONS: [Activation; 5] = [
+const ACTIVATIONS: [Activation; 6] = [
     Activation::Identity,
     Activation::Relu,
     Activation::LeakyRelu { slope: 0.125 },
     Activation::Tanh,
     Activation::Sigmoid,
+    Activation::Exponential,
 ];
 
 #[test]
@@ -534,7 +537,7 @@ fn mirrors_and_turns_are_transposes_and_leave_other_lanes_alone() {
 }
 
 /// Loss and gradient of one sample, by the textbook.
-fn naive_loss(loss: Loss, z: &[f64], y: &[f64]) -> (f64, Vec<f64>) {
+fn naive_loss(loss: &Loss, z: &[f64], y: &[f64]) -> (f64, Vec<f64>) {
     #[allow(clippy::disallowed_methods)]
     match loss {
         Loss::BinaryCrossEntropy => {
@@ -551,6 +554,7 @@ fn naive_loss(loss: Loss, z: &[f64], y: &[f64]) -> (f64, Vec<f64>) {
             let d: Vec<f64> = z.iter().zip(y).map(|(z, y)| z - y).collect();
             (d.iter().map(|d| 0.5 * d * d).sum(), d)
         }
+        _ => unreachable!("losses_tests.rs has the others"),
     }
 }
 
@@ -571,17 +575,17 @@ fn losses_and_gradients_equal_the_textbook_and_have_the_same_bits_everywhere() {
                     let mut losses = vec![0.0; rows];
                     let mut scratch = vec![JUNK; loss::scratch(kernels.geometry(), outputs)];
                     kernels.loss(&mut LossRows {
-                        loss,
+                        loss: &loss,
                         logits: &mut logits,
                         targets,
                         scale: 2.0,
-                        gradient_scale: 0.25,
+                        gradient_scale: GradientScale::Same(0.25),
                         losses: &mut losses,
                         scratch: &mut scratch,
                     });
                     for r in 0..rows {
                         let z: Vec<f64> = (0..outputs).map(|j| before.get(r, j)).collect();
-                        let (value, gradient) = naive_loss(loss, &z, &one_hot[r * outputs..(r + 1) * outputs]);
+                        let (value, gradient) = naive_loss(&loss, &z, &one_hot[r * outputs..(r + 1) * outputs]);
                         assert!(
                             (losses[r] - 2.0 * value).abs() <= 1e-13 * value.abs().max(1.0),
                             "{isa:?} {loss:?} row {r}"
@@ -608,11 +612,11 @@ fn huge_logits_overflow_nothing() {
             let (mut losses, mut scratch) = ([0.0], vec![0.0; loss::scratch(kernels.geometry(), 2)]);
             let targets = Targets::Dense(&[0.0, 1.0]);
             kernels.loss(&mut LossRows {
-                loss,
+                loss: &loss,
                 logits: &mut logits,
                 targets,
                 scale: 1.0,
-                gradient_scale: 1.0,
+                gradient_scale: GradientScale::Same(1.0),
                 losses: &mut losses,
                 scratch: &mut scratch,
             });

@@ -14,7 +14,7 @@ use crate::train::optimizer::{Kind, Moments, Optimizer};
 use crate::train::scikit::Scikit;
 use crate::train::trainer::{self, Options, Workspace};
 use numpy::prelude::*;
-use numpy::{IntoPyArray, PyArray1};
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyDict;
@@ -73,7 +73,12 @@ pub struct Network {
 #[pymethods]
 impl Network {
     #[new]
-    fn new(n_features: usize, layers: Vec<(usize, String, f64)>, loss: &str, dtype: &str) -> PyResult<Self> {
+    fn new(
+        n_features: usize,
+        layers: Vec<(usize, String, f64)>,
+        loss: (String, Vec<f64>),
+        dtype: &str,
+    ) -> PyResult<Self> {
         let specs: Result<Vec<LayerSpec>, Error> = layers
             .iter()
             .map(|(units, name, parameter)| {
@@ -81,7 +86,7 @@ impl Network {
             })
             .collect();
         let specs = specs.map_err(exception)?;
-        let loss = parse_loss(loss).map_err(exception)?;
+        let loss = Loss::parse(&loss.0, &loss.1).map_err(exception)?;
         let isa = Isa::choose().map_err(exception)?;
         let inner = match dtype {
             "float32" => Core::new(n_features, &specs, loss, isa).map(|net| Any::F32(Model::new(net))),
@@ -104,7 +109,8 @@ impl Network {
 
     /// Trains; returns each epoch's loss.
     #[pyo3(signature = (
-        X, Y, *, epochs, batch_size, optimizer, penalty, clip_value, loss_scale, shuffle, seed, threads, report, report_every
+        X, Y, *, epochs, batch_size, optimizer, penalty, clip_value, loss_scale, weights, shuffle, seed, threads, report,
+        report_every
     ))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn fit<'py>(
@@ -118,6 +124,7 @@ impl Network {
         penalty: (f64, f64, bool),
         clip_value: Option<f64>,
         loss_scale: f64,
+        weights: Option<PyReadonlyArray1<'py, f64>>,
         shuffle: bool,
         seed: u64,
         threads: Option<usize>,
@@ -134,6 +141,7 @@ impl Network {
             penalty: as_penalty(penalty),
             clip_value: clip_value.unwrap_or(f64::INFINITY),
             loss_scale,
+            weights: as_weights(&weights)?,
             shuffle,
             seed,
             threads,
@@ -146,6 +154,7 @@ impl Network {
             let (x, y) = (x.matrix(), y.as_data());
             let fitted = unlocked(py, || {
                 check_data(net, &x, &y, threads)?;
+                check_weights(options.weights, x.rows())?;
                 if epochs == 0 { Ok(Vec::new()) } else { trainer::fit(net, workspace, &x, &y, &options, &mut host) }
             });
             Ok(host.settle(fitted)?.into_pyarray(py).into_any())
@@ -153,7 +162,7 @@ impl Network {
     }
 
     /// One update on all rows as one batch; returns the loss before it.
-    #[pyo3(signature = (X, Y, *, optimizer, penalty, loss_scale, threads))]
+    #[pyo3(signature = (X, Y, *, optimizer, penalty, loss_scale, weights, threads))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn partial_fit<'py>(
         &mut self,
@@ -163,10 +172,12 @@ impl Network {
         optimizer: (PyBackedStr, Bound<'py, PyDict>),
         penalty: (f64, f64, bool),
         loss_scale: f64,
+        weights: Option<PyReadonlyArray1<'py, f64>>,
         threads: Option<usize>,
     ) -> PyResult<f64> {
         let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
-        let options = one_batch(optimizer, penalty, loss_scale, threads);
+        let weights = as_weights(&weights)?;
+        let options = Options { weights, ..one_batch(optimizer, penalty, loss_scale, threads) };
         check_options(&options).map_err(exception)?;
         let mut host = Interpreter::new(None);
         with_core!(&mut self.inner, net, workspace => {
@@ -174,6 +185,7 @@ impl Network {
             let (x, y) = (x.matrix(), y.as_data());
             let loss = unlocked(py, || {
                 check_data(net, &x, &y, threads)?;
+                check_weights(options.weights, x.rows())?;
                 trainer::partial_fit(net, workspace, &x, &y, &options, &mut host)
             });
             host.settle(loss)
@@ -220,7 +232,8 @@ impl Network {
         })
     }
 
-    /// Softmax: class indices, (m,). Sigmoid: 1 where an output is above one half, else 0, (m, n_outputs), or (m,) for one.
+    /// Softmax and margins of several classes: class indices, (m,). Else 1 where an output is above its threshold (a sigmoid's
+    /// one half, a margin's 0), or 0: (m, n_outputs), or (m,) for one.
     #[pyo3(signature = (X, *, threads))]
     #[allow(non_snake_case)]
     fn labels<'py>(
@@ -243,7 +256,7 @@ impl Network {
     }
 
     /// The mean loss and what the last layer returns, (m, n_outputs).
-    #[pyo3(signature = (X, Y, *, loss_scale, penalty, threads))]
+    #[pyo3(signature = (X, Y, *, loss_scale, penalty, weights, threads))]
     #[allow(non_snake_case)]
     fn evaluate<'py>(
         &self,
@@ -252,24 +265,26 @@ impl Network {
         Y: &Bound<'py, PyAny>,
         loss_scale: f64,
         penalty: (f64, f64, bool),
+        weights: Option<PyReadonlyArray1<'py, f64>>,
         threads: Option<usize>,
     ) -> PyResult<(f64, Bound<'py, PyAny>)> {
+        let weights = as_weights(&weights)?;
         check_threads(threads).map_err(exception)?;
         with_model!(&self.inner, model => {
             let net = &model.net;
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
+            check_weights(weights, x.rows()).map_err(exception)?;
             let (losses, outputs) = arrays::filled(py, [x.rows(), net.outputs()], |numbers| {
                 answer(py, model, &x, Some((&y, loss_scale)), Wanted::Outputs(numbers), threads)
             })?;
-            let mut sum = infer::StridedSum::new();
-            losses.iter().for_each(|&loss| sum.add(loss));
-            Ok((sum.total() / losses.len() as f64 + infer::penalty(net, as_penalty(penalty)), outputs))
+            let mean = infer::weighted_mean(&losses, weights);
+            Ok((mean + infer::penalty(net, as_penalty(penalty)), outputs))
         })
     }
 
     /// The loss of all rows as one batch, and its gradient, shaped as the parameters.
-    #[pyo3(signature = (X, Y, *, loss_scale, penalty, threads))]
+    #[pyo3(signature = (X, Y, *, loss_scale, penalty, weights, threads))]
     #[allow(non_snake_case)]
     fn loss_and_gradients<'py>(
         &mut self,
@@ -278,9 +293,11 @@ impl Network {
         Y: &Bound<'py, PyAny>,
         loss_scale: f64,
         penalty: (f64, f64, bool),
+        weights: Option<PyReadonlyArray1<'py, f64>>,
         threads: Option<usize>,
     ) -> PyResult<(f64, Vec<Bound<'py, PyAny>>)> {
-        let options = one_batch(Optimizer::descent(0.0), penalty, loss_scale, threads);
+        let weights = as_weights(&weights)?;
+        let options = Options { weights, ..one_batch(Optimizer::descent(0.0), penalty, loss_scale, threads) };
         check_options(&options).map_err(exception)?;
         let mut host = Interpreter::new(None);
         with_core!(&mut self.inner, net, workspace => {
@@ -288,6 +305,7 @@ impl Network {
             let (x, y) = (x.matrix(), y.as_data());
             let loss = unlocked(py, || {
                 check_data(net, &x, &y, threads)?;
+                check_weights(options.weights, x.rows())?;
                 trainer::loss_and_gradient(net, workspace, &x, &y, &options, &mut host)
             });
             let gradients = get_layers(py, net, GRADIENT);
@@ -297,7 +315,7 @@ impl Network {
     }
 
     /// One epoch over the rows of `order` by scikit-learn's conventions; returns its loss.
-    #[pyo3(signature = (X, Y, order, *, batch_size, optimizer, alpha, loss_scale, gradient_scale, threads))]
+    #[pyo3(signature = (X, Y, order, *, batch_size, optimizer, alpha, loss_scale, gradient_scale, weights, threads))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn epoch<'py>(
         &mut self,
@@ -310,18 +328,20 @@ impl Network {
         alpha: f64,
         loss_scale: f64,
         gradient_scale: f64,
+        weights: Option<PyReadonlyArray1<'py, f64>>,
         threads: Option<usize>,
     ) -> PyResult<f64> {
         let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
         let batch_size = check_batch(Some(batch_size)).map_err(exception)?;
-        let options = Options { batch_size, ..one_batch(optimizer, NO_PENALTY, loss_scale, threads) };
+        let weights = as_weights(&weights)?;
+        let options = Options { batch_size, weights, ..one_batch(optimizer, NO_PENALTY, loss_scale, threads) };
         check_options(&options).map_err(exception)?;
         let by = Scikit { gradient_scale, alpha };
         with_core!(&mut self.inner, net, workspace => scikit::epoch(py, net, workspace, X, Y, order, &options, by))
     }
 
     /// The loss of all rows as one batch by scikit-learn's conventions, and its gradient, shaped as the parameters.
-    #[pyo3(signature = (X, Y, *, alpha, loss_scale, gradient_scale, threads))]
+    #[pyo3(signature = (X, Y, *, alpha, loss_scale, gradient_scale, weights, threads))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn objective<'py>(
         &mut self,
@@ -331,9 +351,11 @@ impl Network {
         alpha: f64,
         loss_scale: f64,
         gradient_scale: f64,
+        weights: Option<PyReadonlyArray1<'py, f64>>,
         threads: Option<usize>,
     ) -> PyResult<(f64, Vec<Bound<'py, PyAny>>)> {
-        let options = one_batch(Optimizer::descent(0.0), NO_PENALTY, loss_scale, threads);
+        let weights = as_weights(&weights)?;
+        let options = Options { weights, ..one_batch(Optimizer::descent(0.0), NO_PENALTY, loss_scale, threads) };
         check_options(&options).map_err(exception)?;
         let by = Scikit { gradient_scale, alpha };
         with_core!(&mut self.inner, net, workspace => {
@@ -392,7 +414,12 @@ impl Network {
 const NO_PENALTY: (f64, f64, bool) = (0.0, 0.0, false);
 
 /// Options for all rows as one batch.
-fn one_batch(optimizer: Optimizer, penalty: (f64, f64, bool), loss_scale: f64, threads: Option<usize>) -> Options {
+fn one_batch(
+    optimizer: Optimizer,
+    penalty: (f64, f64, bool),
+    loss_scale: f64,
+    threads: Option<usize>,
+) -> Options<'static> {
     Options {
         epochs: 1,
         batch_size: usize::MAX,
@@ -400,22 +427,11 @@ fn one_batch(optimizer: Optimizer, penalty: (f64, f64, bool), loss_scale: f64, t
         penalty: as_penalty(penalty),
         clip_value: f64::INFINITY,
         loss_scale,
+        weights: None,
         shuffle: false,
         seed: 0,
         threads,
         report_every: 0,
-    }
-}
-
-fn parse_loss(name: &str) -> Result<Loss, Error> {
-    match name {
-        "binary_cross_entropy" => Ok(Loss::BinaryCrossEntropy),
-        "cross_entropy" => Ok(Loss::CrossEntropy),
-        "squared_error" => Ok(Loss::SquaredError),
-        _ => {
-            let names = "one of binary_cross_entropy, cross_entropy, squared_error";
-            Err(Error::expected("loss", names, format!("{name:?}")))
-        }
     }
 }
 
@@ -454,6 +470,26 @@ fn as_penalty((l1, l2, biases): (f64, f64, bool)) -> Penalty {
     Penalty { l1, l2, biases }
 }
 
+/// Weights as they lie.
+fn as_weights<'a>(weights: &'a Option<PyReadonlyArray1<'_, f64>>) -> PyResult<Option<&'a [f64]>> {
+    let Some(weights) = weights else { return Ok(None) };
+    let strided = |_| exception(Error::expected("weights", "an array without gaps", "one with strides"));
+    weights.as_slice().map(Some).map_err(strided)
+}
+
+/// Weights are finite and not negative, one for each row, and their sum is no danger either.
+fn check_weights(weights: Option<&[f64]>, rows: usize) -> Result<(), Error> {
+    let Some(weights) = weights else { return Ok(()) };
+    if weights.len() != rows {
+        return Err(Error::expected("weights", format!("{rows} numbers"), weights.len()));
+    }
+    let bad = |weight: &&f64| !(0.0..f64::INFINITY).contains(*weight);
+    if let Some(weight) = weights.iter().find(bad) {
+        return Err(Error::expected("weights", "finite numbers of at least 0", weight));
+    }
+    Ok(())
+}
+
 fn check_threads(threads: Option<usize>) -> Result<(), Error> {
     match threads {
         Some(0) => Err(Error::expected("threads", "at least 1, or None", 0)),
@@ -468,7 +504,7 @@ fn check_batch(batch_size: Option<usize>) -> Result<usize, Error> {
     }
 }
 
-fn check_options(options: &Options) -> Result<(), Error> {
+fn check_options(options: &Options<'_>) -> Result<(), Error> {
     check_threads(options.threads)?;
     let Penalty { l1, l2, .. } = options.penalty;
     for (name, x) in [("l1", l1), ("l2", l2), ("loss_scale", options.loss_scale)] {
@@ -511,18 +547,24 @@ fn check_data<T: Number>(
     threads: Option<usize>,
 ) -> Result<(), Error> {
     check_columns(net, x, threads)?;
+    let wanted = target_columns(net);
     let (rows, columns) = match y {
-        TargetData::Classes(classes) => (classes.len(), net.outputs()),
+        TargetData::Classes(classes) => (classes.len(), wanted),
         TargetData::Dense(y) => (y.rows(), y.columns()),
     };
-    if (rows, columns) != (x.rows(), net.outputs()) {
-        let expected = format!("{} rows of {} outputs", x.rows(), net.outputs());
+    if (rows, columns) != (x.rows(), wanted) {
+        let expected = format!("{} rows of {wanted} outputs", x.rows());
         return Err(Error::expected("Y", expected, format!("{rows} of {columns}")));
     }
     if let TargetData::Dense(y) = y {
         check_fits(net, "Y", y, threads)?;
     }
     Ok(())
+}
+
+/// Numbers that a sample's target has.
+fn target_columns<T: Number>(net: &Core<T>) -> usize {
+    net.outputs() / net.loss.outputs_per_target()
 }
 
 /// The targets as they came: held, so that views of them can be made.
@@ -534,10 +576,10 @@ pub(super) enum Labels<'py> {
 impl<'py> Labels<'py> {
     pub(super) fn new<T: Number>(net: &Core<T>, object: &Bound<'py, PyAny>) -> PyResult<Self> {
         let vector = arrays::untyped("Y", object)?.ndim() == 1;
-        if net.loss == Loss::CrossEntropy && vector {
+        if net.loss.takes_classes() && vector {
             return Ok(Labels::Classes(arrays::classes("Y", object, net.outputs())?));
         }
-        if vector && net.outputs() == 1 {
+        if vector && target_columns(net) == 1 {
             return Ok(Labels::Dense(Held::new("Y", &object.call_method1("reshape", (-1, 1))?)?));
         }
         Ok(Labels::Dense(Held::new("Y", object)?))
@@ -553,8 +595,8 @@ impl<'py> Labels<'py> {
 
 /// Whether labels of `rows` rows can be taken as they are.
 fn takes_labels<T: Number>(net: &Core<T>, labels: &Bound<'_, PyAny>, rows: usize) -> PyResult<bool> {
-    let n = net.outputs();
-    if net.loss == Loss::CrossEntropy {
+    if net.loss.takes_classes() {
+        let n = net.outputs();
         let Ok(classes) = labels.cast_exact::<PyArray1<i64>>() else { return Ok(false) };
         if classes.len() != rows || !classes.is_aligned() {
             return Ok(false);
@@ -562,13 +604,18 @@ fn takes_labels<T: Number>(net: &Core<T>, labels: &Bound<'_, PyAny>, rows: usize
         let classes = classes.try_readonly()?;
         return Ok(classes.as_array().iter().all(|&class| usize::try_from(class).is_ok_and(|class| class < n)));
     }
+    // Counts must not be negative, which nobody here looks at.
+    if net.loss == Loss::Poisson {
+        return Ok(false);
+    }
+    let n = target_columns(net);
     let fits = |shape: &[usize]| *shape == [rows, n] || (n == 1 && *shape == [rows]);
     if !arrays::is_plain(labels, fits) {
         return Ok(false);
     }
     let labels = Labels::new(net, labels)?;
     Ok(match labels.as_data() {
-        TargetData::Dense(y) if net.loss == Loss::BinaryCrossEntropy => y.is_binary(),
+        TargetData::Dense(y) if net.loss.takes_bits() => y.is_binary(),
         TargetData::Dense(y) => y.first_unfit::<T>(net.isa, Some(1)).is_ok_and(|bad| bad.is_none()),
         TargetData::Classes(_) => false,
     })

@@ -23,7 +23,15 @@ pub type State<'py> = (u64, f64, f64, Vec<Vec<Bound<'py, PyAny>>>);
 const STATES: [usize; 2] = [FIRST, SECOND];
 
 /// An X and a Y that the estimators checked; only their shapes are looked at again.
-fn check_shapes<T: Number>(net: &Network<T>, x: &Matrix<'_>, y: &TargetData<'_>) -> Result<(), Error> {
+fn check_shapes<T: Number>(
+    net: &Network<T>,
+    x: &Matrix<'_>,
+    y: &TargetData<'_>,
+    weights: Option<&[f64]>,
+) -> Result<(), Error> {
+    if weights.is_some_and(|weights| weights.len() != x.rows()) {
+        return Err(Error::expected("weights", format!("{} numbers", x.rows()), "others"));
+    }
     if x.rows() == 0 || x.rows() > u32::MAX as usize {
         return Err(Error::expected("X", "between 1 and 2^32 - 1 samples", x.rows()));
     }
@@ -60,7 +68,7 @@ pub fn epoch<'py, T: Number>(
     x: &Bound<'py, PyAny>,
     y: &Bound<'py, PyAny>,
     order: &Bound<'py, PyAny>,
-    options: &Options,
+    options: &Options<'_>,
     convention: Scikit,
 ) -> PyResult<f64> {
     let mut host = Interpreter::new(None);
@@ -68,7 +76,7 @@ pub fn epoch<'py, T: Number>(
     let (x, y) = (Samples::new("X", x)?, Labels::new(net, y)?);
     let (x, y) = (x.matrix(), y.as_data());
     let loss = unlocked(py, || {
-        check_shapes(net, &x, &y)?;
+        check_shapes(net, &x, &y, options.weights)?;
         scikit::epoch(net, workspace, &x, &y, &order, options, convention, &mut host)
     });
     host.settle(loss)
@@ -81,14 +89,14 @@ pub fn objective<'py, T: Number>(
     workspace: &mut Workspace<T>,
     x: &Bound<'py, PyAny>,
     y: &Bound<'py, PyAny>,
-    options: &Options,
+    options: &Options<'_>,
     convention: Scikit,
 ) -> PyResult<f64> {
     let mut host = Interpreter::new(None);
     let (x, y) = (Samples::new("X", x)?, Labels::new(net, y)?);
     let (x, y) = (x.matrix(), y.as_data());
     let loss = unlocked(py, || {
-        check_shapes(net, &x, &y)?;
+        check_shapes(net, &x, &y, options.weights)?;
         scikit::objective(net, workspace, &x, &y, options, convention, &mut host)
     });
     host.settle(loss)

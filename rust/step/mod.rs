@@ -9,7 +9,7 @@ pub mod forward;
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
 use crate::isa::Isa;
-use crate::kernels::{INPUT_SEGMENT, LossRows, Number, Pack, PairKernels, Product, Targets, loss};
+use crate::kernels::{GradientScale, INPUT_SEGMENT, LossRows, Number, Pack, PairKernels, Product, Targets, loss};
 use crate::network::{Form, Network};
 use crate::panel::{Buffer, Geometry, Panels};
 
@@ -91,6 +91,8 @@ pub struct Slice<T> {
     pub rounded_deltas: Vec<Rounded<T>>,
     /// Each row's loss, `(m,)`
     pub losses: Buffer<T>,
+    /// What each row's gradient is multiplied by, `(m,)`; meaningless where rows have no weights.
+    factors: Buffer<T>,
     rows: usize,
     totals: Buffer<T>,
     dense: Buffer<T>,
@@ -145,6 +147,7 @@ impl<T: Number> Slice<T> {
             activations,
             deltas,
             losses: Buffer::zeroed(capacity, what)?,
+            factors: Buffer::zeroed(if learns { capacity } else { 0 }, what)?,
             rows: capacity,
             totals: Buffer::zeroed(totals, what)?,
             dense: Buffer::zeroed(capacity.saturating_mul(outputs), what)?,
@@ -213,17 +216,27 @@ impl<T: Number> Slice<T> {
     /// Losses of the rows from the logits, which become dZ[L]. A sample's loss is multiplied by `scale`,
     /// its gradient by `gradient_scale`.
     pub fn loss(&mut self, network: &Network<T>, y: &TargetData<'_>, scale: T, gradient_scale: T) {
+        self.loss_of(network, y, scale, Some(gradient_scale));
+    }
+
+    /// The same where rows have weights: row i's gradient is multiplied by `factor(i)`.
+    pub fn weighted_loss(&mut self, network: &Network<T>, y: &TargetData<'_>, scale: T, factor: impl Fn(usize) -> T) {
+        self.factors[..self.rows].iter_mut().enumerate().for_each(|(i, into)| *into = factor(i));
+        self.loss_of(network, y, scale, None);
+    }
+
+    fn loss_of(&mut self, network: &Network<T>, y: &TargetData<'_>, scale: T, same: Option<T>) {
         let last = self.deltas.len() - 1;
         let targets = match y {
             TargetData::Dense(_) => Targets::Dense(&self.dense),
             TargetData::Classes(_) => Targets::Classes(&self.classes),
         };
         network.kernels.loss(&mut LossRows {
-            loss: network.loss,
+            loss: &network.loss,
             logits: &mut self.deltas[last],
             targets,
             scale,
-            gradient_scale,
+            gradient_scale: same.map_or(GradientScale::Rows(&self.factors), GradientScale::Same),
             losses: &mut self.losses[..self.rows],
             scratch: &mut self.scratch,
         });

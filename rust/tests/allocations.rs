@@ -97,7 +97,8 @@ fn steps_after_the_first_allocate_nothing() {
             let (x, classes) =
                 (Matrix::Dense(Dense::F32(x.view())), (0..rows as u32).map(|i| i % 3).collect::<Vec<_>>());
             let y = TargetData::Classes(&classes);
-            for threads in [1, 2] {
+            let ones = vec![1.0; rows];
+            for (threads, weights) in [(1, None), (2, None), (1, Some(&ones[..])), (2, Some(&ones[..]))] {
                 let fit_steps = |network: &mut Network<f32>, workspace: &mut Workspace<f32>, steps: usize| {
                     let moments = Moments { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
                     let kind = Kind::Adam { moments, amsgrad: false };
@@ -108,6 +109,7 @@ fn steps_after_the_first_allocate_nothing() {
                         penalty: Penalty { l2: 1e-4, ..Penalty::default() },
                         clip_value: f64::INFINITY,
                         loss_scale: 1.0,
+                        weights,
                         shuffle: true,
                         seed: 1,
                         threads: Some(threads),

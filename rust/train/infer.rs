@@ -1,6 +1,7 @@
 //! Passes forward: outputs and losses of any number of rows, in bounded memory.
 
 use super::{Host, Poller, lock};
+use crate::activation::Activation;
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
 use crate::kernels::{Loss, Number};
@@ -19,7 +20,7 @@ pub enum Wanted<'o, T> {
     Outputs(&'o mut [T]),
     /// The last layer before its activation, `(rows, n)`.
     Logits(&'o mut [T]),
-    /// Softmax: the class, `(rows,)`. Sigmoid: whether each output is above one half, `(rows, n)`.
+    /// The class, `(rows,)`, or whether each output is above its threshold, `(rows, n)`: see [`Answer`].
     Labels(&'o mut [i64]),
 }
 
@@ -51,9 +52,27 @@ impl<'o, T: Number> Wanted<'o, T> {
     }
 }
 
+/// How labels are read off outputs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Answer {
+    /// The greatest output's index: softmax, and margins of several classes.
+    Class,
+    /// Whether each output is above this number: a probability above one half, a positive margin.
+    Above(f64),
+}
+
+fn answer<T: Number>(network: &Network<T>) -> Answer {
+    match network.layers[network.layers.len() - 1].activation {
+        Activation::Softmax => Answer::Class,
+        _ if network.loss.takes_classes() => Answer::Class,
+        _ if matches!(network.loss, Loss::Hinge { .. }) => Answer::Above(0.0),
+        _ => Answer::Above(0.5),
+    }
+}
+
 /// How many labels a row has.
 pub fn labels_per_row<T: Number>(network: &Network<T>) -> usize {
-    if network.loss == Loss::CrossEntropy { 1 } else { network.outputs() }
+    if answer(network) == Answer::Class { 1 } else { network.outputs() }
 }
 
 /// Slices kept for the next passes forward through one network. Calls may overlap: each takes slices of its own.
@@ -236,8 +255,10 @@ impl<T: Number> Call<'_, '_, '_, T> {
         let result = slice.deltas.last().expect("a network has a layer");
         match wanted {
             Wanted::Outputs(into) | Wanted::Logits(into) => unpack(result, into),
-            Wanted::Labels(into) if network.loss == Loss::CrossEntropy => classes(result, into),
-            Wanted::Labels(into) => above_one_half(result, into),
+            Wanted::Labels(into) => match answer(network) {
+                Answer::Class => classes(result, into),
+                Answer::Above(threshold) => above(result, T::from_f64(threshold), into),
+            },
         }
         Ok(())
     }
@@ -298,10 +319,9 @@ fn classes<T: Number>(panels: &Panels<T>, into: &mut [i64]) {
     }
 }
 
-fn above_one_half<T: Number>(panels: &Panels<T>, into: &mut [i64]) {
-    let half = T::from_f64(0.5);
+fn above<T: Number>(panels: &Panels<T>, threshold: T, into: &mut [i64]) {
     for (row, labels) in into.chunks_exact_mut(panels.lanes()).enumerate() {
-        labels.iter_mut().zip(lanes(panels, row)).for_each(|(label, x)| *label = i64::from(x > half));
+        labels.iter_mut().zip(lanes(panels, row)).for_each(|(label, x)| *label = i64::from(x > threshold));
     }
 }
 
@@ -389,6 +409,17 @@ impl StridedSum {
     }
 }
 
+/// The mean of the rows' losses, weighted where there are weights; 0 where these are all 0.
+pub fn weighted_mean(losses: &[f64], weights: Option<&[f64]>) -> f64 {
+    let (mut sum, mut whole) = (StridedSum::new(), StridedSum::new());
+    for (row, &loss) in losses.iter().enumerate() {
+        let weight = weights.map_or(1.0, |weights| weights[row]);
+        sum.add(weight * loss);
+        whole.add(weight);
+    }
+    if whole.total() > 0.0 { sum.total() / whole.total() } else { 0.0 }
+}
+
 impl Default for StridedSum {
     fn default() -> Self {
         StridedSum::new()
@@ -398,7 +429,6 @@ impl Default for StridedSum {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::activation::Activation;
     use crate::data::Dense;
     use crate::isa::Isa;
     use crate::network::LayerSpec;

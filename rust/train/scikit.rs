@@ -1,15 +1,15 @@
 //! Training by the conventions of scikit-learn's multilayer perceptrons, where they differ from this crate's own.
 //!
-//! There the caller draws each epoch's order; the penalty of a batch is divided by its samples; a cross-entropy is reported
-//! with probabilities held within eps of 0 and 1; a loss may be a mean over outputs whose gradient is a sum; and a loss that
-//! is not finite is reported like any other. The step is the one of `trainer.rs`.
+//! There the caller draws each epoch's order; the penalty of a batch is divided by its samples, or the sum of their weights; a
+//! batch counts in its epoch by its samples, whatever their weights; a loss may be a mean over outputs whose gradient is a sum;
+//! and a loss that is not finite is reported like any other. The step is the one of `trainer.rs`.
 
 use super::Host;
 use super::infer::StridedSum;
 use super::trainer::{Options, Run, Task, Workspace};
 use crate::data::Matrix;
 use crate::error::Error;
-use crate::kernels::{Bounds, Number};
+use crate::kernels::Number;
 use crate::network::{Form, GRADIENT, Layer, Network, WEIGHTS};
 use crate::step::TargetData;
 
@@ -20,13 +20,6 @@ pub struct Scikit {
     pub gradient_scale: f64,
     /// `alpha`: `alpha / 2 sum w^2` over weights is added to the sum of the losses of a batch.
     pub alpha: f64,
-}
-
-impl Scikit {
-    /// What reported cross-entropies are held within.
-    pub fn bounds<T: Number>() -> Bounds<T> {
-        Bounds::of_epsilon()
-    }
 }
 
 /// One epoch over the rows of X and Y that `order` names, batch after batch as they stand there; returns its loss, which may be
@@ -42,7 +35,7 @@ pub fn epoch<T: Number>(
     x: &Matrix<'_>,
     y: &TargetData<'_>,
     order: &[u32],
-    options: &Options,
+    options: &Options<'_>,
     scikit: Scikit,
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
@@ -70,7 +63,7 @@ pub fn objective<T: Number>(
     workspace: &mut Workspace<T>,
     x: &Matrix<'_>,
     y: &TargetData<'_>,
-    options: &Options,
+    options: &Options<'_>,
     scikit: Scikit,
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
@@ -78,7 +71,8 @@ pub fn objective<T: Number>(
     let task = Task { updates: false, order: None, scikit: Some(scikit) };
     let (losses, _) = Run::new(network, workspace, x, y, &options, task)?.execute(workspace, host);
     let loss = losses?[0];
-    add_penalty(network, scikit.alpha / x.rows() as f64);
+    let counts = options.weights.map_or(x.rows() as f64, |weights| weights.iter().sum());
+    add_penalty(network, if counts != 0.0 { scikit.alpha / counts } else { 0.0 });
     Ok(loss)
 }
 

@@ -20,12 +20,13 @@ use crate::step::backward::{self, Finishing, Group};
 use crate::step::forward::Weights;
 use crate::step::{Role, Slice, TargetData, forward};
 use crate::threads::{self, Claims, Team};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, RwLock, RwLockReadGuard};
 
 /// What is asked of a fit.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct Options<'o> {
     /// Passes over the data.
     pub epochs: usize,
     /// Rows of a batch; at most the data's.
@@ -38,6 +39,9 @@ pub struct Options {
     pub clip_value: f64,
     /// What a sample's loss is multiplied by.
     pub loss_scale: f64,
+    /// What each sample counts in its batch's mean, finite and at least 0, one for each row; `None` for all the same. A batch
+    /// whose weights are all 0 has the loss 0 and no gradient.
+    pub weights: Option<&'o [f64]>,
     /// Whether batches are drawn anew in each epoch; a full batch keeps its order.
     pub shuffle: bool,
     /// Of the shuffle.
@@ -58,7 +62,7 @@ pub fn fit<T: Number>(
     workspace: &mut Workspace<T>,
     x: &Matrix<'_>,
     y: &TargetData<'_>,
-    options: &Options,
+    options: &Options<'_>,
     host: &mut dyn Host,
 ) -> Result<Vec<f64>, Error> {
     options.optimizer.check()?;
@@ -78,7 +82,7 @@ pub fn partial_fit<T: Number>(
     workspace: &mut Workspace<T>,
     x: &Matrix<'_>,
     y: &TargetData<'_>,
-    options: &Options,
+    options: &Options<'_>,
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
     let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
@@ -97,7 +101,7 @@ pub fn loss_and_gradient<T: Number>(
     workspace: &mut Workspace<T>,
     x: &Matrix<'_>,
     y: &TargetData<'_>,
-    options: &Options,
+    options: &Options<'_>,
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
     let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
@@ -197,6 +201,8 @@ struct State<T> {
     /// The batch's first row in the order, and its rows.
     batch: usize,
     rows: usize,
+    /// What the batch counts in its epoch: the sum of its rows' weights, or their number.
+    weight: f64,
     /// The group's first row in the batch, and its rows.
     group: usize,
     group_rows: usize,
@@ -220,6 +226,9 @@ struct Books {
     progress: Progress,
     batch_loss: StridedSum,
     epoch_loss: f64,
+    /// The sum of the epoch's batches' weights.
+    epoch_weight: f64,
+    last_loss: f64,
     losses: Vec<f64>,
     report: Option<(usize, f64)>,
     outcome: Result<(), Error>,
@@ -245,7 +254,7 @@ pub(super) struct Run<'r, 'x, 'y, T: Number> {
     network: &'r Network<T>,
     x: &'r Matrix<'x>,
     y: &'r TargetData<'y>,
-    options: &'r Options,
+    options: &'r Options<'r>,
     plan: Plan,
     updates: bool,
     scikit: Option<Scikit>,
@@ -269,7 +278,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         workspace: &mut Workspace<T>,
         x: &'r Matrix<'x>,
         y: &'r TargetData<'y>,
-        options: &'r Options,
+        options: &'r Options<'r>,
         Task { updates, order, scikit }: Task<'_>,
     ) -> Result<Self, Error> {
         let epoch_rows = order.map_or(x.rows(), <[u32]>::len);
@@ -291,11 +300,14 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let buffers = Buffers::of(network, workspace, slices, rows, role, plan.threads)?;
         let shuffles = options.shuffle && batch < x.rows();
         let order = order.map_or_else(|| vec![0; if shuffles { x.rows() } else { 0 }], <[u32]>::to_vec);
-        let state = State { epoch: 0, batch: 0, rows: 0, group: 0, group_rows: 0, rule: None, phase: None };
+        let state =
+            State { epoch: 0, batch: 0, rows: 0, weight: 0.0, group: 0, group_rows: 0, rule: None, phase: None };
         let books = Books {
             progress: network.progress,
             batch_loss: StridedSum::new(),
             epoch_loss: 0.0,
+            epoch_weight: 0.0,
+            last_loss: 0.0,
             losses: Vec::with_capacity(options.epochs.min(LOSSES_AT_ONCE)),
             report: None,
             outcome: Ok(()),
@@ -399,10 +411,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
                 slice.gather_targets(self.y, selection);
             }
             forward::forward(self.network, from, slice);
-            let scale = self.options.loss_scale;
-            let of_gradient = self.scikit.map_or(scale, |scikit| scikit.gradient_scale) / state.rows as f64;
-            let bounds = self.scikit.map(|_| Scikit::bounds());
-            slice.loss(self.network, self.y, T::from_f64(scale), T::from_f64(of_gradient), bounds);
+            self.loss(slice, selection, state);
             backward::backward(self.network, from, slice);
             if worker == 0
                 && let Err(error) = poller.poll(self.slice_work, host)
@@ -415,6 +424,19 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             && let Err(error) = poller.poll(self.slice_work, host)
         {
             self.fail(error);
+        }
+    }
+
+    /// The loss of a slice's rows and its gradient.
+    fn loss(&self, slice: &mut Slice<T>, selection: Selection<'_>, state: State<T>) {
+        let scale = self.options.loss_scale;
+        let of_gradient = self.scikit.map_or(scale, |scikit| scikit.gradient_scale);
+        match self.options.weights {
+            None => slice.loss(self.network, self.y, T::from_f64(scale), T::from_f64(of_gradient / state.weight)),
+            Some(weights) => {
+                let factor = |i| T::from_f64(ratio(of_gradient * weights[selection.row(i)], state.weight));
+                slice.weighted_loss(self.network, self.y, T::from_f64(scale), factor);
+            }
         }
     }
 
@@ -444,7 +466,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let Options { penalty, clip_value, optimizer, .. } = *self.options;
         let clip = T::from_f64(clip_value);
         if let (true, Some(scikit)) = (penalised, self.scikit) {
-            Shrink { l2: T::from_f64(scikit.alpha / state.rows as f64), ..Shrink::NONE }
+            Shrink { l2: T::from_f64(ratio(scikit.alpha, state.weight)), ..Shrink::NONE }
         } else if penalised {
             Shrink { l1: T::from_f64(penalty.l1), l2: T::from_f64(penalty.l2), clip, keep: optimizer.keep() }
         } else {
@@ -457,7 +479,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         match self.scikit {
             None => penalty(self.network, self.options.penalty),
             Some(Scikit { alpha: 0.0, .. }) => 0.0,
-            Some(Scikit { alpha, .. }) => 0.5 * alpha * sum_of_squares(self.network) / state.rows as f64,
+            Some(Scikit { alpha, .. }) => ratio(0.5 * alpha * sum_of_squares(self.network), state.weight),
         }
     }
 
@@ -478,13 +500,23 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             return self.set_state(State { phase: None, ..state });
         }
         let slices = self.buffers.slices.read();
+        let (order, mut first) = (self.order(), state.batch + state.group);
         for i in 0..state.group_rows.div_ceil(self.plan.slice_rows) {
-            books.batch_loss.extend(slices.get(i).losses());
+            let losses = slices.get(i).losses();
+            match self.options.weights {
+                None => books.batch_loss.extend(losses),
+                Some(weights) => {
+                    let row = |i: usize| if order.is_empty() { first + i } else { order[first + i] as usize };
+                    let weighted = losses.iter().enumerate().map(|(i, &loss)| weights[row(i)] * loss.to_f64());
+                    weighted.for_each(|loss| books.batch_loss.add(loss));
+                }
+            }
+            first += losses.len();
         }
         if state.group + state.group_rows < state.rows {
             return self.set_state(State { phase: Some(Phase::Weights), ..state });
         }
-        let mean = books.batch_loss.total() / state.rows as f64 + self.penalty(state);
+        let mean = ratio(books.batch_loss.total(), state.weight) + self.penalty(state);
         books.batch_loss = StridedSum::new();
         if !mean.is_finite() && self.scikit.is_none() {
             let bad =
@@ -493,7 +525,11 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             books.outcome = Err(Error::Divergence { step: books.progress.steps + 1, layer });
             return self.set_state(State { phase: None, ..state });
         }
-        books.epoch_loss += mean * state.rows as f64;
+        // There a batch counts by its rows, whatever their weights.
+        let counts = if self.scikit.is_some() { state.rows as f64 } else { state.weight };
+        books.epoch_loss += mean * counts;
+        books.epoch_weight += counts;
+        books.last_loss = mean;
         let rule = self.updates.then(|| self.options.optimizer.step(&mut books.progress));
         self.set_state(State { rule, phase: Some(Phase::Weights), ..state });
         let whole = state.rows == self.rows && self.plan.group_rows >= state.rows;
@@ -513,8 +549,9 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             return self.begin_batch(state.epoch, batch);
         }
         let mut books = lock(&self.books);
-        let loss = books.epoch_loss / self.rows as f64;
-        books.epoch_loss = 0.0;
+        // Where no row counts, what the last batch had: the penalties.
+        let loss = if books.epoch_weight > 0.0 { books.epoch_loss / books.epoch_weight } else { books.last_loss };
+        (books.epoch_loss, books.epoch_weight) = (0.0, 0.0);
         books.losses.push(loss);
         books.progress.epochs += u64::from(self.updates);
         let every = self.options.report_every;
@@ -539,7 +576,21 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
 
     fn begin_batch(&self, epoch: usize, batch: usize) {
         let rows = self.options.batch_size.min(self.rows - batch);
-        self.begin_group(State { epoch, batch, rows, group: 0, group_rows: 0, rule: None, phase: None });
+        let weight = self.weight(batch..batch + rows);
+        self.begin_group(State { epoch, batch, rows, weight, group: 0, group_rows: 0, rule: None, phase: None });
+    }
+
+    /// What these places in the order count together.
+    fn weight(&self, places: Range<usize>) -> f64 {
+        let Some(weights) = self.options.weights else { return places.len() as f64 };
+        let order = self.order();
+        let mut sum = StridedSum::new();
+        if order.is_empty() {
+            weights[places].iter().for_each(|&weight| sum.add(weight));
+        } else {
+            order[places].iter().for_each(|&row| sum.add(weights[row as usize]));
+        }
+        sum.total()
     }
 
     fn begin_group(&self, state: State<T>) {
@@ -559,4 +610,9 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             self.fail(error);
         }
     }
+}
+
+/// `part / whole`, or 0 of nothing.
+fn ratio(part: f64, whole: f64) -> f64 {
+    if whole != 0.0 { part / whole } else { 0.0 }
 }

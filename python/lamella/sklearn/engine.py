@@ -28,12 +28,12 @@ _ACTIVATIONS = {"logistic": "sigmoid", "exp": "exponential"}
 """scikit-learn's names that the core spells otherwise."""
 
 _LOSSES = {
-    "softmax": "cross_entropy",
-    "logistic": "binary_cross_entropy",
+    "softmax": "bounded_cross_entropy",
+    "logistic": "bounded_binary_cross_entropy",
     "identity": "squared_error",
-    "exp": "poisson",
+    "exp": "poisson_deviance",
 }
-"""The core's loss for each `out_activation_`."""
+"""The core's loss for each `out_activation_`, as scikit-learn reports it."""
 
 
 class Engine:
@@ -116,7 +116,7 @@ class _Held:
     def __init__(self, key: Key) -> None:
         features, layers, loss, precision = key
         self.key = key
-        self.network = _core.Network(features, layers, loss, precision)
+        self.network = _core.Network(features, layers, (loss, []), precision)
         self._copies: list[Array] = []
 
     def holds(self, estimator: Any) -> bool:

@@ -50,6 +50,8 @@ class Data:
     """(m, n[0]), an array or sparse rows"""
     y: Array
     """(m, n[L]), or for softmax classes (m,)"""
+    weights: Array | None
+    """(m,), float64"""
     order: Array
     """The rows that are trained on, in the order of the next epoch; int64"""
     held_out: tuple[Any, Any, Any] = (None, None, None)
@@ -93,14 +95,13 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
             nothing = [np.full_like(p, np.nan) for p in (*self.coefs_, *self.intercepts_)]
             return np.nan, nothing[: len(self.coefs_)], nothing[len(self.coefs_) :]
         network = self._prepared_engine().trainer(self)
+        weights = _as_weights(sample_weight)
         loss, gradients = network.objective(
-            readable(X), self._targets(y), **self._objective(), threads=self.threads
+            readable(X), self._targets(y), weights=weights, **self._objective(), threads=self.threads
         )
         return loss, [gradient.T for gradient in gradients[0::2]], gradients[1::2]
 
-    def _fit_stochastic(
-        self, X: Any, y: Array, sample_weight: Any, *scratch: Any
-    ) -> None:
+    def _fit_stochastic(self, X: Any, y: Array, sample_weight: Any, *scratch: Any) -> None:
         """Train by adam or sgd; the last argument says whether for one epoch, by `partial_fit`."""
         incremental = scratch[-1]
         if not incremental or not hasattr(self, "_optimizer"):
@@ -128,13 +129,19 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
 
     def _epochs(self, network: Any, data: Data, batch_size: int, incremental: bool) -> None:
         """Train epoch after epoch until it is time to stop."""
-        fixed = {**self._objective(), "batch_size": batch_size, "threads": self.threads}
+        fixed = {
+            **self._objective(),
+            "batch_size": batch_size,
+            "weights": data.weights,
+            "threads": self.threads,
+        }
         self.n_iter_ = 0
         while self.n_iter_ < self.max_iter:
             if self.shuffle:
                 drawn = np.arange(len(data.order))
                 self._random_state.shuffle(drawn)
                 data.order = data.order[drawn]
+            _check_weights(data, batch_size)
             rule = spec(self._optimizer)
             self.loss_ = network.epoch(data.X, data.y, data.order, optimizer=rule, **fixed)
             if self._end_epoch(data) or incremental:
@@ -173,8 +180,9 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
     def _data(self, X: Any, y: Array, sample_weight: Any) -> Data:
         """Hold rows out, if they are to be, as `train_test_split` of X and y would do it."""
         X, rows = readable(X), np.arange(X.shape[0])
+        all_weights = _as_weights(sample_weight)
         if not self.early_stopping:
-            return Data(X, self._targets(y), rows)
+            return Data(X, self._targets(y), all_weights, rows)
         train, held_out = train_test_split(
             rows,
             random_state=self._random_state,
@@ -191,7 +199,7 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
             y_held_out = self._label_binarizer.inverse_transform(y_held_out)
         weights = None if sample_weight is None else sample_weight[held_out]
         held_out_data = (_safe_indexing(X, held_out), y_held_out, weights)
-        return Data(X, self._targets(y), train, held_out_data)
+        return Data(X, self._targets(y), all_weights, train, held_out_data)
 
     def _batch_rows(self, rows: int) -> int:
         """Return the rows of a batch, of `rows` that there are."""
@@ -264,3 +272,17 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         """Take the attributes; networks are made of them when they are needed."""
         super().__setstate__(state)
         self._engine = Engine()
+
+
+def _as_weights(sample_weight: Any) -> Array | None:
+    """Return sample weights (m,) as the core reads them."""
+    return None if sample_weight is None else np.ascontiguousarray(sample_weight, dtype=np.float64)
+
+
+def _check_weights(data: Data, batch_size: int) -> None:
+    """Refuse an epoch in which the weights of a batch are no divisor, as `numpy.average` does."""
+    if data.weights is None or data.weights.min() > 0:
+        return
+    sums = np.add.reduceat(data.weights[data.order], np.arange(0, len(data.order), batch_size))
+    if not np.all(sums):
+        raise ZeroDivisionError("Weights sum to zero, can't be normalized")
