@@ -20,4 +20,8 @@ except ModuleNotFoundError as error:
         'lamella.sklearn needs scikit-learn: pip install "lamella[sklearn]"', name=error.name
     ) from error
 
+from .. import threadpool
+
+threadpool.register()
+
 __all__ = ["MLPClassifier", "MLPRegressor"]

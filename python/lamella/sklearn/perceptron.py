@@ -26,6 +26,7 @@ from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOpti
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import validate_data
+from threadpoolctl import threadpool_limits
 
 from .engine import Engine, precision, readable, spec
 
@@ -100,6 +101,11 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
             readable(X), self._targets(y), weights=weights, **self._objective(), threads=self.threads
         )
         return loss, [gradient.T for gradient in gradients[0::2]], gradients[1::2]
+
+    def _fit_lbfgs(self, *arguments: Any) -> None:
+        """Let SciPy search, with one thread for its products of small matrices: the same bits."""
+        with threadpool_limits(limits=1, user_api="blas"):
+            super()._fit_lbfgs(*arguments)
 
     def _fit_stochastic(self, X: Any, y: Array, sample_weight: Any, *scratch: Any) -> None:
         """Train by adam or sgd; the last argument says whether for one epoch, by `partial_fit`."""
