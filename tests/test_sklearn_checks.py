@@ -10,7 +10,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from lamella.sklearn import MLPClassifier, MLPRegressor
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore::sklearn.exceptions.ConvergenceWarning", "default::UserWarning"
+    "default::UserWarning", "ignore::sklearn.exceptions.ConvergenceWarning"
 )
 
 ESTIMATORS = [
@@ -21,7 +21,7 @@ ESTIMATORS = [
 ]
 
 
-@parametrize_with_checks(ESTIMATORS)
+@parametrize_with_checks(ESTIMATORS)  # type: ignore[untyped-decorator]
 def test_the_protocol(estimator: Any, check: Any) -> None:
     """One check of one estimator."""
     check(estimator)

@@ -13,7 +13,6 @@ Exceptions, none of which is a test left out:
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +25,18 @@ IMPORT = "from sklearn.neural_network import MLPClassifier, MLPRegressor\n"
 
 
 def _source() -> tuple[str, str]:
-    """Return the installed module's source, with the estimators in place of its own, and its path."""
+    """Return the installed module's source, pointing at the estimators, and its path."""
     spec = importlib.util.find_spec("sklearn.neural_network.tests.test_mlp")
     assert spec is not None
     assert spec.origin is not None
     text = Path(spec.origin).read_text()
     assert text.count(IMPORT) == 1
-    return text.replace(IMPORT, IMPORT.replace("sklearn.neural_network", "lamella.sklearn")), spec.origin
+    return text.replace(
+        IMPORT, IMPORT.replace("sklearn.neural_network", "lamella.sklearn")
+    ), spec.origin
 
 
-exec(compile(*_source(), "exec"), globals())  # noqa: S102
+exec(compile(*_source(), "exec"), globals())
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +46,7 @@ def global_random_seed() -> int:
 
 
 @pytest.fixture(autouse=True)
-def nobody_else_works(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nobody_else_works(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make scikit-learn's own computation raise."""
 
     def raises(*_args: Any, **_kwargs: Any) -> None:
@@ -57,7 +58,6 @@ def nobody_else_works(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(base, name, raises)
     for optimizer in (_stochastic_optimizers.SGDOptimizer, _stochastic_optimizers.AdamOptimizer):
         monkeypatch.setattr(optimizer, "_get_updates", raises)
-    yield
 
 
 def test_the_estimators_are_these() -> None:

@@ -1,8 +1,8 @@
 """scikit-learn's multilayer perceptrons, trained by the core: change one import.
 
 `from lamella.sklearn import MLPClassifier` in place of `from sklearn.neural_network import
-MLPClassifier` leaves a program as it is: the same parameters with the same meaning and defaults, the
-same draws from the same random state, the same attributes, exceptions and warnings, and with
+MLPClassifier` leaves a program as it is: the same parameters with the same meaning and defaults,
+the same draws from the same random state, the same attributes, exceptions and warnings, and with
 float64 data the same coefficients to rounding. Parameters that scikit-learn does not have are
 keyword-only and change nothing by default.
 

@@ -1,4 +1,4 @@
-"""The core's networks behind an estimator: made from its fitted attributes, kept as long as they fit.
+"""The core's networks behind an estimator: made of its fitted attributes, kept while they fit.
 
 Owns the way between `coefs_`, `intercepts_` and `_optimizer` and the core. Promises that a user who
 writes into the fitted attributes is answered from what was written, and that an optimizer's state
@@ -72,7 +72,7 @@ class Engine:
         self._owner = optimizer
 
     def exported(self, optimizer: Any) -> Any:
-        """Return a copy of `optimizer` that has its state, or itself, if the core has none of it."""
+        """Return a copy of `optimizer` with its state, or itself, if the core has none of it."""
         if optimizer is not self._owner or self._trainer is None:
             return optimizer
         optimizer = copy(optimizer)
@@ -98,11 +98,11 @@ class Engine:
         return held.network.outputs(readable(X), logits=False, threads=estimator.threads)
 
     def _answers(self, key: Key, estimator: Any) -> _Held:
-        """Return a network with the estimator's parameters; other calls may be using the old ones."""
+        """Return a network with the estimator's parameters; other calls may be using old ones."""
         trainer, answerer = self._trainer, self._answerer
-        if trainer is not None and trainer.key == key:
-            if self.is_training or trainer.holds(estimator):
-                return trainer
+        fits = trainer is not None and trainer.key == key
+        if trainer is not None and fits and (self.is_training or trainer.holds(estimator)):
+            return trainer
         if answerer is None or answerer.key != key or not answerer.holds(estimator):
             answerer = _Held(key)
             answerer.load(estimator)
@@ -138,8 +138,8 @@ class _Held:
         if len(self._copies) != len(arrays):
             self._copies = [np.array(array) for array in arrays]
             return
-        for copy, array in zip(self._copies, arrays, strict=True):
-            np.copyto(copy, array)
+        for held, array in zip(self._copies, arrays, strict=True):
+            np.copyto(held, array)
 
 
 def key_of(estimator: Any, dtype: str) -> Key:

@@ -18,9 +18,10 @@ __all__ = ["MLPClassifier", "MLPRegressor"]
 class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[misc]
     """A classifier: softmax for several classes, sigmoid for two or for several labels.
 
-    It stands in for `sklearn.neural_network.MLPClassifier`, of which it is a subclass: the parameters, the
-    fitted attributes and the methods are documented there, and mean the same here. With the same
-    `random_state` and float64 data, "adam" and "sgd" end at the same coefficients to rounding.
+    It stands in for `sklearn.neural_network.MLPClassifier`, of which it is a subclass: the
+    parameters, the fitted attributes and the methods are documented there, and mean the same here.
+    With the same `random_state` and float64 data, "adam" and "sgd" end at the same coefficients to
+    rounding.
 
     Parameters
     ----------
@@ -129,9 +130,10 @@ class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[m
 class MLPRegressor(Perceptron, neural_network.MLPRegressor):  # type: ignore[misc]
     """A regressor: squared error, or Poisson deviance under an exponential output.
 
-    It stands in for `sklearn.neural_network.MLPRegressor`, of which it is a subclass: the parameters, the
-    fitted attributes and the methods are documented there, and mean the same here. With the same
-    `random_state` and float64 data, "adam" and "sgd" end at the same coefficients to rounding.
+    It stands in for `sklearn.neural_network.MLPRegressor`, of which it is a subclass: the
+    parameters, the fitted attributes and the methods are documented there, and mean the same here.
+    With the same `random_state` and float64 data, "adam" and "sgd" end at the same coefficients to
+    rounding.
 
     Parameters
     ----------

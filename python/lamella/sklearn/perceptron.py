@@ -98,7 +98,11 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         network = self._prepared_engine().trainer(self)
         weights = _as_weights(sample_weight)
         loss, gradients = network.objective(
-            readable(X), self._targets(y), weights=weights, **self._objective(), threads=self.threads
+            readable(X),
+            self._targets(y),
+            weights=weights,
+            **self._objective(),
+            threads=self.threads,
         )
         return loss, [gradient.T for gradient in gradients[0::2]], gradients[1::2]
 
@@ -180,7 +184,7 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         )
         if self._optimizer.trigger_stopping(message, self.verbose):
             return True
-        self._no_improvement_count = 0
+        self._no_improvement_count: int = 0
         return False
 
     def _data(self, X: Any, y: Array, sample_weight: Any) -> Data:
@@ -221,9 +225,8 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
 
     def _targets(self, y: Array) -> Array:
         """Return y (m, n[L]) as the core reads it: classes (m,) for softmax."""
-        if self.out_activation_ == "softmax":
-            return np.argmax(y, axis=1)
-        return readable(y)
+        targets: Array = np.argmax(y, axis=1) if self.out_activation_ == "softmax" else readable(y)
+        return targets
 
     def _objective(self) -> dict[str, Any]:
         """Return what turns the core's sums over outputs into scikit-learn's loss and gradient."""
@@ -256,7 +259,9 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         if not isinstance(optimizer, AdamOptimizer) or network.steps == 0:
             return
         optimizer.t = network.steps
-        corrections = np.sqrt(1 - optimizer.beta_2**optimizer.t) / (1 - optimizer.beta_1**optimizer.t)
+        corrections = np.sqrt(1 - optimizer.beta_2**optimizer.t) / (
+            1 - optimizer.beta_1**optimizer.t
+        )
         optimizer.learning_rate = optimizer.learning_rate_init * corrections
 
     def _prepared_engine(self) -> Engine:
