@@ -14,6 +14,7 @@ use _core::step::TargetData;
 use _core::train::Host;
 use _core::train::infer::Penalty;
 use _core::train::optimizer::{Kind, Moments, Optimizer};
+use _core::train::stretch::Stretch;
 use _core::train::trainer::{self, Options, Workspace};
 use ndarray::Array2;
 
@@ -67,11 +68,8 @@ fn network(request: &Request) -> Result<Network<f32>, Error> {
     };
     let last = request.layers.len() - 2;
     let activation = |l: usize| if l == last { output } else { Activation::Relu };
-    let specs: Vec<LayerSpec> = request.layers[1..]
-        .iter()
-        .enumerate()
-        .map(|(l, &units)| LayerSpec { units, activation: activation(l) })
-        .collect();
+    let specs: Vec<LayerSpec> =
+        request.layers[1..].iter().enumerate().map(|(l, &units)| LayerSpec::plain(units, activation(l))).collect();
     let mut network = Network::new(request.layers[0], &specs, request.loss.clone(), Isa::choose()?)?;
     for l in 0..specs.len() {
         let scale = (2.0 / request.layers[l] as f32).sqrt();
@@ -109,6 +107,7 @@ fn train(request: &Request) -> Result<f64, Error> {
         seed: 0,
         threads: Some(1),
         report_every: 0,
+        stretch: Stretch::WHOLE,
     };
     let mut workspace = Workspace::new();
     let mut loss = f64::NAN;

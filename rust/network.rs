@@ -8,6 +8,8 @@
 //!   inputs in the weight gradient and in backward data. Forward takes samples as lanes in a first layer with many inputs;
 //!   in a later one it reads the mirror, which is the wide form without its bias: `[inputs][V]`.
 //!
+//! Behind a normalised layer's weights stand its gamma and beta, `[2][padded outputs]`.
+//!
 //! In mixed precision all layers are wide; the mirror then holds pairs of bfloat16, `[panel of outputs][panel of
 //! inputs][P/2][P]`, and a further buffer the pairs that forward reads (`kernels/bf16.rs`).
 //!
@@ -18,9 +20,9 @@
 use crate::activation::Activation;
 use crate::error::Error;
 use crate::isa::Isa;
-use crate::kernels::{Kernels, Loss, Number, PairKernels, PairMirror};
+use crate::kernels::{Kernels, Loss, Norm, Number, PairKernels, PairMirror};
 use crate::memory;
-use crate::panel::{Arena, Geometry};
+use crate::panel::{Arena, Buffer, Geometry, Parts};
 use std::ops::Range;
 
 /// The arena's buffer of weights and biases.
@@ -61,6 +63,21 @@ pub struct LayerSpec {
     pub units: usize,
     /// The function after them.
     pub activation: Activation,
+    /// Whether they have biases.
+    pub bias: bool,
+    /// What is done before the activation.
+    pub norm: Option<Norm>,
+    /// The share of units that training drops, in [0, 1).
+    pub dropout: f64,
+    /// Whether the layer's input is added to its result.
+    pub residual: bool,
+}
+
+impl LayerSpec {
+    /// A layer with biases and nothing else.
+    pub fn plain(units: usize, activation: Activation) -> Self {
+        LayerSpec { units, activation, bias: true, norm: None, dropout: 0.0, residual: false }
+    }
 }
 
 /// Which way a layer's weights lie.
@@ -81,6 +98,14 @@ pub struct Layer {
     pub outputs: usize,
     /// The function after it.
     pub activation: Activation,
+    /// Whether it has biases; without, they stand in their places as zeros.
+    pub bias: bool,
+    /// What is done before the activation.
+    pub norm: Option<Norm>,
+    /// The share of units that training drops.
+    pub dropout: f64,
+    /// Whether its input is added to its result.
+    pub residual: bool,
     /// Which way its weights lie.
     pub form: Form,
     /// Where its weights begin.
@@ -97,6 +122,29 @@ pub struct Layer {
 }
 
 impl Layer {
+    /// Whether it is a product and an activation that its result tells the derivative of.
+    pub fn is_plain(&self) -> bool {
+        self.norm.is_none() && self.dropout == 0.0 && !self.residual && self.activation.is_told_by_its_result()
+    }
+    /// Whether it takes statistics over the batch.
+    pub fn couples(&self) -> bool {
+        matches!(self.norm, Some(Norm::Batch { .. }))
+    }
+    /// Units with padding.
+    pub fn padded_outputs(&self) -> usize {
+        self.geometry.padded(self.outputs)
+    }
+    /// Where gamma, then beta, `[2][padded_outputs]`, begin: behind the weights; empty without normalisation.
+    pub fn affine(&self) -> Range<usize> {
+        let begin = self.weights.saturating_add(self.weight_numbers());
+        let len = if self.norm.is_some() { self.padded_outputs().saturating_mul(2) } else { 0 };
+        begin..begin.saturating_add(len)
+    }
+    /// Parameters, without padding.
+    fn n_parameters(&self) -> usize {
+        let rows = self.inputs + usize::from(self.bias) + if self.norm.is_some() { 2 } else { 0 };
+        self.outputs * rows
+    }
     /// Panels of the form's lanes.
     pub fn panels(&self) -> usize {
         self.geometry.panels(self.lanes())
@@ -145,6 +193,10 @@ impl Layer {
     }
     /// All numbers of the layer with padding.
     pub fn numbers(&self) -> usize {
+        self.weight_numbers().saturating_add(self.affine().len())
+    }
+    /// Its weights and biases with padding.
+    fn weight_numbers(&self) -> usize {
         match self.form {
             Form::Wide => self.geometry.padded(self.outputs).saturating_mul(self.inputs + 1),
             Form::Narrow => {
@@ -188,7 +240,7 @@ impl Layer {
     }
 }
 
-/// Panels of a layer's form, whole or (one panel only) a run of rows.
+/// Panels of a layer's form, whole or (one panel only) a run of rows; or a layer's gamma and beta.
 #[derive(Clone, Debug)]
 pub struct Part {
     /// Which layer.
@@ -199,10 +251,15 @@ pub struct Part {
     pub rows: Range<usize>,
     /// Whether the bias belongs to it.
     pub bias: bool,
+    /// Whether it is gamma and beta, and nothing else.
+    pub affine: bool,
 }
 
 impl Part {
     fn weights(&self, layer: &Layer) -> usize {
+        if self.affine {
+            return 2 * layer.outputs;
+        }
         let lanes: usize = self.panels.clone().map(|p| layer.width(p)).sum();
         self.rows.len() * lanes
     }
@@ -217,6 +274,62 @@ pub struct Job {
     pub mirror: usize,
     /// Where its range of the pairs begins.
     pub pairs: usize,
+}
+
+/// What batch normalisation knows of a layer's units, `[padded outputs]` each.
+pub struct Statistics<T> {
+    /// The last batch's means.
+    pub mean: Buffer<T>,
+    /// Its squared distances from them, summed.
+    pub squares: Buffer<T>,
+    /// One over its standard deviations.
+    pub inverse: Buffer<T>,
+    /// Means over the batch of dY, then of dY times the normed.
+    pub backward: Buffer<T>,
+    /// Running mean, what predictions use.
+    pub running_mean: Buffer<T>,
+    /// Running variance, unbiased.
+    pub running_variance: Buffer<T>,
+    /// One over the running standard deviations.
+    pub running_inverse: Buffer<T>,
+}
+
+impl<T: Number> Statistics<T> {
+    fn new(layer: &Layer) -> Result<Self, Error> {
+        let zeros = |n: usize| Buffer::zeroed(n.saturating_mul(layer.padded_outputs()), "network: its statistics");
+        let mut statistics = Statistics {
+            mean: zeros(1)?,
+            squares: zeros(1)?,
+            inverse: zeros(1)?,
+            backward: zeros(2)?,
+            running_mean: zeros(1)?,
+            running_variance: zeros(1)?,
+            running_inverse: zeros(1)?,
+        };
+        statistics.running_variance[..layer.outputs].fill(T::ONE);
+        statistics.renew(layer);
+        Ok(statistics)
+    }
+
+    /// The running statistics take a batch of `rows` rows in; its variance is the unbiased one, as in PyTorch.
+    pub fn run_on(&mut self, layer: &Layer, rows: usize) {
+        let Some(Norm::Batch { momentum, .. }) = layer.norm else { return };
+        let (momentum, kept) = (T::from_f64(momentum), T::from_f64(1.0 - momentum));
+        let count = T::from_f64(rows.saturating_sub(1).max(1) as f64);
+        let means = self.running_mean.iter_mut().zip(self.mean.iter());
+        means.for_each(|(running, &mean)| *running = kept * *running + momentum * mean);
+        let variances = self.running_variance.iter_mut().zip(self.squares.iter());
+        variances.for_each(|(running, &squares)| *running = kept * *running + momentum * (squares / count));
+        self.renew(layer);
+    }
+
+    /// After a change of the running variance.
+    pub fn renew(&mut self, layer: &Layer) {
+        let Some(Norm::Batch { epsilon, .. }) = layer.norm else { return };
+        let epsilon = T::from_f64(epsilon);
+        let of = self.running_inverse.iter_mut().zip(self.running_variance.iter());
+        of.for_each(|(inverse, &variance)| *inverse = T::ONE / (variance + epsilon).sqrt());
+    }
 }
 
 /// A network with its numbers.
@@ -237,6 +350,10 @@ pub struct Network<T: Number> {
     pub arena: Arena<T>,
     /// Counters that live from one call to the next.
     pub progress: Progress,
+    /// The layers that take statistics over the batch, ascending.
+    pub coupled: Vec<usize>,
+    /// Their statistics, in the same order.
+    pub statistics: Parts<Statistics<T>>,
     /// The panels' width.
     pub geometry: Geometry,
     /// Who computes.
@@ -321,7 +438,31 @@ impl<T: Number> Network<T> {
             before.push(before[before.len() - 1] + parts[jobs[job].parts.clone()].iter().map(weights).sum::<usize>());
         }
         let (progress, geometry) = (Progress::START, kernels.geometry());
-        Ok(Network { layers, loss, parts, jobs, order, before, arena, progress, geometry, isa, kernels, pair_kernels })
+        let coupled: Vec<usize> = (0..layers.len()).filter(|&l| layers[l].couples()).collect();
+        let statistics = coupled.iter().map(|&l| Statistics::new(&layers[l])).collect::<Result<_, _>>()?;
+        let mut network = Network {
+            statistics: Parts::new(statistics),
+            layers,
+            loss,
+            parts,
+            jobs,
+            order,
+            before,
+            arena,
+            progress,
+            coupled,
+            geometry,
+            isa,
+            kernels,
+            pair_kernels,
+        };
+        (0..network.layers.len()).for_each(|l| network.set_affine(l, |_| T::ONE, |_| T::ZERO));
+        Ok(network)
+    }
+
+    /// Whether a layer of it does more than a product and a simple activation.
+    pub fn is_plain(&self) -> bool {
+        self.layers.iter().all(Layer::is_plain)
     }
 
     /// Features of a sample.
@@ -334,7 +475,7 @@ impl<T: Number> Network<T> {
     }
     /// Weights and biases, without padding.
     pub fn n_parameters(&self) -> usize {
-        self.layers.iter().map(|layer| layer.outputs * (layer.inputs + 1)).sum()
+        self.layers.iter().map(Layer::n_parameters).sum()
     }
 
     /// Where in `order` the share of worker `worker` of `workers` begins: all have about the same number of weights.
@@ -372,7 +513,7 @@ impl<T: Number> Network<T> {
         let layer = self.layers[l];
         let buffer = self.arena.buffer(WEIGHTS);
         // A training that diverged may have left padding that is no number.
-        buffer[layer.weights..layer.weights + layer.numbers()].fill(T::ZERO);
+        buffer[layer.weights..layer.affine().start].fill(T::ZERO);
         for j in 0..layer.outputs {
             (0..layer.inputs).for_each(|i| buffer[layer.weight(j, i)] = weights(j, i));
             buffer[layer.bias(j)] = bias(j);
@@ -404,6 +545,25 @@ impl<T: Number> Network<T> {
             (0..layer.inputs).for_each(|i| buffer[layer.weight(j, i)] = weights(j, i));
             buffer[layer.bias(j)] = bias(j);
         }
+    }
+
+    /// Copies layer `l`'s gamma and beta in, where it is normalised.
+    pub fn set_affine(&mut self, l: usize, gamma: impl Fn(usize) -> T, beta: impl Fn(usize) -> T) {
+        let layer = self.layers[l];
+        let place = &mut self.arena.buffer(WEIGHTS)[layer.affine()];
+        place.fill(T::ZERO);
+        let (gammas, betas) = place.split_at_mut(place.len() / 2);
+        gammas.iter_mut().take(layer.outputs).enumerate().for_each(|(j, x)| *x = gamma(j));
+        betas.iter_mut().take(layer.outputs).enumerate().for_each(|(j, x)| *x = beta(j));
+    }
+
+    /// Layer `l`'s gamma and beta, or their gradient; empty where it is not normalised.
+    pub fn get_affine(&mut self, l: usize, buffer: usize) -> (Vec<T>, Vec<T>) {
+        let layer = self.layers[l];
+        let place = &self.arena.buffer(buffer)[layer.affine()];
+        let (gamma, beta) = place.split_at(place.len() / 2);
+        let used = layer.outputs.min(gamma.len());
+        (gamma[..used].to_vec(), beta[..used].to_vec())
     }
 
     /// Rounds a layer's weights into their forms of mixed precision.
@@ -449,6 +609,21 @@ fn check(features: usize, specs: &[LayerSpec], loss: &Loss) -> Result<(), Error>
     let Some((last, hidden)) = specs.split_last() else {
         return Err(Error::expected("layers", "at least one layer", "none"));
     };
+    if last.norm.is_some() || last.dropout > 0.0 || last.residual {
+        let expected = "no normalisation, dropout or residual in the last layer, whose result is the answer";
+        return Err(Error::expected(format!("layer {}", specs.len()), expected, "one of them"));
+    }
+    let mut inputs = features;
+    for (l, spec) in (1..).zip(specs) {
+        if !(0.0..1.0).contains(&spec.dropout) {
+            return Err(Error::expected(format!("layer {l}: dropout"), "a share in [0, 1)", spec.dropout));
+        }
+        if spec.residual && spec.units != inputs {
+            let expected = format!("{inputs} units, as many as its input has, for a residual");
+            return Err(Error::expected(format!("layer {l}"), expected, spec.units));
+        }
+        inputs = spec.units;
+    }
     for (l, spec) in (1..).zip(specs) {
         if spec.units == 0 {
             return Err(Error::expected(format!("layer {l}"), "at least 1 unit", 0));
@@ -471,9 +646,23 @@ fn place(features: usize, specs: &[LayerSpec], geometry: Geometry, mixed: bool) 
         let waste = geometry.padded(spec.units) as f64 / spec.units as f64;
         let narrow = if l == 0 { inputs >= NARROW_INPUTS && waste >= NARROW_WASTE } else { waste >= 2.0 };
         let form = if narrow && !mixed { Form::Narrow } else { Form::Wide };
-        let (outputs, activation) = (spec.units, spec.activation);
-        let has_mirror = l > 0;
-        let layer = Layer { inputs, outputs, activation, form, weights, mirror, has_mirror, pairs, terms, geometry };
+        let outputs = spec.units;
+        let layer = Layer {
+            inputs,
+            outputs,
+            activation: spec.activation,
+            bias: spec.bias,
+            norm: spec.norm,
+            dropout: spec.dropout,
+            residual: spec.residual,
+            form,
+            weights,
+            mirror,
+            has_mirror: l > 0,
+            pairs,
+            terms,
+            geometry,
+        };
         weights = weights.saturating_add(layer.numbers());
         mirror = mirror.saturating_add(layer.mirror_numbers());
         if mixed {
@@ -487,8 +676,16 @@ fn place(features: usize, specs: &[LayerSpec], geometry: Geometry, mixed: bool) 
 
 /// A layer's parts, ascending in the arena.
 fn cut(l: usize, layer: &Layer) -> Vec<Part> {
+    let mut parts = cut_weights(l, layer);
+    if layer.norm.is_some() {
+        parts.push(Part { layer: l, panels: 0..0, rows: 0..0, bias: false, affine: true });
+    }
+    parts
+}
+
+fn cut_weights(l: usize, layer: &Layer) -> Vec<Part> {
     let (rows, panels, panel) = (layer.rows(), layer.panels(), layer.geometry.panel());
-    let part = |panels: Range<usize>, rows: Range<usize>, bias| Part { layer: l, panels, rows, bias };
+    let part = |panels: Range<usize>, rows: Range<usize>, bias| Part { layer: l, panels, rows, bias, affine: false };
     let chunk_rows = PART_WEIGHTS.div_ceil(panel).next_multiple_of(panel);
     if layer.form == Form::Wide && rows >= 2 * chunk_rows {
         let chunks = rows / chunk_rows;
@@ -505,12 +702,12 @@ fn cut(l: usize, layer: &Layer) -> Vec<Part> {
         .collect()
 }
 
-/// Neighbouring parts until they are worth a claim.
+/// Neighbouring parts until they are worth a claim; gamma and beta are one of their own.
 fn group(layers: &[Layer], parts: &[Part]) -> Vec<Job> {
     let mut jobs: Vec<Job> = Vec::new();
     let mut weights = JOB_WEIGHTS;
     for (i, part) in parts.iter().enumerate() {
-        if weights >= JOB_WEIGHTS {
+        if weights >= JOB_WEIGHTS || part.affine || parts[i - 1].affine {
             jobs.push(Job { parts: i..i, mirror: 0, pairs: pair_range(layers, part).start });
             weights = 0;
         }
@@ -520,7 +717,8 @@ fn group(layers: &[Layer], parts: &[Part]) -> Vec<Job> {
     }
     for job in &mut jobs {
         let mut mirrors = parts[job.parts.clone()].iter().map(|part| mirror_range(layers, part));
-        job.mirror = mirrors.find(|range| !range.is_empty()).map_or(0, |range| range.start);
+        let first = mirror_range(layers, &parts[job.parts.start]).start;
+        job.mirror = mirrors.find(|range| !range.is_empty()).map_or(first, |range| range.start);
     }
     jobs
 }
@@ -547,11 +745,18 @@ fn pair_range(layers: &[Layer], part: &Part) -> Range<usize> {
     if layer.terms == 1 {
         return 0..0;
     }
+    if part.affine {
+        let end = layer.pair_row(layer.panels(), 0);
+        return end..end;
+    }
     layer.pair_row(part.panels.start, part.rows.start)..layer.pair_row(part.panels.end - 1, part.rows.end)
 }
 
 fn weight_range(layers: &[Layer], part: &Part) -> Range<usize> {
     let layer = &layers[part.layer];
+    if part.affine {
+        return layer.affine();
+    }
     let begin = if layer.form == Form::Narrow && part.bias {
         layer.weights
     } else {
@@ -561,9 +766,13 @@ fn weight_range(layers: &[Layer], part: &Part) -> Range<usize> {
     begin..layer.row(part.panels.end - 1, part.rows.end + bias)
 }
 
-/// Empty for the first layer, which has no mirror.
+/// Empty for the first layer, which has no mirror, and for gamma and beta.
 fn mirror_range(layers: &[Layer], part: &Part) -> Range<usize> {
     let layer = &layers[part.layer];
+    if part.affine {
+        let end = layer.mirror + layer.mirror_numbers();
+        return end..end;
+    }
     if !layer.has_mirror {
         return 0..0;
     }
@@ -589,7 +798,7 @@ mod tests {
     use super::*;
 
     fn network(dims: &[usize], isa: Isa) -> Network<f32> {
-        let relu = |&units: &usize| LayerSpec { units, activation: Activation::Relu };
+        let relu = |&units: &usize| LayerSpec::plain(units, Activation::Relu);
         let mut specs: Vec<LayerSpec> = dims[1..].iter().map(relu).collect();
         specs.last_mut().unwrap().activation = Activation::Identity;
         Network::new(dims[0], &specs, Loss::SquaredError, isa).unwrap()
@@ -622,7 +831,7 @@ mod tests {
 
     #[test]
     fn impossible_networks_are_refused() {
-        let spec = |units, activation| LayerSpec { units, activation };
+        let spec = LayerSpec::plain;
         let make = |features, specs: &[LayerSpec], loss| {
             Network::<f32>::new(features, specs, loss, Isa::Scalar).err().map(|e| e.to_string())
         };

@@ -2,7 +2,7 @@
 //!
 //! Nothing decided here changes a bit of a result; only its time and memory.
 
-use crate::kernels::{Number, SAMPLE_SEGMENT};
+use crate::kernels::{CHUNK, Number, SAMPLE_SEGMENT};
 use crate::network::{Form, Network};
 use crate::threads::MAX_THREADS;
 
@@ -89,8 +89,12 @@ fn threads<T: Number>(network: &Network<T>, rows: usize, steps: f64, pass: Pass)
 /// Plans training on batches of `rows`, `steps` of them; `wanted` is the user's number of threads.
 pub fn training<T: Number>(network: &Network<T>, rows: usize, steps: f64, wanted: Option<usize>) -> Plan {
     let threads = wanted.map_or_else(|| threads(network, rows, steps, Pass::Training), |n| n.min(MAX_THREADS));
-    if rows <= SAMPLE_SEGMENT {
-        return Plan { threads, group_rows: rows, slice_rows: slice_rows(rows, threads, slice_unit(network)) };
+    if rows <= SAMPLE_SEGMENT || !network.coupled.is_empty() {
+        let (slice_rows, least) = (slice_rows(rows, threads, slice_unit(network)), rows.div_ceil(MAX_SLICES));
+        // What couples the batch's samples keeps all of them, in slices that divide a segment.
+        let large = SLICE_ROWS << least.div_ceil(SLICE_ROWS).next_power_of_two().trailing_zeros();
+        let slice_rows = if rows <= SAMPLE_SEGMENT { slice_rows } else { large };
+        return Plan { threads, group_rows: rows, slice_rows };
     }
     let units: usize = network.layers.iter().map(|layer| layer.outputs * 2).sum();
     let bytes = (units + network.features()).saturating_mul(size_of::<T>() * SAMPLE_SEGMENT);
@@ -105,10 +109,14 @@ pub fn inference<T: Number>(network: &Network<T>, rows: usize, wanted: Option<us
     Plan { threads, group_rows: rows, slice_rows }
 }
 
-/// Rows that a slice's size is a multiple of: V where a narrow first layer has samples as lanes, 2 in mixed precision.
+/// The most rows of a batch whose samples couple.
+pub const MAX_COUPLED_ROWS: usize = MAX_SLICES * SAMPLE_SEGMENT;
+
+/// Rows that a slice's size is a multiple of: a chunk where a layer is normalised, V where a narrow first layer has samples as lanes, 2 in mixed precision.
 fn slice_unit<T: Number>(network: &Network<T>) -> usize {
     match network.layers[0].form {
-        // Pairs of samples do not straddle slices.
+        // Chunks of samples do not straddle slices, nor do pairs.
+        _ if network.layers.iter().any(|layer| layer.norm.is_some()) => CHUNK,
         _ if network.pair_kernels.is_some() => 2,
         Form::Narrow => network.geometry.lanes,
         Form::Wide => 1,

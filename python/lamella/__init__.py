@@ -8,9 +8,11 @@ import sys as _sys
 
 from . import functional as functional
 from . import reference as reference
+from . import schedules as schedules
 from . import threadpool as threadpool
 from ._core import DivergenceError
 from ._core import __version__ as __version__
+from .callbacks import Callback, StopTraining
 from .functional import (
     L_layer_model,
     L_model_backward,
@@ -25,9 +27,23 @@ from .functional import (
     tanh,
     update_parameters_deep,
 )
-from .layers import Dense
+from .layers import BatchNorm, Dense, LayerNorm
+from .losses import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Focal,
+    Hinge,
+    Huber,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    Poisson,
+    Quantile,
+    SquaredHinge,
+)
+from .metrics import Metric
 from .network import History, Network
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
+from .stopping import EarlyStopping
 
 if "threadpoolctl" in _sys.modules:
     threadpool.register()
@@ -37,16 +53,32 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "BatchNorm",
+    "BinaryCrossEntropy",
+    "Callback",
+    "CrossEntropy",
     "Dense",
     "DivergenceError",
+    "EarlyStopping",
+    "Focal",
+    "Hinge",
     "History",
+    "Huber",
     "L_layer_model",
     "L_model_backward",
     "L_model_forward",
+    "LayerNorm",
     "Lion",
+    "MeanAbsoluteError",
+    "MeanSquaredError",
+    "Metric",
     "NAdam",
     "Network",
+    "Poisson",
+    "Quantile",
     "RMSprop",
+    "SquaredHinge",
+    "StopTraining",
     "compute_cost",
     "gradient_check",
     "initialize_parameters_deep",

@@ -54,10 +54,20 @@ class _CSR(Protocol):
     indices: NDArray[Any]
     indptr: NDArray[Any]
 
+_Asked = Callable[
+    [NDArray[Any], Any], tuple[float | None, NDArray[np.float64] | None, NDArray[Any]]
+]
+
 @final
 class Network:
     def __new__(
-        cls, n_features: int, layers: Sequence[tuple[int, str, float]], loss: str, dtype: str
+        cls,
+        n_features: int,
+        layers: Sequence[
+            tuple[int, str, float, bool, tuple[str, float, float] | None, float, bool]
+        ],
+        loss: tuple[str, Sequence[float]],
+        dtype: str,
     ) -> Network: ...
     @property
     def n_parameters(self) -> int: ...
@@ -65,9 +75,14 @@ class Network:
     def steps(self) -> int: ...
     @property
     def epochs(self) -> int: ...
+    @property
+    def position(self) -> tuple[int, float, float, float]: ...
     def set_parameters(self, arrays: Sequence[NDArray[Any]]) -> None: ...
     def get_parameters(self) -> list[NDArray[Any]]: ...
+    def get_statistics(self) -> list[NDArray[Any]]: ...
+    def set_statistics(self, arrays: Sequence[NDArray[Any]]) -> None: ...
     def reset(self) -> None: ...
+    def penalty(self, penalty: tuple[float, float, bool]) -> float: ...
     def fit(
         self,
         X: NDArray[Any] | _CSR,
@@ -79,11 +94,18 @@ class Network:
         penalty: tuple[float, float, bool],
         clip_value: float | None,
         loss_scale: float,
+        loss: _Asked | None,
+        weights: NDArray[np.float64] | None,
         shuffle: bool,
         seed: int,
         threads: int | None,
         report: Callable[[int, float], object] | None,
         report_every: int,
+        begin: tuple[int, float, float] = ...,
+        checked: bool = False,
+        steps: int | None = None,
+        seconds: float | None = None,
+        rates: NDArray[np.float64] | None = None,
     ) -> NDArray[np.float64]: ...
     def partial_fit(
         self,
@@ -93,6 +115,9 @@ class Network:
         optimizer: tuple[str, Mapping[str, float]],
         penalty: tuple[float, float, bool],
         loss_scale: float,
+        loss: _Asked | None,
+        weights: NDArray[np.float64] | None,
+        seed: int,
         threads: int | None,
     ) -> float: ...
     def epoch(
@@ -134,6 +159,7 @@ class Network:
         *,
         loss_scale: float,
         penalty: tuple[float, float, bool],
+        weights: NDArray[np.float64] | None,
         threads: int | None,
     ) -> tuple[float, NDArray[Any]]: ...
     def loss_and_gradients(
@@ -143,5 +169,8 @@ class Network:
         *,
         loss_scale: float,
         penalty: tuple[float, float, bool],
+        loss: _Asked | None,
+        weights: NDArray[np.float64] | None,
+        seed: int,
         threads: int | None,
     ) -> tuple[float, list[NDArray[Any]]]: ...

@@ -25,9 +25,32 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 Array = NDArray[Any]
 
-HIDDEN = ("relu", "leaky_relu", "tanh", "sigmoid", "identity")
+HIDDEN = (
+    "relu",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "gelu",
+    "gelu_tanh",
+    "silu",
+    "mish",
+    "softplus",
+    "softsign",
+    "hard_tanh",
+    "hard_sigmoid",
+    "hard_swish",
+    "relu6",
+    "tanh",
+    "sigmoid",
+    "identity",
+)
+"""The activations of hidden layers."""
+
 LEAKY_SLOPE = 0.01
 """What leaky relu multiplies negative numbers by."""
+
+ACTIVATION_PARAMETER = {"leaky_relu": LEAKY_SLOPE, "elu": 1.0}
+"""The parameter of the activations that have one: a slope, alpha."""
 
 LOSSES = {
     "sigmoid": "binary_cross_entropy",
@@ -582,3 +605,15 @@ def _cached(name: str, value: Any, units: int, m: int, dtype: np.dtype[Any]) -> 
     array = shaped(name, value, (units, m))
     finite(name, array, dtype)
     return array.astype(dtype, copy=False)
+
+
+def keys(name: str, value: object, expected: Sequence[str]) -> None:
+    """Check that a mapping has just these keys."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}: expected a dict, got {type(value).__name__}")
+    missing = [key for key in expected if key not in value]
+    unknown = [str(key) for key in value if key not in expected]
+    if missing or unknown:
+        wanted = ", ".join(expected) or "nothing"
+        got = f"no {missing[0]}" if missing else f"also {unknown[0]}"
+        raise wrong(name, wanted, got)

@@ -29,8 +29,10 @@ from . import _core, checks, course, optimizers
 from .checks import Array
 from .course import COSTS_EVERY, COURSE_RATE, Cache, Details, Parameters, dictionary
 from .initializers import Init
-from .optimizers import Optimizer
+from .layers import Dense, core_layer
+from .optimizers import Optimizer, Rate
 from .reference import initialize_parameters_deep, update_parameters_deep
+from .schedules import Clock, Timed
 
 __all__ = [
     "L_layer_model",
@@ -193,7 +195,7 @@ def L_layer_model(
     X: ArrayLike,
     Y: ArrayLike,
     layers_dims: Sequence[int],
-    learning_rate: float = COURSE_RATE,
+    learning_rate: Rate = COURSE_RATE,
     num_iterations: int = 3000,
     print_cost: bool = False,
     *,
@@ -203,6 +205,7 @@ def L_layer_model(
     hidden: str = "relu",
     output: str = "sigmoid",
     l2: float = 0.0,
+    dropout: float = 0.0,
     optimizer: str | Optimizer = "sgd",
     batch_size: int | None = None,
     shuffle: bool = True,
@@ -222,7 +225,7 @@ def L_layer_model(
         Or `(m,)` for one output and for class indices, as in `compute_cost`.
     layers_dims : sequence of int
         `n[0], ..., n[L]`.
-    learning_rate : float
+    learning_rate : float or Schedule
         Of an optimizer given by name. An optimizer object has its own.
     num_iterations : int
         Passes over the data: steps, as long as `batch_size` is None.
@@ -236,6 +239,8 @@ def L_layer_model(
     hidden, output : str
     l2 : float
         Adds `l2/2 * sum(W^2)` over all weights, not biases, to the cost.
+    dropout : float
+        The share of hidden units that each step drops, in [0, 1).
     optimizer : str, SGD or Adam
         "sgd", "momentum", "nesterov", "adam".
     batch_size : int, optional
@@ -267,18 +272,30 @@ def L_layer_model(
     task = course.course_task(
         X, Y, layers_dims, seed=seed, init=init, dtype=dtype, output=output, parameters=parameters
     )
-    net = _network(task.dims, hidden, output, task.start["W1"].dtype)
+    dropout = checks.number("dropout", dropout, below=1.0)
+    net = _network(task.dims, hidden, output, task.start["W1"].dtype, dropout)
     net.set_parameters(list(task.start.values()))
     m = task.X.shape[1]
+    epochs = checks.integer("num_iterations", num_iterations)
+    size = checks.batch_size(batch_size, m)
+    rule, schedule = optimizers.split(optimizers.for_course(optimizer, learning_rate, COURSE_RATE))
+    rates = None
+    if schedule is not None:
+        clock = Clock(0, 0, 0, -(-m // (size or m)))
+        timed = Timed.of(schedule, optimizers.plain_rate(rule.learning_rate), clock, epochs)
+        rates = timed.rates(clock, epochs * clock.batches)
     losses = net.fit(
         task.X.T,
         task.Y.T,
-        epochs=checks.integer("num_iterations", num_iterations),
-        batch_size=checks.batch_size(batch_size, m),
-        optimizer=optimizers.for_course(optimizer, learning_rate, COURSE_RATE).spec(),
+        epochs=epochs,
+        batch_size=size,
+        optimizer=rule.spec(),
+        rates=rates,
         penalty=(0.0, checks.number("l2", l2), False),
         clip_value=None,
         loss_scale=1.0,
+        loss=None,
+        weights=None,
         shuffle=checks.flag("shuffle", shuffle),
         seed=checks.seed(seed),
         threads=checks.threads(threads),
@@ -374,7 +391,10 @@ def gradient_check(
 
     def cost(trial: Parameters) -> float:
         net.set_parameters(list(trial.values()))
-        return net.evaluate(rows, targets, loss_scale=1.0, penalty=(0.0, 0.0, False), threads=1)[0]
+        penalty = (0.0, 0.0, False)
+        return net.evaluate(
+            rows, targets, loss_scale=1.0, penalty=penalty, weights=None, threads=1
+        )[0]
 
     AL, caches = L_model_forward(task.X, task.start, hidden=hidden, output=output)
     grads = L_model_backward(AL, Y, caches, hidden=hidden, output=output)
@@ -382,11 +402,14 @@ def gradient_check(
 
 
 def _network(
-    dims: Sequence[int], hidden: str, output: str, dtype: np.dtype[np.floating]
+    dims: Sequence[int],
+    hidden: str,
+    output: str,
+    dtype: np.dtype[np.floating],
+    dropout: float = 0.0,
 ) -> _core.Network:
     """Build the core's network of a course model."""
     hidden = checks.choice("hidden", hidden, checks.HIDDEN)
-    layers = [(n, hidden, checks.LEAKY_SLOPE) for n in dims[1:-1]]
-    return _core.Network(
-        dims[0], [*layers, (dims[-1], output, 0.0)], checks.CORE_LOSSES[output], dtype.name
-    )
+    layers = [Dense(n, hidden, dropout=dropout) for n in dims[1:-1]]
+    specs = [core_layer(layer) for layer in (*layers, Dense(dims[-1], output))]
+    return _core.Network(dims[0], specs, (checks.CORE_LOSSES[output], []), dtype.name)

@@ -7,16 +7,23 @@ can be pickled. Leaves the update rules to the core (`rust/kernels/update.rs`) a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from typing import cast
 
-from . import checks
+from . import checks, schedules
+from .schedules import Schedule
 
 Spec = tuple[str, dict[str, float]]
 """What the core takes: a rule's name and its settings."""
 
 
-def _store(optimizer: Optimizer, **checked: float | bool) -> None:
+Rate = float | Schedule | Callable[[int], float]
+"""A learning rate: a number, a schedule (`schedules.py`), or a function of the steps before."""
+
+
+def _store(optimizer: Optimizer, **checked: float | bool | Schedule) -> None:
     """Store checked settings in a frozen object."""
     for name, value in checked.items():
         object.__setattr__(optimizer, name, value)
@@ -32,7 +39,7 @@ class SGD:
 
     Parameters
     ----------
-    learning_rate : float, default 1e-2
+    learning_rate : float or Schedule, default 1e-2
         At least 0.
     momentum : float, default 0
         In [0, 1).
@@ -45,7 +52,7 @@ class SGD:
     in deep learning", in PyTorch's form: the rate multiplies the velocity as it is used.
     """
 
-    learning_rate: float = 1e-2
+    learning_rate: Rate = 1e-2
     momentum: float = 0.0
     nesterov: bool = False
 
@@ -53,7 +60,7 @@ class SGD:
         """Check the settings and store them as plain floats."""
         _store(
             self,
-            learning_rate=checks.number("learning_rate", self.learning_rate),
+            learning_rate=schedules.checked(self.learning_rate),
             momentum=checks.number("momentum", self.momentum, below=1.0),
             nesterov=checks.flag("nesterov", self.nesterov),
         )
@@ -74,7 +81,7 @@ class Adam:
 
     Parameters
     ----------
-    learning_rate : float, default 1e-3
+    learning_rate : float or Schedule, default 1e-3
         At least 0.
     beta1, beta2 : float, default 0.9 and 0.999
         In [0, 1).
@@ -89,7 +96,7 @@ class Adam:
     Kumar (2018), "On the convergence of Adam and beyond".
     """
 
-    learning_rate: float = 1e-3
+    learning_rate: Rate = 1e-3
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
@@ -99,7 +106,7 @@ class Adam:
         """Check the settings and store them as plain floats."""
         _store(
             self,
-            learning_rate=checks.number("learning_rate", self.learning_rate),
+            learning_rate=schedules.checked(self.learning_rate),
             beta1=checks.number("beta1", self.beta1, below=1.0),
             beta2=checks.number("beta2", self.beta2, below=1.0),
             epsilon=checks.number("epsilon", self.epsilon, positive=True),
@@ -145,7 +152,7 @@ class NAdam:
 
     Parameters
     ----------
-    learning_rate : float, default 2e-3
+    learning_rate : float or Schedule, default 2e-3
         At least 0.
     beta1, beta2 : float, default 0.9 and 0.999
         In [0, 1).
@@ -159,7 +166,7 @@ class NAdam:
     Dozat (2016), "Incorporating Nesterov momentum into Adam".
     """
 
-    learning_rate: float = 2e-3
+    learning_rate: Rate = 2e-3
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
@@ -169,7 +176,7 @@ class NAdam:
         """Check the settings and store them as plain floats."""
         _store(
             self,
-            learning_rate=checks.number("learning_rate", self.learning_rate),
+            learning_rate=schedules.checked(self.learning_rate),
             beta1=checks.number("beta1", self.beta1, below=1.0),
             beta2=checks.number("beta2", self.beta2, below=1.0),
             epsilon=checks.number("epsilon", self.epsilon, positive=True),
@@ -190,7 +197,7 @@ class RMSprop:
 
     Parameters
     ----------
-    learning_rate : float, default 1e-2
+    learning_rate : float or Schedule, default 1e-2
         At least 0.
     alpha : float, default 0.99
         In [0, 1).
@@ -206,7 +213,7 @@ class RMSprop:
     (2013), "Generating sequences with recurrent neural networks".
     """
 
-    learning_rate: float = 1e-2
+    learning_rate: Rate = 1e-2
     alpha: float = 0.99
     epsilon: float = 1e-8
     momentum: float = 0.0
@@ -216,7 +223,7 @@ class RMSprop:
         """Check the settings and store them as plain floats."""
         _store(
             self,
-            learning_rate=checks.number("learning_rate", self.learning_rate),
+            learning_rate=schedules.checked(self.learning_rate),
             alpha=checks.number("alpha", self.alpha, below=1.0),
             epsilon=checks.number("epsilon", self.epsilon, positive=True),
             momentum=checks.number("momentum", self.momentum, below=1.0),
@@ -237,7 +244,7 @@ class Adagrad:
 
     Parameters
     ----------
-    learning_rate : float, default 1e-2
+    learning_rate : float or Schedule, default 1e-2
         At least 0.
     epsilon : float, default 1e-10
         Above 0.
@@ -250,7 +257,7 @@ class Adagrad:
     optimization".
     """
 
-    learning_rate: float = 1e-2
+    learning_rate: Rate = 1e-2
     epsilon: float = 1e-10
     learning_rate_decay: float = 0.0
 
@@ -259,7 +266,7 @@ class Adagrad:
         decay = checks.number("learning_rate_decay", self.learning_rate_decay)
         _store(
             self,
-            learning_rate=checks.number("learning_rate", self.learning_rate),
+            learning_rate=schedules.checked(self.learning_rate),
             epsilon=checks.number("epsilon", self.epsilon, positive=True),
             learning_rate_decay=decay,
         )
@@ -278,7 +285,7 @@ class Lion:
 
     Parameters
     ----------
-    learning_rate : float, default 1e-4
+    learning_rate : float or Schedule, default 1e-4
         At least 0.
     beta1, beta2 : float, default 0.9 and 0.99
         In [0, 1).
@@ -290,7 +297,7 @@ class Lion:
     Chen et al. (2023), "Symbolic discovery of optimization algorithms".
     """
 
-    learning_rate: float = 1e-4
+    learning_rate: Rate = 1e-4
     beta1: float = 0.9
     beta2: float = 0.99
     weight_decay: float = 0.0
@@ -299,7 +306,7 @@ class Lion:
         """Check the settings and store them as plain floats."""
         _store(
             self,
-            learning_rate=checks.number("learning_rate", self.learning_rate),
+            learning_rate=schedules.checked(self.learning_rate),
             beta1=checks.number("beta1", self.beta1, below=1.0),
             beta2=checks.number("beta2", self.beta2, below=1.0),
             weight_decay=checks.number("weight_decay", self.weight_decay),
@@ -326,7 +333,7 @@ BY_NAME: dict[str, Optimizer] = {
 }
 
 
-def resolve(optimizer: str | Optimizer, learning_rate: float | None = None) -> Optimizer:
+def resolve(optimizer: str | Optimizer, learning_rate: Rate | None = None) -> Optimizer:
     """Return the optimizer of this name, or `optimizer` itself, with this rate if one is given."""
     if not isinstance(optimizer, Optimizer):
         if not isinstance(optimizer, str):
@@ -337,36 +344,74 @@ def resolve(optimizer: str | Optimizer, learning_rate: float | None = None) -> O
     return optimizer if learning_rate is None else replace(optimizer, learning_rate=learning_rate)
 
 
-def spec(optimizer: str | Optimizer, learning_rate: float | None = None) -> Spec:
-    """Return what the core takes of `resolve`, remembered from call to call."""
+def split(
+    optimizer: str | Optimizer, learning_rate: Rate | None = None
+) -> tuple[Optimizer, Schedule | None]:
+    """Return `resolve` with a plain number as its rate, and the schedule that scales it, if any.
+
+    A schedule without a rate of its own takes that of `optimizer`, or the default where it
+    stands in the optimizer itself.
+    """
+    own, rule = resolve(optimizer), resolve(optimizer, learning_rate)
+    if not isinstance(rule.learning_rate, Schedule):
+        return rule, None
+    given = own.learning_rate
+    default = type(own)().learning_rate if isinstance(given, Schedule) else given
+    rate = rule.learning_rate.base(plain_rate(default))
+    return replace(rule, learning_rate=rate), rule.learning_rate
+
+
+def plain_rate(rate: Rate) -> float:
+    """Return a rate that is a number."""
+    if not isinstance(rate, float):
+        raise checks.wrong("learning_rate", "a number", rate)
+    return rate
+
+
+def spec(optimizer: str | Optimizer, learning_rate: Rate | None = None) -> Spec | None:
+    """Return what the core takes of `resolve`, remembered between calls; None for a schedule."""
     plain = learning_rate is None or type(learning_rate) is float
     if plain and type(optimizer) in (str, SGD, Adam):
-        return _remembered(optimizer, learning_rate)
-    return resolve(optimizer, learning_rate).spec()
+        return _remembered(optimizer, cast("float | None", learning_rate))
+    return _plain_spec(optimizer, learning_rate)
 
 
 @lru_cache(maxsize=64)
-def _remembered(optimizer: str | Optimizer, learning_rate: float | None) -> Spec:
+def _remembered(optimizer: str | Optimizer, learning_rate: float | None) -> Spec | None:
     """Resolve names, frozen optimizers and plain floats, which compare by value."""
-    return resolve(optimizer, learning_rate).spec()
+    return _plain_spec(optimizer, learning_rate)
 
 
-def for_course(optimizer: str | Optimizer, learning_rate: float, default: float) -> Optimizer:
+def _plain_spec(optimizer: str | Optimizer, learning_rate: Rate | None) -> Spec | None:
+    """Return what the core takes, or None for a schedule."""
+    rule = resolve(optimizer, learning_rate)
+    return None if isinstance(rule.learning_rate, Schedule) else rule.spec()
+
+
+def for_course(optimizer: str | Optimizer, learning_rate: Rate, default: float) -> Optimizer:
     """Return the optimizer of `L_layer_model`, whose rate is an argument with a default.
 
     A name takes `learning_rate`. An object has a rate of its own, and a different
     `learning_rate` that is not the default contradicts it.
     """
     if isinstance(optimizer, str):
-        return resolve(optimizer, learning_rate)
-    own = resolve(optimizer)
-    if checks.number("learning_rate", learning_rate) not in (default, own.learning_rate):
-        raise checks.wrong(
-            "learning_rate", f"the optimizer's own {own.learning_rate:g}", learning_rate
-        )
-    return own
+        rule, schedule = split(resolve(optimizer, default), learning_rate)
+    else:
+        rule, schedule = split(optimizer)
+        own, rate = resolve(optimizer).learning_rate, schedules.checked(learning_rate)
+        if rate not in (default, own):
+            raise checks.wrong("learning_rate", f"the optimizer's own {own}", rate)
+    if schedule is None:
+        return rule
+    if schedule.plateau is not None:
+        raise checks.wrong("learning_rate", "a schedule of the iterations", "ReduceOnPlateau")
+    return replace(
+        rule, learning_rate=replace(schedule, learning_rate=plain_rate(rule.learning_rate))
+    )
 
 
 def _settings(optimizer: Optimizer) -> dict[str, float]:
     """Return the fields as floats, True as 1."""
-    return {f.name: float(getattr(optimizer, f.name)) for f in fields(optimizer)}
+    settings = {f.name: getattr(optimizer, f.name) for f in fields(optimizer)}
+    plain_rate(settings["learning_rate"])
+    return {name: float(value) for name, value in settings.items()}

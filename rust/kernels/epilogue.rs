@@ -4,6 +4,7 @@
 //! activations (tanh, sigmoid) run over the panel right after its last tile, while it is in the first
 //! cache: inlined into every tile shape they would cost code, and their own arithmetic hides the reload.
 
+use super::activate::{leaky_relu, relu, value};
 use super::math::{self, Math};
 use crate::activation::Activation;
 use crate::isa::{Operation, Simd};
@@ -11,10 +12,12 @@ use crate::isa::{Operation, Simd};
 /// The last thing done to a sum.
 #[derive(Clone, Copy)]
 pub enum Finish<'a, T> {
-    /// Apply the activation.
+    /// Apply the activation, one that is told by its result.
     Apply(Activation),
     /// Multiply by the derivative of the activation, given its result, shaped as the sums.
     Times(Activation, &'a [T]),
+    /// Multiply by numbers shaped as the sums: a derivative that forward kept.
+    By(&'a [T]),
 }
 
 /// The part that is done in registers, for the tile whose rows begin at `offset` of the result.
@@ -23,7 +26,7 @@ pub enum Finish<'a, T> {
 /// compiler keeps the accumulators in memory.
 ///
 /// # Safety
-/// For [`Finish::Times`] the factor has R rows of N vectors at `offset`.
+/// For [`Finish::Times`] and [`Finish::By`] the factor has R rows of N vectors at `offset`.
 #[inline(always)]
 pub unsafe fn finish_tile<T: Math, S: Simd<T>, const R: usize, const N: usize>(
     s: S,
@@ -46,6 +49,16 @@ pub unsafe fn finish_tile<T: Math, S: Simd<T>, const R: usize, const N: usize>(
         Finish::Times(activation, of) => {
             // SAFETY: the caller vouches for R x N vectors at `offset`.
             unsafe { times_derivatives(s, activation, of.as_ptr().add(offset), acc) }
+        }
+        Finish::By(factors) => {
+            // SAFETY: the caller vouches for R x N vectors at `offset`.
+            let factors = unsafe { factors.as_ptr().add(offset) };
+            each_of(
+                acc,
+                #[inline(always)]
+                // SAFETY: as above, and `each_of` counts no further.
+                |x, i| s.mul(x, unsafe { s.load(factors.add(i * S::LANES)) }),
+            )
         }
     }
 }
@@ -77,7 +90,8 @@ unsafe fn times_derivatives<T: Math, S: Simd<T>, const R: usize, const N: usize>
         Activation::Tanh => each!(Activation::Tanh),
         Activation::Sigmoid => each!(Activation::Sigmoid),
         Activation::Exponential => each!(Activation::Exponential),
-        Activation::Identity | Activation::Softmax => {}
+        // Of the others forward kept the derivative.
+        _ => {}
     }
 }
 
@@ -95,38 +109,75 @@ fn each_of<V: Copy, const R: usize, const N: usize>(acc: &mut [[V; N]; R], f: im
 /// The part that is done on the whole panel `[rows][width]` once it is finished.
 #[inline(always)]
 pub fn finish_rows<T: Math, S: Simd<T>>(s: S, finish: Finish<'_, T>, c: &mut [T], width: usize, lanes: usize) {
-    if let Finish::Apply(activation @ (Activation::Tanh | Activation::Sigmoid | Activation::Exponential)) = finish {
-        each_vector(
+    let clear = |c: &mut [T]| c.chunks_exact_mut(width).for_each(|row| row[lanes..].fill(T::ZERO));
+    match finish {
+        Finish::Apply(Activation::Exponential) => {
+            each_vector(
+                s,
+                c,
+                #[inline(always)]
+                |x| value(s, Activation::Exponential, x),
+            );
+            if lanes < width {
+                clear(c);
+            }
+        }
+        Finish::Apply(Activation::Tanh) => each_vector(
             s,
             c,
             #[inline(always)]
-            |x| smooth(s, activation, x),
-        );
-        if activation.stains_padding() && lanes < width {
-            c.chunks_exact_mut(width).for_each(|row| row[lanes..].fill(T::ZERO));
+            |x| value(s, Activation::Tanh, x),
+        ),
+        Finish::Apply(Activation::Sigmoid) => {
+            each_vector(
+                s,
+                c,
+                #[inline(always)]
+                |x| value(s, Activation::Sigmoid, x),
+            );
+            if lanes < width {
+                clear(c);
+            }
         }
+        _ => {}
     }
 }
 
-/// `z < 0 ? 0 : z`: NaN passes on.
+/// An activation of every number, one loop for each function.
 #[inline(always)]
-fn relu<T: Math, S: Simd<T>>(s: S, x: S::V) -> S::V {
-    let zero = s.splat(T::ZERO);
-    s.select_lt(x, zero, zero, x)
-}
-
-#[inline(always)]
-fn leaky_relu<T: Math, S: Simd<T>>(s: S, x: S::V, slope: f64) -> S::V {
-    s.select_lt(x, s.splat(T::ZERO), s.mul(x, s.splat(T::from_f64(slope))), x)
-}
-
-#[inline(always)]
-fn smooth<T: Math, S: Simd<T>>(s: S, activation: Activation, x: S::V) -> S::V {
-    match activation {
-        Activation::Tanh => math::tanh(s, x),
-        Activation::Exponential => math::exp(s, x),
-        _ => math::sigmoid(s, x),
+pub fn map_activation<T: Math, S: Simd<T>>(s: S, activation: Activation, x: &mut [T]) {
+    macro_rules! each {
+        ($($activation:pat => $f:expr),+ $(,)?) => {
+            match activation {
+                $($activation => each_vector(
+                    s,
+                    x,
+                    #[inline(always)]
+                    |v| value(s, $f, v),
+                ),)+
+                Activation::Identity | Activation::Softmax => {}
+            }
+        };
     }
+    use Activation as A;
+    each!(
+        A::Relu => A::Relu,
+        A::LeakyRelu { slope } => A::LeakyRelu { slope },
+        A::Tanh => A::Tanh,
+        A::Sigmoid => A::Sigmoid,
+            A::Exponential => A::Exponential,
+        A::Elu { alpha, scale } => A::Elu { alpha, scale },
+        A::Gelu => A::Gelu,
+        A::GeluTanh => A::GeluTanh,
+        A::Silu => A::Silu,
+        A::Mish => A::Mish,
+        A::Softplus => A::Softplus,
+        A::Softsign => A::Softsign,
+        A::HardTanh => A::HardTanh,
+        A::HardSigmoid => A::HardSigmoid,
+        A::HardSwish => A::HardSwish,
+        A::Relu6 => A::Relu6,
+    );
 }
 
 /// `x * f'(z)`, where `a = f(z)`.
@@ -141,7 +192,28 @@ fn times_derivative<T: Math, S: Simd<T>>(s: S, activation: Activation, a: S::V, 
         // sigmoid' = sigmoid (1 - sigmoid)
         Activation::Sigmoid => s.mul(x, s.mul(a, s.sub(one, a))),
         Activation::Exponential => s.mul(x, a),
-        Activation::Identity | Activation::Softmax => x,
+        _ => x,
+    }
+}
+
+/// Multiplies a panel by what `finish` says; [`Finish::Apply`] leaves it alone.
+#[inline(always)]
+pub fn times<T: Math, S: Simd<T>>(s: S, finish: Finish<'_, T>, x: &mut [T]) {
+    let of = match finish {
+        Finish::Apply(_) => return,
+        Finish::Times(_, of) | Finish::By(of) => of,
+    };
+    assert_eq!(of.len(), x.len());
+    for (x, of) in x.chunks_exact_mut(S::LANES).zip(of.chunks_exact(S::LANES)) {
+        // SAFETY: both chunks have LANES numbers.
+        unsafe {
+            let (value, of) = (s.load(x.as_ptr()), s.load(of.as_ptr()));
+            let product = match finish {
+                Finish::Times(activation, _) => times_derivative(s, activation, of, value),
+                _ => s.mul(value, of),
+            };
+            s.store(x.as_mut_ptr(), product);
+        }
     }
 }
 
@@ -166,25 +238,7 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for MapOp<'_, T> {
     fn run(self, s: S) {
         let MapOp(function, x) = self;
         match function {
-            Function::Activate(Activation::Identity | Activation::Softmax) => {}
-            Function::Activate(Activation::Relu) => each_vector(
-                s,
-                x,
-                #[inline(always)]
-                |v| relu(s, v),
-            ),
-            Function::Activate(Activation::LeakyRelu { slope }) => each_vector(
-                s,
-                x,
-                #[inline(always)]
-                |v| leaky_relu(s, v, slope),
-            ),
-            Function::Activate(activation) => each_vector(
-                s,
-                x,
-                #[inline(always)]
-                |v| smooth(s, activation, v),
-            ),
+            Function::Activate(activation) => map_activation(s, activation, x),
             Function::Exp => each_vector(
                 s,
                 x,

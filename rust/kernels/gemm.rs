@@ -116,7 +116,7 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for ProductOp<'_, '_
             Start::Lanes(bias) => assert!(bias.len() >= p.width),
             Start::Rows(bias) => assert!(bias.len() >= rows),
         }
-        if let Finish::Times(_, of) = p.finish {
+        if let Finish::Times(_, of) | Finish::By(of) = p.finish {
             assert_eq!(of.len(), p.c.len());
         }
         let raw = Raw {

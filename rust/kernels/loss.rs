@@ -82,6 +82,8 @@ pub enum Loss {
         /// Each in (0, 1).
         quantiles: Vec<f64>,
     },
+    /// The host's: it sees a whole batch's logits, and no kernel knows it.
+    Custom,
 }
 
 impl Loss {
@@ -110,11 +112,12 @@ impl Loss {
             ("bounded_binary_cross_entropy", []) => Loss::BoundedBinaryCrossEntropy,
             ("bounded_cross_entropy", []) => Loss::BoundedCrossEntropy,
             ("poisson_deviance", []) => Loss::PoissonDeviance,
+            ("custom", []) => Loss::Custom,
             ("quantile", quantiles @ [_, ..]) => Loss::Quantile { quantiles: quantiles.to_vec() },
             _ => {
                 let names = "one of binary_cross_entropy, weighed_binary_cross_entropy, cross_entropy, \
                              smoothed_cross_entropy, binary_focal, focal, hinge, multi_margin, squared_error, \
-                             absolute_error, huber, poisson, quantile, with its parameters";
+                             absolute_error, huber, poisson, quantile, custom, with its parameters";
                 return Err(Error::expected("loss", names, format!("{name:?} with {parameters:?}")));
             }
         };
@@ -144,6 +147,7 @@ impl Loss {
             Loss::BoundedCrossEntropy => (Activation::Softmax, outputs),
             Loss::Poisson | Loss::PoissonDeviance => (Activation::Exponential, outputs),
             Loss::Quantile { quantiles } => (Activation::Identity, outputs.next_multiple_of(quantiles.len())),
+            Loss::Custom => (output, outputs),
             _ => (Activation::Identity, outputs),
         };
         if activation != output {

@@ -157,7 +157,8 @@ fn losses_equal_the_textbook_and_gradients_their_differences_with_the_same_bits_
                     };
                     let difference = scales[r] * (at(1e-6) - at(-1e-6)) / 2e-6;
                     let off = (gradient[r * outputs + j] - difference).abs();
-                    assert!(off <= 1e-7 * scales[r], "{loss:?} ({r}, {j}): {off}");
+                    // What a difference of losses so large can tell.
+                    assert!(off <= 1e-8 * scales[r] * (10.0 + wanted.abs()), "{loss:?} ({r}, {j}): {off}");
                 }
             }
         }

@@ -12,7 +12,7 @@ use super::*;
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{Avx2, Avx512};
 use crate::isa::{Isa, Operation, Portable};
-use Function::{Exp, Log, Log1p, Sigmoid, Tanh};
+use Function::{Bell, Exp, Expm1, Log, Log1p, Normal, Sigmoid, Tanh};
 use oracle::{Double, Exact, exact};
 use std::ops::RangeInclusive;
 
@@ -23,6 +23,9 @@ enum Function {
     Log1p,
     Tanh,
     Sigmoid,
+    Expm1,
+    Normal,
+    Bell,
 }
 
 const FUNCTIONS: [Function; 5] = [Exp, Log, Log1p, Tanh, Sigmoid];
@@ -32,7 +35,7 @@ impl Function {
     fn greatest(self) -> f64 {
         match self {
             Exp | Log | Log1p => f64::INFINITY,
-            Tanh | Sigmoid => 1.0,
+            Tanh | Sigmoid | Expm1 | Normal | Bell => 1.0,
         }
     }
 }
@@ -84,8 +87,21 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for Map<'_, T> {
             Log1p => each!(log1p),
             Tanh => each!(tanh),
             Sigmoid => each!(sigmoid),
+            Expm1 => each!(expm1),
+            Normal => each!(probability),
+            Bell => each!(density),
         }
     }
+}
+
+#[inline(always)]
+fn probability<T: Math, S: Simd<T>>(s: S, x: S::V) -> S::V {
+    normal(s, x).0
+}
+
+#[inline(always)]
+fn density<T: Math, S: Simd<T>>(s: S, x: S::V) -> S::V {
+    normal(s, x).1
 }
 
 /// The largest number of lanes; samples come in multiples of it.
@@ -384,6 +400,7 @@ fn heart(function: Function) -> [(f64, f64); 2] {
         Log1p => [(0.0, 1.0), (0.0, 1e-3)],
         Tanh => [(-20.0, 20.0), (-0.5, 0.5)],
         Sigmoid => [(-745.2, 40.0), (-3.0, 3.0)],
+        Expm1 | Normal | Bell => unreachable!("held to mpmath's numbers"),
     }
 }
 
@@ -450,6 +467,7 @@ fn oracle_knows(function: Function, x: f64) -> bool {
             Log => x > 0.0 && x != 1.0,
             Log1p | Tanh => x != 0.0,
             Sigmoid => x > -760.0,
+            Expm1 | Normal | Bell => false,
         }
 }
 
@@ -579,4 +597,73 @@ fn special_values_f32() {
 #[test]
 fn special_values_f64() {
     assert_special_values::<f64>();
+}
+
+// ---- what the smooth activations need besides ----
+
+/// Results of mpmath 1.4: x, the normal distribution's probability up to it and its density there.
+const NORMAL: [(f64, f64, f64); 14] = [
+    (-37.5, 4.605353009581955e-308, 1.728233732284104e-306),
+    (-20.0, 2.7536241186062337e-89, 5.520948362159763e-88),
+    (-8.25, 7.919726314642478e-17, 6.627137455968751e-16),
+    (-5.0, 2.866515718791939e-7, 1.4867195147342977e-6),
+    (-3.1, 0.0009676032132183566, 0.00326681905619992),
+    (-1.0, 0.15865525393145705, 0.24197072451914335),
+    (-0.3, 0.3820885778110474, 0.3813878154605241),
+    (-1.0e-5, 0.49999601057719605, 0.39894228038148556),
+    (0.0, 0.5, 0.3989422804014327),
+    (1.0e-5, 0.500003989422804, 0.39894228038148556),
+    (0.7, 0.758036347776927, 0.31225393336676127),
+    (1.9, 0.9712834401839982, 0.0656158147746766),
+    (4.4, 0.9999945874560923, 2.494247129005353e-5),
+    (9.0, 1.0, 1.0279773571668915e-18),
+];
+
+/// The same of `e^x - 1`.
+const EXPM1: [(f64, f64); 9] = [
+    (-41.0, -1.0),
+    (-36.0, -0.9999999999999998),
+    (-10.5, -0.9999724635506502),
+    (-2.0, -0.8646647167633873),
+    (-0.7, -0.5034146962085905),
+    (-0.3, -0.2591817793182821),
+    (-1.0e-3, -0.0009995001666250084),
+    (-1.0e-9, -9.999999995e-10),
+    (-1.0e-300, -1.0e-300),
+];
+
+#[test]
+fn normal_and_expm1_agree_with_mpmath() {
+    for isa in available() {
+        for (x, probability, density) in NORMAL {
+            for (function, wanted) in [(Normal, probability), (Bell, density)] {
+                let got = map::<f64>(isa, function, &[x])[0];
+                assert!((got / wanted - 1.0).abs() <= 1.5e-15, "{function:?}({x}) on {isa:?}: {got}, not {wanted}");
+            }
+        }
+        for (x, wanted) in EXPM1 {
+            let got = map::<f64>(isa, Expm1, &[x])[0];
+            assert!((got / wanted - 1.0).abs() <= 3e-16, "expm1({x}) on {isa:?}: {got}, not {wanted}");
+        }
+        for function in [Normal, Bell, Expm1] {
+            assert!(map(isa, function, &[f64::NAN])[0].is_nan() && map(isa, function, &[f32::NAN])[0].is_nan());
+        }
+    }
+}
+
+#[test]
+fn normal_and_expm1_of_f32_agree_with_those_of_f64() {
+    // Of every 997th float up to 0 (expm1's domain) and of its negative.
+    for (function, sign) in [(Normal, 1.0f32), (Normal, -1.0), (Bell, -1.0), (Expm1, -1.0)] {
+        let x: Vec<f32> = (0..=u64::from(16f32.to_bits())).step_by(997).map(|b| sign * f32::of_bits(b)).collect();
+        let double: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
+        let wanted = map::<f64>(best(), function, &double);
+        for (i, got) in map::<f32>(best(), function, &x).into_iter().enumerate() {
+            // Below, results are subnormal, whose own distance is larger.
+            if wanted[i].abs() >= f64::from(f32::MIN_POSITIVE) {
+                let error = (f64::from(got) / wanted[i] - 1.0).abs();
+                assert!(error <= 3.0 * f64::from(f32::EPSILON), "{function:?}({}): {got}, not {}", x[i], wanted[i]);
+            }
+        }
+    }
 }

@@ -4,12 +4,15 @@
 //! sees: which instruction set serves it was decided once, by [`Number::kernels`]. Kernels neither allocate nor
 //! spawn, and check the shapes they are given before they touch memory.
 
+pub mod activate;
 pub mod bf16;
+pub mod dress;
 pub mod epilogue;
 pub mod gemm;
 pub mod loss;
 mod losses;
 pub mod math;
+pub mod norm;
 pub mod peak;
 mod scikit;
 pub mod update;
@@ -18,9 +21,11 @@ pub mod update;
 mod tests;
 
 pub use bf16::{Pack, PairKernels, PairMirror};
+pub use dress::{Dress, Mask, Undress};
 pub use epilogue::{Finish, Function};
 pub use gemm::{BiasGradient, Gradient, INPUT_SEGMENT, Pair, Product, SAMPLE_SEGMENT, Start};
 pub use loss::{GradientScale, Loss, LossRows, Targets};
+pub use norm::{CHUNK, Norm, Normalize};
 pub use update::{Mirror, Rule, Shrink, Turn, Update};
 
 use crate::isa::{Isa, Portable, Simd};
@@ -47,6 +52,12 @@ pub trait Kernels<T>: Send + Sync {
     fn loss(&self, loss: &mut LossRows<'_, T>);
     /// Softmax over each row; `scratch` has room for [`loss::scratch`] numbers.
     fn softmax(&self, logits: &mut Panels<T>, scratch: &mut [T]);
+    /// What a layer does to a panel besides a plain activation.
+    fn dress(&self, dress: &mut Dress<'_, T>);
+    /// The way back.
+    fn undress(&self, undress: &mut Undress<'_, T>);
+    /// A step of normalisation.
+    fn normalize(&self, normalize: &mut Normalize<'_, T>);
     /// An elementwise function.
     fn map(&self, function: Function, x: &mut [T]);
     /// Multiply-adds in registers alone, as fast as they go; returns the floating-point operations done.
@@ -85,6 +96,15 @@ impl<T: Math, S: Simd<T>> Kernels<T> for On<S> {
     }
     fn softmax(&self, logits: &mut Panels<T>, scratch: &mut [T]) {
         self.0.vectorize(loss::SoftmaxOp { logits, scratch });
+    }
+    fn dress(&self, dress: &mut Dress<'_, T>) {
+        self.0.vectorize(dress::DressOp(dress));
+    }
+    fn undress(&self, undress: &mut Undress<'_, T>) {
+        self.0.vectorize(dress::UndressOp(undress));
+    }
+    fn normalize(&self, normalize: &mut Normalize<'_, T>) {
+        self.0.vectorize(norm::NormalizeOp(normalize));
     }
     fn map(&self, function: Function, x: &mut [T]) {
         self.0.vectorize(epilogue::MapOp(function, x));

@@ -137,8 +137,8 @@ fn network_of<T: Number>(weights: &[Bound<'_, PyAny>], hidden: &str, output: &st
         };
         features = if l == 0 { inputs } else { features };
         let activation = if l + 1 < weights.len() { hidden } else { output };
-        let activation = Activation::parse(activation, SLOPE).map_err(exception)?;
-        specs.push(LayerSpec { units: outputs, activation });
+        let activation = Activation::named(activation).map_err(exception)?;
+        specs.push(LayerSpec::plain(outputs, activation));
     }
     let loss = match output {
         "sigmoid" => Loss::BinaryCrossEntropy,

@@ -10,13 +10,16 @@ mod scikit;
 
 use crate::error::Error;
 use crate::isa::Isa;
+use crate::kernels::Number;
 use crate::limits::{self, Limit};
 use crate::threads::contain;
 use crate::train::Host;
+use crate::train::exchange::{Exchange, Exchanged, Losses};
+use numpy::{IntoPyArray, PyReadonlyArray1};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyArithmeticError, PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PySlice};
 
 create_exception!(lamella, DivergenceError, PyArithmeticError, "Training left the finite numbers.");
 
@@ -43,12 +46,19 @@ fn unlocked<R: Send>(py: Python<'_>, work: impl FnOnce() -> Result<R, Error> + S
 /// The interpreter, as the core's host: signals stop a call, a callable hears of epochs.
 struct Interpreter {
     report: Option<Py<PyAny>>,
+    loss: Option<Py<PyAny>>,
     raised: Option<PyErr>,
 }
 
 impl Interpreter {
     fn new(report: Option<Py<PyAny>>) -> Self {
-        Interpreter { report, raised: None }
+        Interpreter { report, loss: None, raised: None }
+    }
+
+    /// With a loss in Python: of a batch's logits `(rows, n)` and a slice or vector of its rows, either its value and None or
+    /// None and the rows' values, and the gradient `(rows, n)`.
+    fn with_loss(self, loss: Option<Py<PyAny>>) -> Self {
+        Interpreter { loss, ..self }
     }
 
     fn keep(&mut self, result: PyResult<()>) -> Result<(), Error> {
@@ -67,7 +77,37 @@ impl Interpreter {
     }
 }
 
+/// Asks Python for a batch's loss and gradient.
+fn ask<T: Number + numpy::Element>(py: Python<'_>, loss: &Py<PyAny>, batch: &mut Exchange<T>) -> PyResult<()> {
+    let (rows, outputs) = (batch.rows(), batch.outputs);
+    let logits = arrays::matrix(py, rows, outputs, batch.logits.clone());
+    let selection = if batch.order.is_empty() {
+        PySlice::new(py, batch.first as isize, (batch.first + rows) as isize, 1).into_any()
+    } else {
+        batch.order.iter().map(|&row| i64::from(row)).collect::<Vec<_>>().into_pyarray(py).into_any()
+    };
+    type Answer<'py> = (Option<f64>, Option<PyReadonlyArray1<'py, f64>>, Bound<'py, PyAny>);
+    let (value, values, gradient): Answer<'_> = loss.bind(py).call1((logits, selection))?.extract()?;
+    batch.gradient = arrays::plain("loss gradient", &gradient, (rows, outputs))?;
+    batch.losses = match (value, values) {
+        (None, Some(values)) => Losses::Rows(values.as_array().to_vec()),
+        (value, _) => Losses::Batch(value.unwrap_or(f64::NAN)),
+    };
+    Ok(())
+}
+
 impl Host for Interpreter {
+    fn loss(&mut self, batch: Exchanged<'_>) -> Result<(), Error> {
+        let Some(loss) = &self.loss else {
+            return Err(Error::expected("loss", "a function", "None"));
+        };
+        let result = Python::attach(|py| match batch {
+            Exchanged::F32(batch) => ask(py, loss, batch),
+            Exchanged::F64(batch) => ask(py, loss, batch),
+        });
+        self.keep(result)
+    }
+
     fn poll(&mut self) -> Result<(), Error> {
         let result = Python::attach(|py| py.check_signals());
         self.keep(result)

@@ -6,18 +6,20 @@ use crate::activation::Activation;
 use crate::data::Matrix;
 use crate::error::Error;
 use crate::isa::Isa;
-use crate::kernels::{Loss, Number};
+use crate::kernels::{Loss, Norm, Number};
 use crate::network::{GRADIENT, LayerSpec, Network as Core, WEIGHTS};
 use crate::step::TargetData;
 use crate::train::infer::{self, Penalty, Spares, Wanted, infer};
 use crate::train::optimizer::{Kind, Moments, Optimizer};
 use crate::train::scikit::Scikit;
+use crate::train::stretch::{Cursor, Stretch};
 use crate::train::trainer::{self, Options, Workspace};
 use numpy::prelude::*;
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyDict;
+use std::time::{Duration, Instant};
 
 /// A network with the buffers of its training and of its passes forward.
 struct Model<T: Number> {
@@ -68,23 +70,15 @@ macro_rules! with_model {
 #[pyclass(module = "lamella._core")]
 pub struct Network {
     inner: Any,
+    /// Where the last fit ended.
+    cursor: Cursor,
 }
 
 #[pymethods]
 impl Network {
     #[new]
-    fn new(
-        n_features: usize,
-        layers: Vec<(usize, String, f64)>,
-        loss: (String, Vec<f64>),
-        dtype: &str,
-    ) -> PyResult<Self> {
-        let specs: Result<Vec<LayerSpec>, Error> = layers
-            .iter()
-            .map(|(units, name, parameter)| {
-                Ok(LayerSpec { units: *units, activation: Activation::parse(name, *parameter)? })
-            })
-            .collect();
+    fn new(n_features: usize, layers: Vec<LayerTuple>, loss: (String, Vec<f64>), dtype: &str) -> PyResult<Self> {
+        let specs: Result<Vec<LayerSpec>, Error> = layers.into_iter().map(layer_spec).collect();
         let specs = specs.map_err(exception)?;
         let loss = Loss::parse(&loss.0, &loss.1).map_err(exception)?;
         let isa = Isa::choose().map_err(exception)?;
@@ -94,23 +88,46 @@ impl Network {
             "bfloat16" => Core::mixed(n_features, &specs, loss, isa).map(|net| Any::F32(Model::new(net))),
             _ => Err(Error::expected("dtype", "\"float32\", \"float64\" or \"bfloat16\"", format!("{dtype:?}"))),
         };
-        Ok(Network { inner: inner.map_err(exception)? })
+        Ok(Network { inner: inner.map_err(exception)?, cursor: Cursor::START })
     }
 
-    /// Copies plain arrays in: W1 (n1, n0), b1 (n1,) or (n1, 1), W2, ... Optimizer state is kept.
+    /// Copies plain arrays in, of each layer W1 (n1, n0), and where it has them b1, gamma1 and beta1, (n1,) or (n1, 1).
+    /// Optimizer state is kept.
     fn set_parameters(&mut self, arrays: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
         with_core!(&mut self.inner, net => set_parameters(net, &arrays))
     }
 
-    /// Copies the parameters out: W1 (n1, n0), b1 (n1,), W2, ...
+    /// Copies the parameters out: of each layer W1 (n1, n0), and where it has them b1, gamma1 and beta1, (n1,).
     fn get_parameters<'py>(&mut self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
         with_core!(&mut self.inner, net => get_layers(py, net, WEIGHTS))
     }
 
-    /// Trains; returns each epoch's loss.
+    /// The running statistics: of each layer with batch normalisation mean and variance, (n,).
+    fn get_statistics<'py>(&mut self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
+        with_core!(&mut self.inner, net => {
+            let mut arrays = Vec::new();
+            for (place, &l) in net.coupled.iter().enumerate() {
+                let (reading, n) = (net.statistics.read(), net.layers[l].outputs);
+                let of = reading.get(place);
+                for numbers in [&of.running_mean, &of.running_variance] {
+                    arrays.push(numbers[..n].to_vec().into_pyarray(py).into_any());
+                }
+            }
+            arrays
+        })
+    }
+
+    /// Copies running statistics in, as `get_statistics` gives them.
+    fn set_statistics(&mut self, arrays: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
+        with_core!(&mut self.inner, net => set_statistics(net, &arrays))
+    }
+
+    /// Trains; returns the loss of each epoch that it finished. It may be a stretch of a longer training: `begin` is the
+    /// `position` that the last one ended with, whose data were `checked` before; at most so many steps and seconds; a rate
+    /// for each step.
     #[pyo3(signature = (
-        X, Y, *, epochs, batch_size, optimizer, penalty, clip_value, loss_scale, weights, shuffle, seed, threads, report,
-        report_every
+        X, Y, *, epochs, batch_size, optimizer, penalty, clip_value, loss_scale, loss, weights, shuffle, seed, threads, report,
+        report_every, begin = (0, 0.0, 0.0), checked = false, steps = None, seconds = None, rates = None
     ))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn fit<'py>(
@@ -124,16 +141,25 @@ impl Network {
         penalty: (f64, f64, bool),
         clip_value: Option<f64>,
         loss_scale: f64,
+        loss: Option<Py<PyAny>>,
         weights: Option<PyReadonlyArray1<'py, f64>>,
         shuffle: bool,
         seed: u64,
         threads: Option<usize>,
         report: Option<Py<PyAny>>,
         report_every: usize,
+        begin: (usize, f64, f64),
+        checked: bool,
+        steps: Option<u64>,
+        seconds: Option<f64>,
+        rates: Option<PyReadonlyArray1<'py, f64>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let deadline = check_seconds(seconds).map_err(exception)?.and_then(|time| Instant::now().checked_add(time));
         let batch_size = check_batch(batch_size).map_err(exception)?;
         let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
         let report_every = if report.is_some() { report_every } else { 0 };
+        let rates = rates.map(|rates| rates.as_array().to_vec());
+        let begin = Cursor { row: begin.0, epoch_loss: begin.1, epoch_weight: begin.2, ..Cursor::START };
         let options = Options {
             epochs,
             batch_size,
@@ -146,23 +172,38 @@ impl Network {
             seed,
             threads,
             report_every,
+            stretch: Stretch { begin, steps, deadline, rates: rates.as_deref() },
         };
         check_options(&options).map_err(exception)?;
-        let mut host = Interpreter::new(report);
+        let mut host = Interpreter::new(report).with_loss(loss);
+        let cursor = &mut self.cursor;
         with_core!(&mut self.inner, net, workspace => {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let fitted = unlocked(py, || {
-                check_data(net, &x, &y, threads)?;
+                if checked { check_shapes(net, &x, &y)? } else { check_data(net, &x, &y, threads)? }
                 check_weights(options.weights, x.rows())?;
-                if epochs == 0 { Ok(Vec::new()) } else { trainer::fit(net, workspace, &x, &y, &options, &mut host) }
+                if epochs == 0 {
+                    return Ok((Vec::new(), begin));
+                }
+                trainer::fit_stretch(net, workspace, &x, &y, &options, &mut host)
             });
-            Ok(host.settle(fitted)?.into_pyarray(py).into_any())
+            let (losses, end) = host.settle(fitted)?;
+            *cursor = end;
+            Ok(losses.into_pyarray(py).into_any())
         })
     }
 
+    /// Where the last fit ended inside an epoch: the next batch's first row (0 at its end), the sums of the epoch's losses so far
+    /// times their rows' weights and of these weights, and the last step's loss.
+    #[getter]
+    fn position(&self) -> (usize, f64, f64, f64) {
+        let Cursor { row, epoch_loss, epoch_weight, loss } = self.cursor;
+        (row, epoch_loss, epoch_weight, loss)
+    }
+
     /// One update on all rows as one batch; returns the loss before it.
-    #[pyo3(signature = (X, Y, *, optimizer, penalty, loss_scale, weights, threads))]
+    #[pyo3(signature = (X, Y, *, optimizer, penalty, loss_scale, loss, weights, seed, threads))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn partial_fit<'py>(
         &mut self,
@@ -172,14 +213,16 @@ impl Network {
         optimizer: (PyBackedStr, Bound<'py, PyDict>),
         penalty: (f64, f64, bool),
         loss_scale: f64,
+        loss: Option<Py<PyAny>>,
         weights: Option<PyReadonlyArray1<'py, f64>>,
+        seed: u64,
         threads: Option<usize>,
     ) -> PyResult<f64> {
         let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
         let weights = as_weights(&weights)?;
-        let options = Options { weights, ..one_batch(optimizer, penalty, loss_scale, threads) };
+        let options = Options { weights, ..one_batch(optimizer, penalty, loss_scale, seed, threads) };
         check_options(&options).map_err(exception)?;
-        let mut host = Interpreter::new(None);
+        let mut host = Interpreter::new(None).with_loss(loss);
         with_core!(&mut self.inner, net, workspace => {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
@@ -257,7 +300,7 @@ impl Network {
 
     /// The mean loss and what the last layer returns, (m, n_outputs).
     #[pyo3(signature = (X, Y, *, loss_scale, penalty, weights, threads))]
-    #[allow(non_snake_case)]
+    #[allow(non_snake_case, clippy::too_many_arguments)]
     fn evaluate<'py>(
         &self,
         py: Python<'py>,
@@ -272,6 +315,9 @@ impl Network {
         check_threads(threads).map_err(exception)?;
         with_model!(&self.inner, model => {
             let net = &model.net;
+            if net.loss == Loss::Custom {
+                return Err(exception(Error::expected("loss", "one that the core has", "a function")));
+            }
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             check_weights(weights, x.rows()).map_err(exception)?;
@@ -283,9 +329,9 @@ impl Network {
         })
     }
 
-    /// The loss of all rows as one batch, and its gradient, shaped as the parameters.
-    #[pyo3(signature = (X, Y, *, loss_scale, penalty, weights, threads))]
-    #[allow(non_snake_case)]
+    /// The loss of all rows as one batch, and its gradient, shaped as the parameters, as the next step would see them.
+    #[pyo3(signature = (X, Y, *, loss_scale, penalty, loss, weights, seed, threads))]
+    #[allow(non_snake_case, clippy::too_many_arguments)]
     fn loss_and_gradients<'py>(
         &mut self,
         py: Python<'py>,
@@ -293,13 +339,15 @@ impl Network {
         Y: &Bound<'py, PyAny>,
         loss_scale: f64,
         penalty: (f64, f64, bool),
+        loss: Option<Py<PyAny>>,
         weights: Option<PyReadonlyArray1<'py, f64>>,
+        seed: u64,
         threads: Option<usize>,
     ) -> PyResult<(f64, Vec<Bound<'py, PyAny>>)> {
         let weights = as_weights(&weights)?;
-        let options = Options { weights, ..one_batch(Optimizer::descent(0.0), penalty, loss_scale, threads) };
+        let options = Options { weights, ..one_batch(Optimizer::descent(0.0), penalty, loss_scale, seed, threads) };
         check_options(&options).map_err(exception)?;
-        let mut host = Interpreter::new(None);
+        let mut host = Interpreter::new(None).with_loss(loss);
         with_core!(&mut self.inner, net, workspace => {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
@@ -334,7 +382,7 @@ impl Network {
         let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
         let batch_size = check_batch(Some(batch_size)).map_err(exception)?;
         let weights = as_weights(&weights)?;
-        let options = Options { batch_size, weights, ..one_batch(optimizer, NO_PENALTY, loss_scale, threads) };
+        let options = Options { batch_size, weights, ..one_batch(optimizer, NO_PENALTY, loss_scale, 0, threads) };
         check_options(&options).map_err(exception)?;
         let by = Scikit { gradient_scale, alpha };
         with_core!(&mut self.inner, net, workspace => scikit::epoch(py, net, workspace, X, Y, order, &options, by))
@@ -355,7 +403,7 @@ impl Network {
         threads: Option<usize>,
     ) -> PyResult<(f64, Vec<Bound<'py, PyAny>>)> {
         let weights = as_weights(&weights)?;
-        let options = Options { weights, ..one_batch(Optimizer::descent(0.0), NO_PENALTY, loss_scale, threads) };
+        let options = Options { weights, ..one_batch(Optimizer::descent(0.0), NO_PENALTY, loss_scale, 0, threads) };
         check_options(&options).map_err(exception)?;
         let by = Scikit { gradient_scale, alpha };
         with_core!(&mut self.inner, net, workspace => {
@@ -386,6 +434,11 @@ impl Network {
         with_core!(&mut self.inner, net => scikit::set_state(net, optimizer, state))
     }
 
+    /// What the penalty (l1, l2, whether on biases) adds to the loss.
+    fn penalty(&self, penalty: (f64, f64, bool)) -> f64 {
+        with_core!(&self.inner, net => infer::penalty(net, as_penalty(penalty)))
+    }
+
     /// Weights and biases.
     #[getter]
     fn n_parameters(&self) -> usize {
@@ -413,11 +466,30 @@ impl Network {
 /// Neither l1 nor l2.
 const NO_PENALTY: (f64, f64, bool) = (0.0, 0.0, false);
 
+/// A layer as Python tells of it: units, activation and its parameter, whether it has biases, normalisation ("batch" or "layer",
+/// epsilon, momentum), dropout, whether its input is added.
+type LayerTuple = (usize, String, f64, bool, Option<(String, f64, f64)>, f64, bool);
+
+fn layer_spec((units, name, parameter, bias, norm, dropout, residual): LayerTuple) -> Result<LayerSpec, Error> {
+    let norm = norm.map(|(name, epsilon, momentum)| match name.as_str() {
+        _ if !(epsilon > 0.0 && epsilon.is_finite()) => {
+            Err(Error::expected("norm: epsilon", "a finite number above 0", epsilon))
+        }
+        "batch" if (0.0..=1.0).contains(&momentum) => Ok(Norm::Batch { epsilon, momentum }),
+        "batch" => Err(Error::expected("norm: momentum", "a number in [0, 1]", momentum)),
+        "layer" => Ok(Norm::Layer { epsilon }),
+        _ => Err(Error::expected("norm", "batch or layer", format!("{name:?}"))),
+    });
+    let activation = Activation::parse(&name, parameter)?;
+    Ok(LayerSpec { units, activation, bias, norm: norm.transpose()?, dropout, residual })
+}
+
 /// Options for all rows as one batch.
 fn one_batch(
     optimizer: Optimizer,
     penalty: (f64, f64, bool),
     loss_scale: f64,
+    seed: u64,
     threads: Option<usize>,
 ) -> Options<'static> {
     Options {
@@ -429,9 +501,10 @@ fn one_batch(
         loss_scale,
         weights: None,
         shuffle: false,
-        seed: 0,
+        seed,
         threads,
         report_every: 0,
+        stretch: Stretch::WHOLE,
     }
 }
 
@@ -477,7 +550,7 @@ fn as_weights<'a>(weights: &'a Option<PyReadonlyArray1<'_, f64>>) -> PyResult<Op
     weights.as_slice().map(Some).map_err(strided)
 }
 
-/// Weights are finite and not negative, one for each row, and their sum is no danger either.
+/// Weights are finite and not negative, one for each row.
 fn check_weights(weights: Option<&[f64]>, rows: usize) -> Result<(), Error> {
     let Some(weights) = weights else { return Ok(()) };
     if weights.len() != rows {
@@ -494,6 +567,16 @@ fn check_threads(threads: Option<usize>) -> Result<(), Error> {
     match threads {
         Some(0) => Err(Error::expected("threads", "at least 1, or None", 0)),
         _ => Ok(()),
+    }
+}
+
+fn check_seconds(seconds: Option<f64>) -> Result<Option<Duration>, Error> {
+    match seconds {
+        Some(seconds) if seconds.is_nan() || seconds < 0.0 => {
+            Err(Error::expected("seconds", "a number of at least 0, or None", seconds))
+        }
+        // More than there are is no limit.
+        _ => Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())),
     }
 }
 
@@ -519,6 +602,11 @@ fn check_options(options: &Options<'_>) -> Result<(), Error> {
 }
 
 pub(super) fn check_columns<T: Number>(net: &Core<T>, x: &Matrix<'_>, threads: Option<usize>) -> Result<(), Error> {
+    check_width(net, x)?;
+    check_fits(net, "X", x, threads)
+}
+
+fn check_width<T: Number>(net: &Core<T>, x: &Matrix<'_>) -> Result<(), Error> {
     if x.rows() == 0 {
         return Err(Error::expected("X", "at least one sample", 0));
     }
@@ -528,7 +616,7 @@ pub(super) fn check_columns<T: Number>(net: &Core<T>, x: &Matrix<'_>, threads: O
     if x.columns() != net.features() {
         return Err(Error::expected("X", format!("{} features", net.features()), x.columns()));
     }
-    check_fits(net, "X", x, threads)
+    Ok(())
 }
 
 fn check_fits<T: Number>(net: &Core<T>, name: &str, x: &Matrix<'_>, threads: Option<usize>) -> Result<(), Error> {
@@ -546,18 +634,25 @@ fn check_data<T: Number>(
     y: &TargetData<'_>,
     threads: Option<usize>,
 ) -> Result<(), Error> {
-    check_columns(net, x, threads)?;
+    check_shapes(net, x, y)?;
+    check_fits(net, "X", x, threads)?;
+    if let TargetData::Dense(y) = y {
+        check_fits(net, "Y", y, threads)?;
+    }
+    Ok(())
+}
+
+fn check_shapes<T: Number>(net: &Core<T>, x: &Matrix<'_>, y: &TargetData<'_>) -> Result<(), Error> {
+    check_width(net, x)?;
     let wanted = target_columns(net);
     let (rows, columns) = match y {
         TargetData::Classes(classes) => (classes.len(), wanted),
         TargetData::Dense(y) => (y.rows(), y.columns()),
+        TargetData::Elsewhere(rows) => (*rows, wanted),
     };
     if (rows, columns) != (x.rows(), wanted) {
         let expected = format!("{} rows of {wanted} outputs", x.rows());
         return Err(Error::expected("Y", expected, format!("{rows} of {columns}")));
-    }
-    if let TargetData::Dense(y) = y {
-        check_fits(net, "Y", y, threads)?;
     }
     Ok(())
 }
@@ -571,10 +666,15 @@ fn target_columns<T: Number>(net: &Core<T>) -> usize {
 pub(super) enum Labels<'py> {
     Classes(Vec<u32>),
     Dense(Held<'py>),
+    /// So many, which the loss in Python reads.
+    Elsewhere(usize),
 }
 
 impl<'py> Labels<'py> {
     pub(super) fn new<T: Number>(net: &Core<T>, object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        if net.loss == Loss::Custom {
+            return Ok(Labels::Elsewhere(object.len()?));
+        }
         let vector = arrays::untyped("Y", object)?.ndim() == 1;
         if net.loss.takes_classes() && vector {
             return Ok(Labels::Classes(arrays::classes("Y", object, net.outputs())?));
@@ -589,6 +689,7 @@ impl<'py> Labels<'py> {
         match self {
             Labels::Classes(classes) => TargetData::Classes(classes),
             Labels::Dense(held) => TargetData::Dense(held.matrix()),
+            Labels::Elsewhere(rows) => TargetData::Elsewhere(*rows),
         }
     }
 }
@@ -604,8 +705,8 @@ fn takes_labels<T: Number>(net: &Core<T>, labels: &Bound<'_, PyAny>, rows: usize
         let classes = classes.try_readonly()?;
         return Ok(classes.as_array().iter().all(|&class| usize::try_from(class).is_ok_and(|class| class < n)));
     }
-    // Counts must not be negative, which nobody here looks at.
-    if net.loss == Loss::Poisson {
+    // Counts must not be negative, which nobody here looks at, and a loss in Python says itself what it takes.
+    if [Loss::Poisson, Loss::Custom].contains(&net.loss) {
         return Ok(false);
     }
     let n = target_columns(net);
@@ -617,35 +718,77 @@ fn takes_labels<T: Number>(net: &Core<T>, labels: &Bound<'_, PyAny>, rows: usize
     Ok(match labels.as_data() {
         TargetData::Dense(y) if net.loss.takes_bits() => y.is_binary(),
         TargetData::Dense(y) => y.first_unfit::<T>(net.isa, Some(1)).is_ok_and(|bad| bad.is_none()),
-        TargetData::Classes(_) => false,
+        TargetData::Classes(_) | TargetData::Elsewhere(_) => false,
     })
+}
+
+/// The arrays of a network's parameters in order: name, layer, rows, columns.
+fn parameter_names<T: Number>(net: &Core<T>) -> Vec<(String, usize, usize, usize)> {
+    let mut names = Vec::new();
+    for (l, layer) in net.layers.iter().enumerate() {
+        names.push((format!("W{}", l + 1), l, layer.outputs, layer.inputs));
+        let vectors = [("b", layer.bias), ("gamma", layer.norm.is_some()), ("beta", layer.norm.is_some())];
+        let there = vectors.into_iter().filter(|(_, there)| *there);
+        names.extend(there.map(|(name, _)| (format!("{name}{}", l + 1), l, layer.outputs, 1)));
+    }
+    names
+}
+
+/// A finite array, read as a matrix.
+fn finite<T: Number + numpy::Element>(name: &str, array: &Bound<'_, PyAny>, shape: (usize, usize)) -> PyResult<Vec<T>> {
+    let numbers: Vec<T> = arrays::plain(name, array, shape)?;
+    match numbers.iter().all(|x| x.is_finite()) {
+        true => Ok(numbers),
+        false => Err(exception(Error::expected(name, "finite numbers", "NaN or infinity"))),
+    }
 }
 
 pub(super) fn set_parameters<T: Number + numpy::Element>(
     net: &mut Core<T>,
     arrays: &[Bound<'_, PyAny>],
 ) -> PyResult<()> {
-    let layers = net.layers.clone();
-    if arrays.len() != 2 * layers.len() {
-        let expected = format!("{} arrays, W1, b1, ... W{1}, b{1}", 2 * layers.len(), layers.len());
+    let names = parameter_names(net);
+    if arrays.len() != names.len() {
+        let expected = format!("{} arrays, {} ... {}", names.len(), names[0].0, names[names.len() - 1].0);
         return Err(exception(Error::expected("parameters", expected, arrays.len())));
     }
     // Everything is checked before anything is changed.
-    let mut plain = Vec::with_capacity(layers.len());
-    for (l, (pair, layer)) in arrays.chunks_exact(2).zip(&layers).enumerate() {
-        let (w, b) = (format!("W{}", l + 1), format!("b{}", l + 1));
-        let weights: Vec<T> = arrays::plain(&w, &pair[0], (layer.outputs, layer.inputs))?;
-        let biases: Vec<T> = arrays::plain(&b, &pair[1], (layer.outputs, 1))?;
-        for (name, numbers) in [(w, &weights), (b, &biases)] {
-            if !numbers.iter().all(|x| x.is_finite()) {
-                return Err(exception(Error::expected(name, "finite numbers", "NaN or infinity")));
-            }
+    let read = |((name, _, rows, columns), array): (&(String, usize, usize, usize), _)| {
+        finite::<T>(name, array, (*rows, *columns))
+    };
+    let mut plain = names.iter().zip(arrays).map(read).collect::<PyResult<Vec<_>>>()?.into_iter();
+    for l in 0..net.layers.len() {
+        let layer = net.layers[l];
+        let weights = plain.next().unwrap_or_default();
+        let biases = if layer.bias { plain.next() } else { None };
+        net.set_layer(l, |j, i| weights[j * layer.inputs + i], |j| biases.as_ref().map_or(T::ZERO, |b| b[j]));
+        if layer.norm.is_some() {
+            let (gamma, beta) = (plain.next().unwrap_or_default(), plain.next().unwrap_or_default());
+            net.set_affine(l, |j| gamma[j], |j| beta[j]);
         }
-        plain.push((weights, biases));
     }
-    for (l, (weights, biases)) in plain.iter().enumerate() {
-        let inputs = layers[l].inputs;
-        net.set_layer(l, |j, i| weights[j * inputs + i], |j| biases[j]);
+    Ok(())
+}
+
+fn set_statistics<T: Number + numpy::Element>(net: &mut Core<T>, arrays: &[Bound<'_, PyAny>]) -> PyResult<()> {
+    if arrays.len() != 2 * net.coupled.len() {
+        return Err(exception(Error::expected(
+            "statistics",
+            format!("{} arrays", 2 * net.coupled.len()),
+            arrays.len(),
+        )));
+    }
+    for (place, (&l, pair)) in net.coupled.iter().zip(arrays.chunks_exact(2)).enumerate() {
+        let layer = net.layers[l];
+        let mean: Vec<T> = finite(&format!("mean{}", l + 1), &pair[0], (layer.outputs, 1))?;
+        let variance: Vec<T> = finite(&format!("variance{}", l + 1), &pair[1], (layer.outputs, 1))?;
+        if variance.iter().any(|&x| x < T::ZERO) {
+            return Err(exception(Error::expected(format!("variance{}", l + 1), "numbers of at least 0", "less")));
+        }
+        let mut statistics = net.statistics.write(place);
+        statistics.running_mean[..layer.outputs].copy_from_slice(&mean);
+        statistics.running_variance[..layer.outputs].copy_from_slice(&variance);
+        statistics.renew(&layer);
     }
     Ok(())
 }
@@ -661,7 +804,13 @@ pub(super) fn get_layers<'py, T: Number + numpy::Element>(
         let layer = net.layers[l];
         let (weights, biases) = net.get_layer(l, buffer);
         arrays.push(arrays::matrix(py, layer.outputs, layer.inputs, weights));
-        arrays.push(biases.into_pyarray(py).into_any());
+        if layer.bias {
+            arrays.push(biases.into_pyarray(py).into_any());
+        }
+        if layer.norm.is_some() {
+            let (gamma, beta) = net.get_affine(l, buffer);
+            arrays.extend([gamma, beta].map(|numbers| numbers.into_pyarray(py).into_any()));
+        }
     }
     arrays
 }

@@ -41,6 +41,7 @@ fn check_shapes<T: Number>(
     let (rows, columns) = match y {
         TargetData::Classes(classes) => (classes.len(), net.outputs()),
         TargetData::Dense(y) => (y.rows(), y.columns()),
+        TargetData::Elsewhere(_) => return Err(Error::expected("loss", "one of the core", "one in Python")),
     };
     if (rows, columns) != (x.rows(), net.outputs()) {
         let expected = format!("{} rows of {} outputs", x.rows(), net.outputs());

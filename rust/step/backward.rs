@@ -2,7 +2,8 @@
 //! optimizer's rule, job by job.
 
 use super::forward::{Weights, panel_of};
-use super::{Slice, blocks, product};
+use super::{Slice, blocks, dress, product};
+use crate::activation::Activation;
 use crate::kernels::{
     BiasGradient, Finish, Gradient, Mirror, Number, Pair, PairMirror, Product, Rule, Shrink, Start, Update,
 };
@@ -11,35 +12,63 @@ use crate::panel::Reading;
 use crate::plan::MAX_SLICES;
 use arrayvec::ArrayVec;
 
-/// dZ of all layers but the last, from the last one's.
+/// dZ of all layers but the last, from the last one's, in a network without batch normalisation.
 pub fn backward<T: Number>(network: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>) {
-    if let Some(kernels) = network.pair_kernels {
-        let last = slice.deltas.len() - 1;
-        let logits = &slice.deltas[last];
-        (0..logits.panels()).for_each(|p| slice.rounded_deltas[last].pack(kernels, logits, p));
-    }
-    for l in (1..network.layers.len()).rev() {
+    let top = network.layers.len() - 1;
+    enter(network, from, slice, top);
+    for l in (1..=top).rev() {
         data(network, from, slice, l);
     }
 }
 
-/// dZ of layer `l - 1` (from 0) from that of layer `l`; in mixed precision it is rounded while it is in the cache.
-fn data<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>, l: usize) {
+/// Readies dY of layer `l`, the last or one whose sums over the batch are known by now, for the product below it: it becomes
+/// dZ, and in mixed precision is rounded.
+pub fn enter<T: Number>(network: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>, l: usize) {
+    if l + 1 < network.layers.len() {
+        dress::denormalize(network, from, slice, l);
+    }
+    if let Some(kernels) = network.pair_kernels {
+        let deltas = &slice.deltas[l];
+        (0..deltas.panels()).for_each(|p| slice.rounded_deltas[l].pack(kernels, deltas, p));
+    }
+}
+
+/// dZ of layer `l - 1` (from 0) from that of layer `l`; in mixed precision it is rounded while it is in the cache. Where layer
+/// `l - 1` is normalised over the batch, dY and its sums.
+pub fn data<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>, l: usize) {
+    product_of(net, from, slice, l);
+    let below = &net.layers[l - 1];
+    if below.norm.is_some() {
+        dress::sums(net, slice, l - 1);
+    }
+    if below.norm.is_some() && !below.couples() {
+        enter(net, from, slice, l - 1);
+    }
+}
+
+/// `dY[l-1] = (dZ[l] W[l] + dA[l]) f'`, where dA is added past a residual.
+fn product_of<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>, l: usize) {
     let (layer, below) = (&net.layers[l], &net.layers[l - 1]);
     let panel = net.geometry.panel();
-    let Slice { activations, deltas, rounded_deltas, totals, .. } = slice;
+    let Slice { activations, deltas, rounded_deltas, totals, kept, stream, .. } = slice;
     let (targets, sources) = deltas.split_at_mut(l);
     let count = rounded_deltas.len();
     let (rounded, operands) = rounded_deltas.split_at_mut(l.min(count));
     let c = &mut targets[l - 1];
     let a = operands.first().map_or_else(|| sources[0].view(), |rounded| rounded.rows.view());
+    let streams = dress::streams(net, l - 1);
     for depth in blocks(a.lanes) {
+        let ends = depth.end == a.lanes;
         for p in 0..c.panels() {
             let width = c.width(p);
             // A narrow layer's few outputs are rows of one panel.
             let (b, b_stride) = match layer.form {
                 Form::Wide => (&from.mirror[layer.mirror_block(0, p * panel)..], layer.mirror_stride()),
                 Form::Narrow => (&from.weights[layer.row(p, 0)..], 0),
+            };
+            let finish = match streams {
+                true => Finish::Apply(Activation::Identity),
+                false => dress::slopes(net, kept, activations, l - 1, p),
             };
             product(
                 net,
@@ -50,14 +79,19 @@ fn data<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>,
                     b_stride,
                     depth: depth.clone(),
                     start: Start::Zero,
-                    finish: Finish::Times(below.activation, activations[l - 1].panel(p)),
+                    finish,
                     totals: panel_of(totals, a.rows, p * panel, width),
                     c: c.panel_mut(p),
                     width,
                     lanes: width.min(layer.inputs - p * panel),
                 },
             );
-            if let (Some(kernels), Some(rounded), true) = (net.pair_kernels, rounded.last_mut(), depth.end == a.lanes) {
+            if streams && ends {
+                dress::undress(net, l - 1, p, c, activations, kept, stream);
+            }
+            if let (Some(kernels), Some(rounded), true) =
+                (net.pair_kernels, rounded.last_mut(), ends && below.norm.is_none())
+            {
                 rounded.pack(kernels, c, p);
             }
         }
@@ -97,6 +131,10 @@ pub fn job<T: Number>(net: &Network<T>, index: usize, group: &Group<'_, T>, how:
     let mut pairs = ArrayVec::<Pair<'_, T>, MAX_SLICES>::new();
     let mut filled = None;
     for part in &net.parts[job.parts.clone()] {
+        if part.affine {
+            run.affine(part, group);
+            continue;
+        }
         if filled != Some(part.layer) {
             fill(&mut pairs, part.layer, &net.layers[part.layer], group);
             filled = Some(part.layer);
@@ -178,11 +216,41 @@ impl<T: Number> Run<'_, T> {
             None => net.kernels.gradient(&mut gradient),
             Some(kernels) => kernels.gradient(&mut gradient),
         }
-        self.update(numbers, all);
+        if bias && !task.layer.bias {
+            gradient.c[numbers..].fill(T::ZERO);
+        }
+        self.update(numbers, if task.layer.bias { all } else { numbers });
         if self.how.rule.is_some() {
             self.reflect(task.layer, p, row, count, width);
         }
         self.at += all;
+    }
+
+    /// A normalised layer's gamma and beta: their gradients are the chunks' sums, added up in order.
+    fn affine(&mut self, part: &Part, group: &Group<'_, T>) {
+        let layer = &self.net.layers[part.layer];
+        let half = layer.padded_outputs();
+        for (row, begin) in [(1, 0), (0, half)] {
+            for p in 0..self.net.geometry.panels(layer.outputs) {
+                let first = begin + p * self.net.geometry.panel();
+                let (width, at) = (self.net.geometry.width(layer.outputs, p), self.at);
+                let in_memory = !self.gradient.is_empty();
+                let c = if in_memory { &mut self.gradient[first..first + width] } else { &mut self.scratch[..width] };
+                if !self.how.goes_on {
+                    c.fill(T::ZERO);
+                }
+                for slice in (0..group.used).map(|i| group.slices.get(i)) {
+                    let sums = slice.chunk_sums(part.layer);
+                    for chunk in sums.panel(p).chunks_exact(2 * width) {
+                        let chunk = &chunk[row * width..][..width];
+                        c.iter_mut().zip(chunk).for_each(|(c, &x)| *c = *c + x);
+                    }
+                }
+                debug_assert_eq!(at, first);
+                self.update(0, width);
+                self.at += width;
+            }
+        }
     }
 
     /// The bias of a narrow layer, which stands before its panels.
@@ -193,8 +261,12 @@ impl<T: Number> Run<'_, T> {
             let (width, at) = (geometry.width(task.layer.outputs, q), self.at);
             let in_memory = !self.gradient.is_empty();
             let c = if in_memory { &mut self.gradient[at..at + width] } else { &mut self.scratch[..width] };
-            self.net.kernels.bias_gradient(&mut BiasGradient { pairs, panel: q, goes_on, c });
-            self.update(0, width);
+            if task.layer.bias {
+                self.net.kernels.bias_gradient(&mut BiasGradient { pairs, panel: q, goes_on, c });
+                self.update(0, width);
+            } else {
+                c.fill(T::ZERO);
+            }
             self.at += width;
         }
     }

@@ -1,6 +1,6 @@
 //! Forward: `A[l] = f(A[l-1] W[l]^T + b[l])`, layer after layer, for one slice.
 
-use super::{Role, Slice, blocks, product};
+use super::{Role, Slice, blocks, dress, product};
 use crate::activation::Activation;
 use crate::kernels::{Finish, Function, Number, Product, Start, Turn};
 use crate::network::{Form, Layer, MIRROR, Network, PAIRS, WEIGHTS};
@@ -25,29 +25,61 @@ impl<'a, T: Number> Weights<'a, T> {
     }
 }
 
-/// All layers, from the gathered input to the logits in the last of `deltas`.
+/// All layers, from the gathered input to the logits in the last of `deltas`: a prediction.
 pub fn forward<T: Number>(network: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>) {
-    if let Some(kernels) = network.pair_kernels {
-        (0..slice.input.panels()).for_each(|p| slice.rounded_units[0].pack(kernels, &slice.input, p));
-    }
+    enter(network, slice);
     for l in 0..network.layers.len() {
         layer(network, from, slice, l, true);
     }
 }
 
-/// One layer: Z[l + 1], and where `activates` (and it is not the last) A[l + 1] in its place.
+/// Readies the gathered input for the first product.
+pub fn enter<T: Number>(network: &Network<T>, slice: &mut Slice<T>) {
+    if let Some(kernels) = network.pair_kernels {
+        (0..slice.input.panels()).for_each(|p| slice.rounded_units[0].pack(kernels, &slice.input, p));
+    }
+}
+
+/// One layer: Z[l + 1], and where `activates` (and it is not the last) A[l + 1] in its place; but Z stays where training takes
+/// statistics of it over the batch.
 pub fn layer<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>, l: usize, activates: bool) {
     let spec = &net.layers[l];
-    let hidden = l + 1 < net.layers.len();
-    let activation = if hidden && activates { spec.activation } else { Activation::Identity };
-    match spec.form {
-        Form::Narrow if !spec.has_mirror => narrow(net, spec, from.weights, slice, activation),
-        _ => wide(net, spec, from, slice, l, activation),
+    let activates = activates && l + 1 < net.layers.len();
+    let plain = activates && slice.kept.get(l).is_some_and(|kept| kept.is_none());
+    let apply = if plain { spec.activation } else { Activation::Identity };
+    let dresses = activates && !plain;
+    let at_once = dresses && spec.norm.is_none();
+    let later = match spec.form {
+        Form::Narrow if !spec.has_mirror => {
+            narrow(net, spec, from.weights, slice, apply);
+            dresses
+        }
+        _ => {
+            wide(net, spec, from, slice, l, apply, at_once);
+            dresses && !at_once
+        }
+    };
+    if later && !(spec.couples() && slice.training.is_some()) {
+        finish(net, from, slice, l);
+    }
+}
+
+/// Z of layer `l` (from 0), not a plain one, becomes A.
+pub fn finish<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>, l: usize) {
+    dress::normalize(net, from, slice, l);
+    let Slice { input, activations, kept, training, rounded_units, .. } = slice;
+    let (before, rest) = activations.split_at_mut(l);
+    let c = &mut rest[0];
+    for p in 0..c.panels() {
+        dress::panel(net, l, p, c, before.last().unwrap_or(input), &mut kept[l], *training);
+        if let (Some(kernels), Some(rounded)) = (net.pair_kernels, rounded_units.get_mut(l + 1)) {
+            rounded.pack(kernels, c, p);
+        }
     }
 }
 
 /// A layer whose lanes are units. In mixed precision its operands are pairs, and what the next layer reads of its result
-/// is rounded while that is in the cache.
+/// is rounded while that is in the cache; so is a layer that is not plain dressed, where it `dresses`.
 fn wide<T: Number>(
     net: &Network<T>,
     layer: &Layer,
@@ -55,15 +87,17 @@ fn wide<T: Number>(
     slice: &mut Slice<T>,
     l: usize,
     apply: Activation,
+    dresses: bool,
 ) {
-    let Slice { input, activations, deltas, rounded_units, totals, .. } = slice;
+    let Slice { input, activations, deltas, rounded_units, totals, kept, training, .. } = slice;
     let (before, rest) = activations.split_at_mut(l);
+    let below = before.last().unwrap_or(input);
     let c = rest.first_mut().unwrap_or_else(|| deltas.last_mut().expect("a network has a layer"));
     let count = rounded_units.len();
     let (operands, rounded) = rounded_units.split_at_mut((l + 1).min(count));
     let a = match operands.last() {
         Some(rounded) => rounded.rows.view(),
-        None => before.last().unwrap_or(input).view(),
+        None => below.view(),
     };
     let panel = net.geometry.panel();
     for depth in blocks(a.lanes) {
@@ -91,6 +125,9 @@ fn wide<T: Number>(
                     lanes: width.min(layer.outputs - p * panel),
                 },
             );
+            if dresses && depth.end == a.lanes {
+                dress::panel(net, l, p, c, below, &mut kept[l], *training);
+            }
             if let (Some(kernels), Some(rounded), true) = (net.pair_kernels, rounded.first_mut(), depth.end == a.lanes)
             {
                 rounded.pack(kernels, c, p);

@@ -4,13 +4,17 @@
 //! without waiting for another. `forward.rs` and `backward.rs` stand side by side.
 
 pub mod backward;
+mod dress;
 pub mod forward;
+pub mod route;
 
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
 use crate::isa::Isa;
-use crate::kernels::{GradientScale, INPUT_SEGMENT, LossRows, Number, Pack, PairKernels, Product, Targets, loss};
-use crate::network::{Form, Network};
+use crate::kernels::{
+    CHUNK, GradientScale, INPUT_SEGMENT, LossRows, Number, Pack, PairKernels, Product, Targets, loss,
+};
+use crate::network::{Form, Layer, Network};
 use crate::panel::{Buffer, Geometry, Panels};
 
 /// The user's targets: samples x outputs, or a class a sample.
@@ -19,6 +23,8 @@ pub enum TargetData<'a> {
     Dense(Matrix<'a>),
     /// Classes, each below the number of outputs.
     Classes(&'a [u32]),
+    /// The host has the targets of so many samples, and their loss.
+    Elsewhere(usize),
 }
 
 /// A matrix rounded to pairs of bfloat16, in the two forms that products read (`kernels/bf16.rs`).
@@ -67,6 +73,53 @@ pub enum Role {
     LearnsTheSameRows,
 }
 
+/// What training draws its masks from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draw {
+    /// The network's seed.
+    pub seed: u64,
+    /// The step, from 1.
+    pub step: u64,
+}
+
+/// What a hidden layer that is not plain keeps for its way back.
+struct Kept<T> {
+    /// What dA is multiplied by, `(m, n[l])`.
+    slopes: Panels<T>,
+    /// Normalised Z, `(m, n[l])`, or nothing.
+    normed: Panels<T>,
+    /// One over each sample's standard deviation, or nothing.
+    inverse: Buffer<T>,
+    /// Two sums of every chunk of samples, `(2 chunks, n[l])`, or nothing.
+    sums: Panels<T>,
+}
+
+impl<T: Number> Kept<T> {
+    fn new(layer: &Layer, capacity: usize, geometry: Geometry, learns: bool) -> Result<Self, Error> {
+        let what = "batch: what its layers keep";
+        let rows_if = |wanted: bool, rows: usize| if wanted { rows } else { 0 };
+        let normed = learns && layer.norm.is_some();
+        let panels = |rows: usize| Panels::zeroed(rows, layer.outputs, geometry, what);
+        Ok(Kept {
+            slopes: panels(rows_if(learns, capacity))?,
+            normed: panels(rows_if(normed, capacity))?,
+            inverse: Buffer::zeroed(rows_if(layer.norm.is_some(), capacity), what)?,
+            sums: panels(rows_if(normed, 2 * capacity.div_ceil(CHUNK)))?,
+        })
+    }
+
+    fn resize(&mut self, rows: usize) {
+        let resize = |panels: &mut Panels<T>, rows: usize| {
+            if panels.rows() > 0 {
+                panels.reshape(rows, panels.lanes());
+            }
+        };
+        resize(&mut self.slopes, rows);
+        resize(&mut self.normed, rows);
+        resize(&mut self.sums, 2 * rows.div_ceil(CHUNK));
+    }
+}
+
 /// One slice's numbers, made once and used by step after step.
 ///
 /// `L` layers; `m` rows of this slice. Buffers hold `capacity` rows.
@@ -91,6 +144,12 @@ pub struct Slice<T> {
     pub rounded_deltas: Vec<Rounded<T>>,
     /// Each row's loss, `(m,)`
     pub losses: Buffer<T>,
+    /// What hidden layers that are not plain keep.
+    kept: Vec<Option<Kept<T>>>,
+    /// dA of the layer above, where that one adds its input to its result.
+    stream: Panels<T>,
+    /// Its first row in the batch, and what masks are drawn from; without, the pass is a prediction.
+    training: Option<(usize, Draw)>,
     /// What each row's gradient is multiplied by, `(m,)`; meaningless where rows have no weights.
     factors: Buffer<T>,
     rows: usize,
@@ -115,7 +174,7 @@ impl<T: Number> Slice<T> {
         let narrow = layers[0].form == Form::Narrow && !layers[0].has_mirror;
         let activations =
             layers[..hidden].iter().map(|layer| panels(capacity, layer.outputs)).collect::<Result<_, _>>()?;
-        let delta = |layer: &crate::network::Layer| panels(if learns { capacity } else { 0 }, layer.outputs);
+        let delta = |layer: &Layer| panels(if learns { capacity } else { 0 }, layer.outputs);
         let mut deltas: Vec<Panels<T>> = layers[..hidden].iter().map(delta).collect::<Result<_, _>>()?;
         deltas.push(panels(capacity, outputs)?);
         let widest = layers.iter().map(|layer| geometry.padded(layer.outputs)).max().unwrap_or(0);
@@ -134,9 +193,17 @@ impl<T: Number> Slice<T> {
         let rounded = |lanes: usize| Rounded::new(capacity, lanes, geometry, learns);
         let rounded_units =
             layers.iter().filter(|_| mixed).map(|layer| rounded(layer.inputs)).collect::<Result<_, _>>()?;
-        let outputs_of = |layer: &crate::network::Layer| rounded(layer.outputs);
+        let outputs_of = |layer: &Layer| rounded(layer.outputs);
         let rounded_deltas = layers.iter().filter(|_| mixed && learns).map(outputs_of).collect::<Result<_, _>>()?;
+        let keep = |layer: &Layer| {
+            if layer.is_plain() { Ok(None) } else { Kept::new(layer, capacity, geometry, learns).map(Some) }
+        };
+        let kept = layers[..hidden].iter().map(keep).collect::<Result<_, _>>()?;
+        let residual = layers.iter().filter(|layer| layer.residual && learns).map(|layer| layer.outputs).max();
         Ok(Slice {
+            kept,
+            stream: panels(residual.map_or(0, |_| capacity), residual.unwrap_or(1))?,
+            training: None,
             rounded_units,
             rounded_deltas,
             input: panels(capacity, network.features())?,
@@ -167,6 +234,11 @@ impl<T: Number> Slice<T> {
         self.losses.len() >= rows && self.role == role
     }
 
+    /// The sums of layer `l`'s chunks, `(2 chunks, n[l])`; it is a normalised one.
+    pub fn chunk_sums(&self, l: usize) -> &Panels<T> {
+        &self.kept[l].as_ref().expect("a normalised layer keeps sums").sums
+    }
+
     /// Each row's loss.
     pub fn losses(&self) -> &[T] {
         &self.losses[..self.rows]
@@ -184,6 +256,7 @@ impl<T: Number> Slice<T> {
         self.activations.iter_mut().for_each(reshape);
         self.deltas.iter_mut().for_each(reshape);
         self.input.reshape(rows, self.input.lanes());
+        self.kept.iter_mut().flatten().for_each(|kept| kept.resize(rows));
         self.rounded_units.iter_mut().chain(&mut self.rounded_deltas).for_each(|rounded| rounded.reshape(rows));
         if let Some(turned) = &mut self.narrow {
             turned.reshape(turned.rows(), rows);
@@ -199,10 +272,16 @@ impl<T: Number> Slice<T> {
         self.is_turned = false;
     }
 
+    /// From now on passes are training, on the batch's rows from `first` on.
+    pub fn trains(&mut self, first: usize, draw: Draw) {
+        self.training = Some((first, draw));
+    }
+
     /// Reads the targets of the same rows.
     pub fn gather_targets(&mut self, y: &TargetData<'_>, selection: Selection<'_>) {
         let rows = self.rows;
         match (y, selection) {
+            (TargetData::Elsewhere(_), _) => {}
             (TargetData::Dense(y), _) => y.gather_plain(selection, 0..rows, &mut self.dense),
             (TargetData::Classes(y), Selection::From(first)) => {
                 self.classes[..rows].copy_from_slice(&y[first..first + rows])
@@ -230,6 +309,7 @@ impl<T: Number> Slice<T> {
         let targets = match y {
             TargetData::Dense(_) => Targets::Dense(&self.dense),
             TargetData::Classes(_) => Targets::Classes(&self.classes),
+            TargetData::Elsewhere(_) => unreachable!("the host's loss"),
         };
         network.kernels.loss(&mut LossRows {
             loss: &network.loss,
@@ -240,6 +320,22 @@ impl<T: Number> Slice<T> {
             losses: &mut self.losses[..self.rows],
             scratch: &mut self.scratch,
         });
+    }
+
+    /// dZ[L] from plain rows, `(m, n[L])`, row i's numbers times `factor(i)`.
+    pub fn set_delta(&mut self, rows: &[T], factor: impl Fn(usize) -> T) {
+        let last = self.deltas.len() - 1;
+        let delta = &mut self.deltas[last];
+        let n = delta.lanes();
+        for p in 0..delta.panels() {
+            let (width, first) = (delta.width(p), p * delta.geometry().panel());
+            let used = width.min(n - first);
+            let rows = delta.panel_mut(p).chunks_exact_mut(width).zip(rows.chunks_exact(n));
+            for (i, (into, from)) in rows.enumerate() {
+                let factor = factor(i);
+                into[..used].iter_mut().zip(&from[first..]).for_each(|(into, &x)| *into = x * factor);
+            }
+        }
     }
 
     /// What layer `l` (from 0) left: A[l + 1], or of the last layer its logits, their gradient or the output.

@@ -12,10 +12,12 @@ use _core::step::TargetData;
 use _core::train::Host;
 use _core::train::infer::{Penalty, Spares, Wanted, infer};
 use _core::train::optimizer::{Kind, Moments, Optimizer};
+use _core::train::stretch::Stretch;
 use _core::train::trainer::{Options, Workspace, fit};
 use ndarray::Array2;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// The system's allocator, which counts how often it is asked for memory.
 struct Counting;
@@ -79,8 +81,8 @@ const CASES: [(usize, usize, usize); 4] = [
 ];
 
 fn network(features: usize) -> Network<f32> {
-    let relu = |units| LayerSpec { units, activation: Activation::Relu };
-    let specs = [relu(20), relu(9), LayerSpec { units: 3, activation: Activation::Softmax }];
+    let relu = |units| LayerSpec::plain(units, Activation::Relu);
+    let specs = [relu(20), relu(9), LayerSpec::plain(3, Activation::Softmax)];
     let mut network = Network::new(features, &specs, Loss::CrossEntropy, Isa::choose().unwrap()).unwrap();
     for l in 0..specs.len() {
         network.set_layer(l, |j, i| ((7 * j + 3 * i) % 11) as f32 * 0.02 - 0.1, |_| 0.0);
@@ -98,7 +100,11 @@ fn steps_after_the_first_allocate_nothing() {
                 (Matrix::Dense(Dense::F32(x.view())), (0..rows as u32).map(|i| i % 3).collect::<Vec<_>>());
             let y = TargetData::Classes(&classes);
             let ones = vec![1.0; rows];
-            for (threads, weights) in [(1, None), (2, None), (1, Some(&ones[..])), (2, Some(&ones[..]))] {
+            let rates = vec![1e-3; 300];
+            let deadline = Some(Instant::now() + Duration::from_secs(1 << 20));
+            for (threads, weights, scheduled) in
+                [(1, None, false), (2, None, false), (1, Some(&ones[..]), true), (2, Some(&ones[..]), false)]
+            {
                 let fit_steps = |network: &mut Network<f32>, workspace: &mut Workspace<f32>, steps: usize| {
                     let moments = Moments { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
                     let kind = Kind::Adam { moments, amsgrad: false };
@@ -114,6 +120,11 @@ fn steps_after_the_first_allocate_nothing() {
                         seed: 1,
                         threads: Some(threads),
                         report_every: 0,
+                        stretch: if scheduled {
+                            Stretch { deadline, rates: Some(&rates), ..Stretch::WHOLE }
+                        } else {
+                            Stretch::WHOLE
+                        },
                     };
                     let losses = fit(network, workspace, &x, &y, &options, &mut Nobody).unwrap();
                     assert_eq!(network.progress.steps % 3, 0);
@@ -124,7 +135,11 @@ fn steps_after_the_first_allocate_nothing() {
                     count(|| fit_steps(&mut network, &mut workspace, steps))
                 };
                 let few = of(3);
-                assert_eq!(few, of(300), "{features} features, {rows} rows in batches of {batch_size}, {threads}");
+                assert_eq!(
+                    few,
+                    of(300),
+                    "{features} features, {rows} rows in batches of {batch_size}, {threads} {scheduled}"
+                );
                 let (mut network, mut workspace) = (network(features), Workspace::new());
                 fit_steps(&mut network, &mut workspace, 3);
                 let again = count(|| fit_steps(&mut network, &mut workspace, 3));

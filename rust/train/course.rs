@@ -82,7 +82,11 @@ fn deltas<T: Number>(network: &Network<T>, caches: &Caches<'_>, slice: &mut Slic
     slice.gather(&caches.inputs[0], from, count);
     for (l, z) in caches.hidden.iter().enumerate() {
         z.gather(network.isa, from, &mut slice.activations[l]);
-        forward::activate(network, network.layers[l].activation, &mut slice.activations[l]);
+        if network.layers[l].is_plain() {
+            forward::activate(network, network.layers[l].activation, &mut slice.activations[l]);
+        } else {
+            forward::finish(network, Weights::of(&network.arena.read()), slice, l);
+        }
     }
     caches.delta.gather(network.isa, from, slice.deltas.last_mut().expect("a network has a layer"));
     {

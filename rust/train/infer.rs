@@ -369,6 +369,10 @@ pub fn penalty<T: Number>(network: &Network<T>, penalty: Penalty) -> f64 {
         }
         if biases {
             (0..layer.outputs).for_each(|j| add(layer.bias(j)));
+            let affine = layer.affine();
+            let half = affine.len() / 2;
+            let used = layer.outputs.min(half);
+            (0..used).chain(half..half + used).for_each(|i| add(affine.start + i));
         }
     }
     l1 * sizes.total() + 0.5 * l2 * squares.total()
@@ -449,7 +453,7 @@ mod tests {
 
     #[test]
     fn a_worker_may_take_the_short_last_rows_first() {
-        let spec = LayerSpec { units: 1, activation: Activation::Sigmoid };
+        let spec = LayerSpec::plain(1, Activation::Sigmoid);
         let mut network = Network::<f32>::new(3, &[spec], Loss::BinaryCrossEntropy, Isa::Scalar).unwrap();
         network.set_layer(0, |_, i| i as f32 - 1.0, |_| 0.5);
         let (x, y) = (Array2::from_shape_fn((5, 3), |(i, j)| (i * 3 + j) as f32 / 7.0), Array2::<f32>::ones((5, 1)));

@@ -1,12 +1,15 @@
 //! The loop: epochs, batches, groups and phases, run by every worker alike; and passes forward over data.
 
 pub mod course;
+pub mod exchange;
 pub mod infer;
 pub mod optimizer;
 pub mod scikit;
+pub mod stretch;
 pub mod trainer;
 
 use crate::error::Error;
+use exchange::Exchanged;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,6 +25,14 @@ pub trait Host: Send {
     /// # Errors
     /// Whatever is to stop the call.
     fn report(&mut self, epoch: usize, loss: f64) -> Result<(), Error>;
+    /// Called in every step of a network whose loss is [`Custom`](crate::kernels::Loss::Custom): reads the batch's logits,
+    /// leaves its loss and gradient.
+    ///
+    /// # Errors
+    /// Whatever is to stop the call.
+    fn loss(&mut self, _batch: Exchanged<'_>) -> Result<(), Error> {
+        Err(Error::expected("loss", "a host that computes it", "another"))
+    }
 }
 
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -167,6 +167,11 @@ impl Optimizer {
         self.rule::<f64>(&mut Progress::START.clone()).states()
     }
 
+    /// The same at another learning rate.
+    pub fn at(self, learning_rate: f64) -> Self {
+        Optimizer { learning_rate, ..self }
+    }
+
     /// What a step leaves of a weight by decoupled decay.
     pub fn keep<T: Number>(&self) -> T {
         T::from_f64(1.0 - self.learning_rate * self.weight_decay)

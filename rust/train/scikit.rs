@@ -6,6 +6,7 @@
 
 use super::Host;
 use super::infer::StridedSum;
+use super::stretch::Stretch;
 use super::trainer::{Options, Run, Task, Workspace};
 use crate::data::Matrix;
 use crate::error::Error;
@@ -47,11 +48,11 @@ pub fn epoch<T: Number>(
         return Err(Error::expected("order", "at least one row", "none"));
     }
     network.prepare_state(options.optimizer.state_name(), options.optimizer.states())?;
-    let options = Options { epochs: 1, shuffle: false, report_every: 0, ..*options };
+    let options = Options { epochs: 1, shuffle: false, report_every: 0, stretch: Stretch::WHOLE, ..*options };
     let task = Task { updates: true, order: Some(order), scikit: Some(scikit) };
-    let (losses, progress) = Run::new(network, workspace, x, y, &options, task)?.execute(workspace, host);
+    let (done, progress) = Run::new(network, workspace, x, y, &options, task)?.execute(workspace, host);
     network.progress = progress;
-    losses.map(|losses| losses[0])
+    done.map(|(losses, _)| losses[0])
 }
 
 /// The loss of all rows as one batch, its gradient left in the arena's [`GRADIENT`].
@@ -69,8 +70,8 @@ pub fn objective<T: Number>(
 ) -> Result<f64, Error> {
     let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
     let task = Task { updates: false, order: None, scikit: Some(scikit) };
-    let (losses, _) = Run::new(network, workspace, x, y, &options, task)?.execute(workspace, host);
-    let loss = losses?[0];
+    let (done, _) = Run::new(network, workspace, x, y, &options, task)?.execute(workspace, host);
+    let loss = done?.0[0];
     let counts = options.weights.map_or(x.rows() as f64, |weights| weights.iter().sum());
     add_penalty(network, if counts != 0.0 { scikit.alpha / counts } else { 0.0 });
     Ok(loss)
@@ -177,7 +178,7 @@ mod tests {
         for dims in [&[3, 5, 1][..], &[300, 20, 7, 1], &[64, 100, 10], &[70, 33, 65, 3]] {
             let mut expected = None;
             for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
-                let specs = |&units: &usize| LayerSpec { units, activation: Activation::Identity };
+                let specs = |&units: &usize| LayerSpec::plain(units, Activation::Identity);
                 let specs: Vec<LayerSpec> = dims[1..].iter().map(specs).collect();
                 let mut net = Network::<f64>::new(dims[0], &specs, Loss::SquaredError, isa).unwrap();
                 let mut plain = 0.0;

@@ -2,27 +2,32 @@
 //!
 //! A plain step has two phases. Each worker claims slices of the group's samples and takes them through gather,
 //! forward, loss and backward data; barrier; each claims parts of the weights for gradient and update; barrier.
+//! A loss of the host's own couples the batch, and adds phases: forward; barrier; the caller's thread asks the host; barrier;
+//! backward data, and so on. A batch of several groups then goes forward twice: once for the logits of all, and again group
+//! by group for what backward reads.
 //! A batch of several groups adds its gradients up in memory and updates with the last. Nothing is
 //! allocated after the first step.
 
+use super::exchange::{Exchange, Losses};
 use super::infer::{Penalty, StridedSum, penalty};
 use super::optimizer::Optimizer;
 use super::scikit::{Scikit, sum_of_squares};
+use super::stretch::{Cursor, Stretch};
 use super::{Host, Poller, lock};
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
-use crate::kernels::{Number, Rule, SAMPLE_SEGMENT, Shrink};
+use crate::kernels::{Loss, Number, Rule, SAMPLE_SEGMENT, Shrink};
 use crate::network::{Form, GRADIENT, Network, Progress, WEIGHTS};
 use crate::panel::{Buffer, Parts};
-use crate::plan::{self, Plan};
+use crate::plan::{self, MAX_COUPLED_ROWS, Plan};
 use crate::rng;
 use crate::step::backward::{self, Finishing, Group};
 use crate::step::forward::Weights;
-use crate::step::{Role, Slice, TargetData, forward};
+use crate::step::{Draw, Role, Slice, TargetData, route};
 use crate::threads::{self, Claims, Team};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, RwLock, RwLockReadGuard};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// What is asked of a fit.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +55,8 @@ pub struct Options<'o> {
     pub threads: Option<usize>,
     /// Epochs between reports; 0 for none.
     pub report_every: usize,
+    /// What part of the epochs this call does.
+    pub stretch: Stretch<'o>,
 }
 
 /// Trains; returns each epoch's loss, the mean over its rows before their updates.
@@ -65,12 +72,28 @@ pub fn fit<T: Number>(
     options: &Options<'_>,
     host: &mut dyn Host,
 ) -> Result<Vec<f64>, Error> {
+    fit_stretch(network, workspace, x, y, options, host).map(|(losses, _)| losses)
+}
+
+/// Trains for the options' stretch; returns the loss of each epoch that it finished, and where it ended.
+///
+/// # Errors
+/// As for [`fit`], and [`Error::Value`] for a stretch that does not fit the data.
+pub fn fit_stretch<T: Number>(
+    network: &mut Network<T>,
+    workspace: &mut Workspace<T>,
+    x: &Matrix<'_>,
+    y: &TargetData<'_>,
+    options: &Options<'_>,
+    host: &mut dyn Host,
+) -> Result<(Vec<f64>, Cursor), Error> {
     options.optimizer.check()?;
+    options.stretch.check(options.epochs, x.rows(), options.batch_size.min(x.rows()))?;
     network.prepare_state(options.optimizer.state_name(), options.optimizer.states())?;
     // The counters belong to the state that the steps left, also where an error ended them.
-    let (losses, progress) = Run::new(network, workspace, x, y, options, Task::UPDATES)?.execute(workspace, host);
+    let (done, progress) = Run::new(network, workspace, x, y, options, Task::UPDATES)?.execute(workspace, host);
     network.progress = progress;
-    losses
+    done
 }
 
 /// One update on all rows as one batch, which is no epoch; returns the loss before it.
@@ -105,8 +128,8 @@ pub fn loss_and_gradient<T: Number>(
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
     let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
-    let (losses, _) = Run::new(network, workspace, x, y, &options, Task::GRADIENT)?.execute(workspace, host);
-    let loss = losses?[0];
+    let (done, _) = Run::new(network, workspace, x, y, &options, Task::GRADIENT)?.execute(workspace, host);
+    let loss = done?.0[0];
     add_penalty(network, options.penalty);
     Ok(loss)
 }
@@ -137,23 +160,61 @@ fn add_penalty<T: Number>(network: &mut Network<T>, Penalty { l1, l2, biases }: 
                 add(layer.bias(j));
             }
         }
+        let affine = layer.affine();
+        let half = affine.len() / 2;
+        if biases {
+            let used = layer.outputs.min(half);
+            (0..used).chain(half..half + used).for_each(|i| add(affine.start + i));
+        }
     }
 }
 
 /// A training's buffers, kept from call to call of one network, so that a call on few rows costs little more than its steps.
-/// Their memory is the largest batch's, and is given back with the network.
-pub struct Workspace<T>(Option<Buffers<T>>);
+/// Their memory is the largest batch's and, with shuffling, 4 bytes a row; it is given back with the network.
+pub struct Workspace<T> {
+    buffers: Option<Buffers<T>>,
+    order: Order,
+}
 
 impl<T> Workspace<T> {
     /// Nothing yet.
     pub fn new() -> Self {
-        Workspace(None)
+        Workspace { buffers: None, order: Order::default() }
     }
 }
 
 impl<T> Default for Workspace<T> {
     fn default() -> Self {
         Workspace::new()
+    }
+}
+
+/// An epoch's order of the rows, kept for the stretches that an epoch is cut into.
+#[derive(Default)]
+struct Order {
+    rows: Vec<u32>,
+    /// The seed and the epoch that it was drawn for.
+    of: Option<(u64, u64)>,
+}
+
+impl Order {
+    /// Room for so many rows; what was drawn for as many stays.
+    fn resized(self, rows: usize) -> Self {
+        if self.rows.len() == rows { self } else { Order { rows: vec![0; rows], of: None } }
+    }
+
+    /// An order that the caller drew.
+    fn given(mut self, rows: &[u32]) -> Self {
+        self.rows.clear();
+        self.rows.extend_from_slice(rows);
+        Order { of: None, ..self }
+    }
+
+    fn draw(&mut self, seed: u64, epoch: u64) {
+        if self.of != Some((seed, epoch)) {
+            rng::shuffle(&mut self.rows, seed, epoch);
+            self.of = Some((seed, epoch));
+        }
     }
 }
 
@@ -173,7 +234,7 @@ impl<T: Number> Buffers<T> {
         role: Role,
         threads: usize,
     ) -> Result<Self, Error> {
-        if let Some(kept) = kept.0.take()
+        if let Some(kept) = kept.buffers.take()
             && kept.slices.len() >= slices
             && kept.scratch.len() >= threads
             && kept.slices.read().get(0).serves(rows, role)
@@ -201,6 +262,8 @@ struct State<T> {
     /// The batch's first row in the order, and its rows.
     batch: usize,
     rows: usize,
+    /// The step of the network's life, from 1: what masks are drawn for.
+    step: u64,
     /// What the batch counts in its epoch: the sum of its rows' weights, or their number.
     weight: f64,
     /// The group's first row in the batch, and its rows.
@@ -208,6 +271,8 @@ struct State<T> {
     group_rows: usize,
     /// This step's rule; `None` leaves the gradient in the arena.
     rule: Option<Rule<T>>,
+    /// What it leaves of a weight by decoupled decay.
+    keep: T,
     /// What is done next; `None` when all is done.
     phase: Option<Phase>,
 }
@@ -215,8 +280,12 @@ struct State<T> {
 /// What all workers do between two barriers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Slices of the samples are taken from one point where samples couple to the next: gather, forward, loss, backward.
-    Samples,
+    /// Slices of the samples are taken over a stretch of their way (`step/route.rs`): of gather, forward, loss, backward.
+    Samples(usize),
+    /// The host's own loss: the caller's thread asks for the batch's loss and gradient.
+    Asking,
+    /// Slices go backward from the host's gradient, until samples couple.
+    Returning,
     /// Parts of the weights get their gradient and, with the batch's last group, their update.
     Weights,
 }
@@ -224,15 +293,20 @@ enum Phase {
 /// Numbers that only the last to arrive at a barrier touches.
 struct Books {
     progress: Progress,
+    /// Steps before this call.
+    steps_before: u64,
     batch_loss: StridedSum,
-    epoch_loss: f64,
-    /// The sum of the epoch's batches' weights.
-    epoch_weight: f64,
-    last_loss: f64,
+    /// Where the epoch stands; its row is kept where the call ends inside an epoch.
+    cursor: Cursor,
+    /// What the host's loss and the penalties are, while the batch goes backward.
+    own_loss: f64,
     losses: Vec<f64>,
     report: Option<(usize, f64)>,
     outcome: Result<(), Error>,
 }
+
+/// The losses of the epochs that a call finished, and where it ended.
+pub(super) type Done = Result<(Vec<f64>, Cursor), Error>;
 
 /// What a run is for.
 #[derive(Clone, Copy)]
@@ -261,7 +335,9 @@ pub(super) struct Run<'r, 'x, 'y, T: Number> {
     /// Of an epoch.
     rows: usize,
     buffers: Buffers<T>,
-    order: RwLock<Vec<u32>>,
+    /// Where the loss is the host's.
+    exchange: Option<RwLock<Exchange<T>>>,
+    order: RwLock<Order>,
     /// Whether the slices hold the whole data for good.
     gathered: AtomicBool,
     state: RwLock<State<T>>,
@@ -270,6 +346,8 @@ pub(super) struct Run<'r, 'x, 'y, T: Number> {
     job_claims: Claims,
     stop: AtomicBool,
     slice_work: f64,
+    /// Stretches of a step.
+    stretches: usize,
 }
 
 impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
@@ -283,6 +361,10 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     ) -> Result<Self, Error> {
         let epoch_rows = order.map_or(x.rows(), <[u32]>::len);
         let batch = options.batch_size.min(epoch_rows);
+        if !network.coupled.is_empty() && batch > MAX_COUPLED_ROWS {
+            let expected = format!("at most {MAX_COUPLED_ROWS} rows in a batch with batch normalisation");
+            return Err(Error::expected("batch_size", expected, batch));
+        }
         let steps = options.epochs as f64 * epoch_rows.div_ceil(batch) as f64;
         let plan = plan::training(network, batch, steps, options.threads);
         if batch > plan.group_rows || !updates {
@@ -298,22 +380,38 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let stays = turns && whole && steps > 1.0 && both_forms <= BOTH_FORMS;
         let role = if stays { Role::LearnsTheSameRows } else { Role::Learns };
         let buffers = Buffers::of(network, workspace, slices, rows, role, plan.threads)?;
+        let own = (network.loss == Loss::Custom).then(|| Exchange::new(batch, network.outputs())).transpose()?;
         let shuffles = options.shuffle && batch < x.rows();
-        let order = order.map_or_else(|| vec![0; if shuffles { x.rows() } else { 0 }], <[u32]>::to_vec);
-        let state =
-            State { epoch: 0, batch: 0, rows: 0, weight: 0.0, group: 0, group_rows: 0, rule: None, phase: None };
+        let kept = std::mem::take(&mut workspace.order);
+        let order = match order {
+            Some(rows) => kept.given(rows),
+            None => kept.resized(if shuffles { x.rows() } else { 0 }),
+        };
+        let state = State {
+            epoch: 0,
+            batch: 0,
+            rows: 0,
+            step: 0,
+            weight: 0.0,
+            group: 0,
+            group_rows: 0,
+            rule: None,
+            keep: T::ONE,
+            phase: None,
+        };
         let books = Books {
             progress: network.progress,
+            steps_before: network.progress.steps,
             batch_loss: StridedSum::new(),
-            epoch_loss: 0.0,
-            epoch_weight: 0.0,
-            last_loss: 0.0,
+            cursor: Cursor { row: 0, ..options.stretch.begin },
+            own_loss: 0.0,
             losses: Vec::with_capacity(options.epochs.min(LOSSES_AT_ONCE)),
             report: None,
             outcome: Ok(()),
         };
         let run = Run {
             slice_work: 6.0 * (network.n_parameters() * rows) as f64,
+            stretches: route::stretches(network),
             network,
             x,
             y,
@@ -323,6 +421,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             scikit,
             rows: epoch_rows,
             buffers,
+            exchange: own.map(RwLock::new),
             order: RwLock::new(order),
             gathered: AtomicBool::new(false),
             state: RwLock::new(state),
@@ -331,22 +430,19 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             job_claims: Claims::new(plan.threads),
             stop: AtomicBool::new(false),
         };
-        run.begin_epoch(0);
+        run.begin_epoch(0, options.stretch.begin.row);
         Ok(run)
     }
 
-    pub(super) fn execute(
-        self,
-        workspace: &mut Workspace<T>,
-        host: &mut dyn Host,
-    ) -> (Result<Vec<f64>, Error>, Progress) {
+    pub(super) fn execute(self, workspace: &mut Workspace<T>, host: &mut dyn Host) -> (Done, Progress) {
         let host = Mutex::new(host);
         let ran = threads::run(self.plan.threads, |team, worker| self.work(team, worker, &host));
         if ran.is_ok() {
-            *workspace = Workspace(Some(self.buffers));
+            let order = self.order.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+            *workspace = Workspace { buffers: Some(self.buffers), order };
         }
         let books = self.books.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-        (ran.and(books.outcome).map(|()| books.losses), books.progress)
+        (ran.and(books.outcome).map(|()| (books.losses, books.cursor)), books.progress)
     }
 
     fn state(&self) -> State<T> {
@@ -357,7 +453,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         *self.state.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = state;
     }
 
-    fn order(&self) -> RwLockReadGuard<'_, Vec<u32>> {
+    fn order(&self) -> RwLockReadGuard<'_, Order> {
         self.order.read().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -368,7 +464,8 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let mut state = self.state();
         while let Some(phase) = state.phase {
             match phase {
-                Phase::Samples => self.samples(team, worker, state, &mut poller, host),
+                Phase::Samples(_) | Phase::Returning => self.samples(team, worker, phase, state, &mut poller, host),
+                Phase::Asking => self.ask(worker, host),
                 Phase::Weights => self.weights(team, worker, state, &mut scratch),
             }
             if !team.barrier(|| self.advance(phase)) {
@@ -384,16 +481,40 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     /// The last worker out of a phase decides on the next.
     fn advance(&self, phase: Phase) {
         match phase {
-            Phase::Samples => self.after_samples(),
+            Phase::Samples(stretch) if stretch == self.middle() && self.exchange.is_some() => self.after_forward(),
+            Phase::Samples(stretch) if stretch + 1 < self.stretches => self.couple(stretch),
+            Phase::Samples(_) if self.exchange.is_some() => self.after_backward(),
+            Phase::Samples(_) => self.after_samples(),
+            Phase::Asking => self.after_asking(),
+            Phase::Returning if self.stretches > 1 => self.couple(self.middle()),
+            Phase::Returning => self.after_backward(),
             Phase::Weights => self.after_weights(),
         }
     }
 
-    /// Gather, forward, loss, backward data, slice by slice.
-    fn samples(&self, team: &Team, worker: usize, state: State<T>, poller: &mut Poller, host: &Mutex<&mut dyn Host>) {
+    /// The stretch that has the loss.
+    fn middle(&self) -> usize {
+        self.stretches / 2
+    }
+
+    /// Gather, forward, loss and backward data, slice by slice; or the part of these that is a phase of its own.
+    fn samples(
+        &self,
+        team: &Team,
+        worker: usize,
+        phase: Phase,
+        state: State<T>,
+        poller: &mut Poller,
+        host: &Mutex<&mut dyn Host>,
+    ) {
+        let gathers = match phase {
+            Phase::Samples(stretch) => stretch == 0,
+            // The slices of a batch's only group still hold what backward reads.
+            _ => state.group_rows < state.rows,
+        };
         let reading = self.network.arena.read();
         let from = Weights::of(&reading);
-        let order = self.order();
+        let order = &self.order().rows;
         let slices = state.group_rows.div_ceil(self.plan.slice_rows);
         let share = |w: usize| w * slices / team.size();
         while let Some(i) = self.slice_claims.next(worker, team.size(), share) {
@@ -406,13 +527,28 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             let first = state.batch + state.group + begin;
             let selection =
                 if order.is_empty() { Selection::From(first) } else { Selection::Rows(&order[first..first + rows]) };
-            if !self.gathered.load(Ordering::Relaxed) {
+            if gathers && !self.gathered.load(Ordering::Relaxed) {
                 slice.gather(self.x, selection, rows);
                 slice.gather_targets(self.y, selection);
             }
-            forward::forward(self.network, from, slice);
-            self.loss(slice, selection, state);
-            backward::backward(self.network, from, slice);
+            if gathers {
+                slice.trains(state.group + begin, Draw { seed: self.options.seed, step: state.step });
+            }
+            match phase {
+                Phase::Samples(stretch) => route::stretch(self.network, from, slice, stretch, |slice| {
+                    if self.exchange.is_none() {
+                        self.loss(slice, selection, state);
+                    }
+                    self.exchange.is_none()
+                }),
+                _ => {
+                    if gathers {
+                        route::stretch(self.network, from, slice, 0, |_| false);
+                    }
+                    self.own_gradient(slice, selection, state, state.group + begin);
+                    route::back(self.network, from, slice);
+                }
+            }
             if worker == 0
                 && let Err(error) = poller.poll(self.slice_work, host)
             {
@@ -440,6 +576,36 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
     }
 
+    /// dZ[L] of a slice whose first row is the batch's `at`th, from the host's gradient.
+    fn own_gradient(&self, slice: &mut Slice<T>, selection: Selection<'_>, state: State<T>, at: usize) {
+        let exchange = read(self.exchange.as_ref().expect("the host's loss"));
+        let n = exchange.outputs;
+        let gradient = &exchange.gradient[at * n..(at + slice.rows()) * n];
+        match exchange.losses {
+            Losses::Batch(_) => slice.set_delta(gradient, |_| T::ONE),
+            Losses::Rows(_) => {
+                let weight = |i| self.options.weights.map_or(1.0, |weights| weights[selection.row(i)]);
+                slice.set_delta(gradient, |i| T::from_f64(ratio(weight(i), state.weight)));
+            }
+        }
+    }
+
+    /// The host's loss of the whole batch, on the caller's thread.
+    fn ask(&self, worker: usize, host: &Mutex<&mut dyn Host>) {
+        if worker != 0 || self.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut exchange = write(self.exchange.as_ref().expect("the host's loss"));
+        let asked = lock(host).loss(exchange.typed());
+        let (numbers, rows) = (exchange.logits.len(), exchange.rows());
+        let fits = exchange.gradient.len() == numbers
+            && !matches!(&exchange.losses, Losses::Rows(losses) if losses.len() != rows);
+        let refused = || Error::expected("loss", "a gradient of the logits' shape and a value a row or one", "others");
+        if let Err(error) = asked.and(if fits { Ok(()) } else { Err(refused()) }) {
+            self.fail(error);
+        }
+    }
+
     /// Gradient and update, job by job.
     fn weights(&self, team: &Team, worker: usize, state: State<T>, scratch: &mut [T]) {
         let last = state.group + state.group_rows == state.rows;
@@ -463,23 +629,14 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
 
     /// What is done to weights, or to biases, besides the rule.
     fn shrink(&self, penalised: bool, state: State<T>) -> Shrink<T> {
-        let Options { penalty, clip_value, optimizer, .. } = *self.options;
+        let Options { penalty, clip_value, .. } = *self.options;
         let clip = T::from_f64(clip_value);
         if let (true, Some(scikit)) = (penalised, self.scikit) {
             Shrink { l2: T::from_f64(ratio(scikit.alpha, state.weight)), ..Shrink::NONE }
         } else if penalised {
-            Shrink { l1: T::from_f64(penalty.l1), l2: T::from_f64(penalty.l2), clip, keep: optimizer.keep() }
+            Shrink { l1: T::from_f64(penalty.l1), l2: T::from_f64(penalty.l2), clip, keep: state.keep }
         } else {
             Shrink { clip, ..Shrink::NONE }
-        }
-    }
-
-    /// What the penalty adds to the mean loss of the batch.
-    fn penalty(&self, state: State<T>) -> f64 {
-        match self.scikit {
-            None => penalty(self.network, self.options.penalty),
-            Some(Scikit { alpha: 0.0, .. }) => 0.0,
-            Some(Scikit { alpha, .. }) => ratio(0.5 * alpha * sum_of_squares(self.network), state.weight),
         }
     }
 
@@ -489,6 +646,18 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         if books.outcome.is_ok() {
             books.outcome = Err(error);
         }
+    }
+
+    /// All samples have come to where they couple: statistics of the batch, and on.
+    fn couple(&self, stretch: usize) {
+        let state = self.state();
+        self.slice_claims.reset();
+        if self.stop.load(Ordering::Relaxed) {
+            return self.set_state(State { phase: None, ..state });
+        }
+        let used = state.group_rows.div_ceil(self.plan.slice_rows);
+        route::couple(self.network, &self.buffers.slices.read(), used, stretch, state.rows);
+        self.set_state(State { phase: Some(Phase::Samples(stretch + 1)), ..state });
     }
 
     /// All samples are through: losses, divergence, and whether to go on.
@@ -506,7 +675,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             match self.options.weights {
                 None => books.batch_loss.extend(losses),
                 Some(weights) => {
-                    let row = |i: usize| if order.is_empty() { first + i } else { order[first + i] as usize };
+                    let row = |i: usize| if order.rows.is_empty() { first + i } else { order.rows[first + i] as usize };
                     let weighted = losses.iter().enumerate().map(|(i, &loss)| weights[row(i)] * loss.to_f64());
                     weighted.for_each(|loss| books.batch_loss.add(loss));
                 }
@@ -516,24 +685,112 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         if state.group + state.group_rows < state.rows {
             return self.set_state(State { phase: Some(Phase::Weights), ..state });
         }
-        let mean = ratio(books.batch_loss.total(), state.weight) + self.penalty(state);
+        let mean = ratio(books.batch_loss.total(), state.weight);
         books.batch_loss = StridedSum::new();
-        if !mean.is_finite() && self.scikit.is_none() {
-            let bad =
-                |l: &usize| !(0..state.group_rows.div_ceil(self.plan.slice_rows)).all(|i| slices.get(i).is_finite(*l));
-            let layer = (0..self.network.layers.len()).find(bad).unwrap_or(self.network.layers.len() - 1) + 1;
-            books.outcome = Err(Error::Divergence { step: books.progress.steps + 1, layer });
-            return self.set_state(State { phase: None, ..state });
+        drop((slices, order));
+        if let Some(loss) = self.finite(&mut books, mean, state) {
+            self.enter(&mut books, loss, state);
         }
-        // There a batch counts by its rows, whatever their weights.
+    }
+
+    /// A batch's loss from its samples' mean; ends training where it is not finite.
+    fn finite(&self, books: &mut Books, mean: f64, state: State<T>) -> Option<f64> {
+        let loss = mean + self.penalty(state);
+        if loss.is_finite() || self.scikit.is_some() {
+            return Some(loss);
+        }
+        let slices = self.buffers.slices.read();
+        let bad =
+            |l: &usize| !(0..state.group_rows.div_ceil(self.plan.slice_rows)).all(|i| slices.get(i).is_finite(*l));
+        let layer = (0..self.network.layers.len()).find(bad).unwrap_or(self.network.layers.len() - 1) + 1;
+        books.outcome = Err(Error::Divergence { step: books.progress.steps + 1, layer });
+        self.set_state(State { phase: None, ..state });
+        None
+    }
+
+    /// What the penalty adds to the mean loss of the batch.
+    fn penalty(&self, state: State<T>) -> f64 {
+        match self.scikit {
+            None => penalty(self.network, self.options.penalty),
+            Some(Scikit { alpha: 0.0, .. }) => 0.0,
+            Some(Scikit { alpha, .. }) => ratio(0.5 * alpha * sum_of_squares(self.network), state.weight),
+        }
+    }
+
+    /// Enters a batch's loss; its update is next.
+    fn enter(&self, books: &mut Books, loss: f64, state: State<T>) {
+        // In scikit-learn a batch counts by its rows, whatever their weights.
         let counts = if self.scikit.is_some() { state.rows as f64 } else { state.weight };
-        books.epoch_loss += mean * counts;
-        books.epoch_weight += counts;
-        books.last_loss = mean;
-        let rule = self.updates.then(|| self.options.optimizer.step(&mut books.progress));
-        self.set_state(State { rule, phase: Some(Phase::Weights), ..state });
+        books.cursor.epoch_loss += loss * counts;
+        books.cursor.epoch_weight += counts;
+        books.cursor.loss = loss;
+        let rate = self.options.stretch.rate(books.progress.steps - books.steps_before);
+        let optimizer = rate.map_or(self.options.optimizer, |rate| self.options.optimizer.at(rate));
+        let rule = self.updates.then(|| optimizer.step(&mut books.progress));
+        if self.updates {
+            route::run_on(self.network, state.rows);
+        }
+        self.set_state(State { rule, keep: optimizer.keep(), phase: Some(Phase::Weights), ..state });
         let whole = state.rows == self.rows && self.plan.group_rows >= state.rows;
         self.gathered.store(whole, Ordering::Relaxed);
+    }
+
+    /// The group's logits are there: the next group's, or the host's turn.
+    fn after_forward(&self) {
+        let state = self.state();
+        self.slice_claims.reset();
+        if self.stop.load(Ordering::Relaxed) {
+            return self.set_state(State { phase: None, ..state });
+        }
+        let mut exchange = write(self.exchange.as_ref().expect("the host's loss"));
+        if state.group == 0 {
+            let order = self.order();
+            let places = state.batch..state.batch + state.rows;
+            exchange.begin(state.batch, if order.rows.is_empty() { &[] } else { &order.rows[places] });
+        }
+        let slices = self.buffers.slices.read();
+        for i in 0..state.group_rows.div_ceil(self.plan.slice_rows) {
+            exchange.append(slices.get(i).result(self.network.layers.len() - 1));
+        }
+        let group = state.group + state.group_rows;
+        if group < state.rows {
+            return self.begin_group(State { group, ..state }, Phase::Samples(0));
+        }
+        self.set_state(State { phase: Some(Phase::Asking), ..state });
+    }
+
+    /// The host has answered: backward, from the first group on.
+    fn after_asking(&self) {
+        let state = self.state();
+        if self.stop.load(Ordering::Relaxed) {
+            return self.set_state(State { phase: None, ..state });
+        }
+        let mean = {
+            let (exchange, order) = (read(self.exchange.as_ref().expect("the host's loss")), self.order());
+            let row =
+                |i: usize| if order.rows.is_empty() { state.batch + i } else { order.rows[state.batch + i] as usize };
+            exchange.mean(|i| self.options.weights.map_or(1.0, |weights| weights[row(i)]), state.weight)
+        };
+        let mut books = lock(&self.books);
+        if let Some(loss) = self.finite(&mut books, mean, state) {
+            books.own_loss = loss;
+            self.begin_group(State { group: 0, ..state }, Phase::Returning);
+        }
+    }
+
+    /// The group's dZ are there.
+    fn after_backward(&self) {
+        let state = self.state();
+        self.slice_claims.reset();
+        if self.stop.load(Ordering::Relaxed) {
+            return self.set_state(State { phase: None, ..state });
+        }
+        if state.group + state.group_rows < state.rows {
+            return self.set_state(State { phase: Some(Phase::Weights), ..state });
+        }
+        let mut books = lock(&self.books);
+        let loss = books.own_loss;
+        self.enter(&mut books, loss, state);
     }
 
     /// A group's gradient is in: the next group, batch or epoch.
@@ -542,16 +799,18 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         self.job_claims.reset();
         let group = state.group + state.group_rows;
         if group < state.rows {
-            return self.begin_group(State { group, ..state });
+            let phase = if self.exchange.is_some() { Phase::Returning } else { Phase::Samples(0) };
+            return self.begin_group(State { group, ..state }, phase);
         }
         let batch = state.batch + state.rows;
         if batch < self.rows {
-            return self.begin_batch(state.epoch, batch);
+            return if self.ends() { self.finish(batch) } else { self.begin_batch(state.epoch, batch) };
         }
         let mut books = lock(&self.books);
         // Where no row counts, what the last batch had: the penalties.
-        let loss = if books.epoch_weight > 0.0 { books.epoch_loss / books.epoch_weight } else { books.last_loss };
-        (books.epoch_loss, books.epoch_weight) = (0.0, 0.0);
+        let Cursor { epoch_loss, epoch_weight, loss, .. } = books.cursor;
+        let loss = if epoch_weight > 0.0 { epoch_loss / epoch_weight } else { loss };
+        (books.cursor.epoch_loss, books.cursor.epoch_weight) = (0.0, 0.0);
         books.losses.push(loss);
         books.progress.epochs += u64::from(self.updates);
         let every = self.options.report_every;
@@ -559,25 +818,44 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             books.report = Some((state.epoch, loss));
         }
         drop(books);
-        if state.epoch + 1 == self.options.epochs {
-            return self.set_state(State { phase: None, ..state });
+        if state.epoch + 1 == self.options.epochs || self.ends() {
+            return self.finish(0);
         }
-        self.begin_epoch(state.epoch + 1);
+        self.begin_epoch(state.epoch + 1, 0);
     }
 
-    fn begin_epoch(&self, epoch: usize) {
+    /// Whether the stretch ends with the step that was made.
+    fn ends(&self) -> bool {
+        let stretch = &self.options.stretch;
+        if stretch.steps.is_none() && stretch.deadline.is_none() {
+            return false;
+        }
+        let books = lock(&self.books);
+        stretch.ends(books.progress.steps - books.steps_before)
+    }
+
+    /// Nothing is left to do; the next batch would have begun at `row`.
+    fn finish(&self, row: usize) {
+        lock(&self.books).cursor.row = row;
+        self.set_state(State { phase: None, ..self.state() });
+    }
+
+    fn begin_epoch(&self, epoch: usize, row: usize) {
         let mut order = self.order.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if self.options.shuffle && !order.is_empty() {
-            rng::shuffle(&mut order, self.options.seed, lock(&self.books).progress.epochs);
+        if self.options.shuffle && !order.rows.is_empty() {
+            order.draw(self.options.seed, lock(&self.books).progress.epochs);
         }
         drop(order);
-        self.begin_batch(epoch, 0);
+        self.begin_batch(epoch, row);
     }
 
     fn begin_batch(&self, epoch: usize, batch: usize) {
         let rows = self.options.batch_size.min(self.rows - batch);
+        let step = lock(&self.books).progress.steps + 1;
         let weight = self.weight(batch..batch + rows);
-        self.begin_group(State { epoch, batch, rows, weight, group: 0, group_rows: 0, rule: None, phase: None });
+        let (group, group_rows, rule, keep) = (0, 0, None, T::ONE);
+        let state = State { epoch, batch, rows, step, weight, group, group_rows, rule, keep, phase: None };
+        self.begin_group(state, Phase::Samples(0));
     }
 
     /// What these places in the order count together.
@@ -585,17 +863,17 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let Some(weights) = self.options.weights else { return places.len() as f64 };
         let order = self.order();
         let mut sum = StridedSum::new();
-        if order.is_empty() {
+        if order.rows.is_empty() {
             weights[places].iter().for_each(|&weight| sum.add(weight));
         } else {
-            order[places].iter().for_each(|&row| sum.add(weights[row as usize]));
+            order.rows[places].iter().for_each(|&row| sum.add(weights[row as usize]));
         }
         sum.total()
     }
 
-    fn begin_group(&self, state: State<T>) {
+    fn begin_group(&self, state: State<T>, phase: Phase) {
         let group_rows = self.plan.group_rows.min(state.rows - state.group);
-        self.set_state(State { group_rows, phase: Some(Phase::Samples), ..state });
+        self.set_state(State { group_rows, phase: Some(phase), ..state });
     }
 
     /// Worker 0 tells the host of an epoch; the others need not wait.
@@ -610,6 +888,14 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             self.fail(error);
         }
     }
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// `part / whole`, or 0 of nothing.

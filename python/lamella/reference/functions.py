@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, overload
 
 import numpy as np
@@ -10,10 +11,10 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from .. import checks, course, initializers, optimizers
 from ..checks import Array
-from ..course import COSTS_EVERY, COURSE_RATE, Cache, Details, Parameters, lists
+from ..course import COSTS_EVERY, COURSE_RATE, Cache, Details, Parameters, dictionary
 from ..initializers import Init
-from ..optimizers import Optimizer
-from .layers import activations_of, backward, forward
+from ..optimizers import Optimizer, Rate
+from .layers import Passed, backward, forward, layers_like
 from .losses import losses
 from .trainer import fit
 
@@ -73,10 +74,10 @@ def L_model_forward(
     """
     net = checks.layers(parameters)
     X = checks.samples("X", X, net.dims[0], net.dtype)
-    activations = activations_of(hidden, output, net.dims)
-    AL, caches = forward(X, net.weights, net.biases, activations)
-    own = [(parameters[f"W{n}"], parameters[f"b{n}"]) for n in range(1, len(caches) + 1)]
-    return AL, [(c[0], *pair, c[3]) for c, pair in zip(caches, own, strict=True)]  # type: ignore[misc]
+    layers = layers_like(hidden, output, net.dims)
+    AL, passed = forward(X, dictionary(net.weights, net.biases), layers)
+    own = [(parameters[f"W{n}"], parameters[f"b{n}"]) for n in range(1, len(passed) + 1)]
+    return AL, [(here.A_prev, *pair, here.Z) for here, pair in zip(passed, own, strict=True)]  # type: ignore[misc]
 
 
 def compute_cost(AL: ArrayLike, Y: ArrayLike, *, output: str = "sigmoid") -> float:
@@ -109,9 +110,12 @@ def L_model_backward(
     AL, output = checks.activations(AL, output)
     cached = checks.caches(caches, AL.shape)
     Y = checks.target_matrix(Y, AL.shape, output, cached.net.dtype)
-    activations = activations_of(hidden, output, cached.net.dims)
+    layers = layers_like(hidden, output, cached.net.dims)
     dZ = (AL.astype(cached.net.dtype) - Y) / AL.shape[1]
-    return backward(dZ, cached.inputs, cached.net.weights, cached.pre_activations, activations)
+    one = np.ones((1, 1))
+    pairs = zip(cached.inputs, cached.pre_activations, strict=True)
+    passed = [Passed(A_prev, Z, Z, Z, one, 1.0) for A_prev, Z in pairs]
+    return backward(dZ, dictionary(cached.net.weights, cached.net.biases), layers, passed)
 
 
 def update_parameters_deep(
@@ -146,7 +150,7 @@ def L_layer_model(
     X: ArrayLike,
     Y: ArrayLike,
     layers_dims: Sequence[int],
-    learning_rate: float = COURSE_RATE,
+    learning_rate: Rate = COURSE_RATE,
     num_iterations: int = 3000,
     print_cost: bool = False,
     *,
@@ -156,6 +160,7 @@ def L_layer_model(
     hidden: str = "relu",
     output: str = "sigmoid",
     l2: float = 0.0,
+    dropout: float = 0.0,
     optimizer: str | Optimizer = "sgd",
     batch_size: int | None = None,
     shuffle: bool = True,
@@ -171,6 +176,8 @@ def L_layer_model(
     )
     print_cost = checks.flag("print_cost", print_cost)
     checks.threads(threads)
+    dropout = checks.number("dropout", dropout, below=1.0)
+    layers = layers_like(hidden, output, task.dims)
     trained, losses = fit(
         task.start,
         task.X,
@@ -179,8 +186,7 @@ def L_layer_model(
         batch_size=batch_size,
         optimizer=optimizers.for_course(optimizer, learning_rate, COURSE_RATE),
         l2=l2,
-        hidden=hidden,
-        output=output,
+        layers=[*(replace(d, dropout=dropout) for d in layers[:-1]), layers[-1]],
         shuffle=shuffle,
         seed=seed,
         report=course.report_cost if print_cost else None,
@@ -250,13 +256,13 @@ def gradient_check(
         With `details=True`, of each array `dW1, db1, ...` the entry farthest off.
     """
     task = course.gradient_task(parameters, X, Y, output, epsilon, details)
-    activations = activations_of(hidden, output, task.dims)
+    layers = layers_like(hidden, output, task.dims)
     m = task.X.shape[1]
     targets = checks.target_matrix(Y, (task.dims[-1], m), output, task.X.dtype)
 
     def cost(trial: Parameters) -> float:
-        _, caches = forward(task.X, *lists(trial), activations)
-        return float(np.sum(losses(caches[-1][3], targets, output)) / m)
+        _, passed = forward(task.X, trial, layers)
+        return float(np.sum(losses(passed[-1].Z, targets, output)) / m)
 
     AL, caches = L_model_forward(task.X, task.start, hidden=hidden, output=output)
     grads = L_model_backward(AL, Y, caches, hidden=hidden, output=output)

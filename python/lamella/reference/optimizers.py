@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..checks import Array
-from ..optimizers import SGD, Adagrad, Adam, Lion, NAdam, Optimizer, RMSprop
+from ..optimizers import SGD, Adagrad, Adam, Lion, NAdam, Optimizer, RMSprop, plain_rate
 
 
 class State(NamedTuple):
@@ -20,7 +20,7 @@ class State(NamedTuple):
 
 def update(rule: Optimizer, step: int, W: Array, dW: Array, state: State) -> None:
     """Make one step on one array, in place, with its state: PyTorch's rules, and optax's Lion."""
-    rate, (m, v, extra) = rule.learning_rate, state
+    rate, (m, v, extra) = plain_rate(rule.learning_rate), state
     if isinstance(rule, SGD):
         m[...] = rule.momentum * m + dW
         W -= rate * (dW + rule.momentum * m if rule.nesterov else m)

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from .. import _core
 
 Array = NDArray[Any]
-Key = tuple[int, tuple[tuple[int, str, float], ...], str, str]
+Layer = tuple[int, str, float, bool, tuple[str, float, float] | None, float, bool]
+"""Units, activation and its parameter, biases, normalisation, dropout, residual."""
+Key = tuple[int, tuple[Layer, ...], str, str]
 """What a network is made of: features, layers, loss, precision."""
 Spec = tuple[str, dict[str, float]]
 """An optimizer, as the core takes it."""
@@ -147,10 +149,14 @@ def key_of(estimator: Any, dtype: str) -> Key:
     mixed = precision(estimator.dtype) == "bfloat16" and dtype == "float32"
     names = [estimator.activation] * (len(estimator.coefs_) - 1) + [estimator.out_activation_]
     sizes = [int(weights.shape[1]) for weights in estimator.coefs_]
-    # The last number is leaky relu's slope, which scikit-learn does not have.
-    layers = [(n, _ACTIVATIONS.get(name, name), 0.0) for n, name in zip(sizes, names, strict=True)]
+    layers = [_plain_layer(n, name) for n, name in zip(sizes, names, strict=True)]
     loss = _LOSSES[estimator.out_activation_]
     return int(estimator.coefs_[0].shape[0]), tuple(layers), loss, "bfloat16" if mixed else dtype
+
+
+def _plain_layer(units: int, name: str) -> Layer:
+    """Return a layer as scikit-learn has them: biases, and nothing more."""
+    return units, _ACTIVATIONS.get(name, name), 0.0, True, None, 0.0, False
 
 
 def precision(dtype: Any) -> str | None:

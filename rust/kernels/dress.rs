@@ -1,0 +1,236 @@
+//! What a layer does to its pre-activations besides a plain activation, and the way back.
+//!
+//! [`Dress`] makes `A = dropout(f(Y)) + A[l-1]` of Y and keeps `f'(Y)` times the mask, which is all that backward reads;
+//! [`Undress`] makes `dY` of `dA`. Both run over a panel right after its last tile, while it is in the cache.
+//!
+//! Dropout is inverted (Srivastava et al. 2014): what is kept is multiplied by `1 / (1 - p)`. Whether unit j of the batch's
+//! sample i is kept is word `i mod 4` of Philox 4x32-10 (Salmon, Moraes, Dror and Shaw 2011) with the seed as key and counter
+//! `[i / 4, j, layer and the step's high bits, step]`: it depends on neither slices, panels nor threads.
+
+use super::activate::value_and_slope;
+use super::epilogue::{Finish, times};
+use super::math::Math;
+use crate::activation::Activation;
+use crate::isa::{Operation, Simd};
+
+/// The most lanes of a panel.
+const WIDEST: usize = 32;
+
+/// Which units of which samples are dropped.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mask {
+    /// The generator's key.
+    pub key: [u32; 2],
+    /// The last two words of its counter.
+    pub counter: [u32; 2],
+    /// A unit is dropped where its number is below this.
+    pub threshold: u32,
+    /// What is kept is multiplied by this.
+    pub scale: f64,
+    /// The batch's row that the panel's first row is.
+    pub first_row: usize,
+    /// The unit that the panel's first lane is.
+    pub first_unit: usize,
+}
+
+/// One panel `[rows][width]` of a layer, dressed.
+pub struct Dress<'a, T> {
+    /// The function.
+    pub activation: Activation,
+    /// Dropout, in training.
+    pub mask: Option<Mask>,
+    /// Y in, A out.
+    pub units: &'a mut [T],
+    /// `A[l-1]`, or empty.
+    pub onto: &'a [T],
+    /// Out: what `dA` is multiplied by to give `dY`; empty where nobody will ask.
+    pub slopes: &'a mut [T],
+    /// Lanes with padding.
+    pub width: usize,
+    /// Lanes without.
+    pub lanes: usize,
+}
+
+/// [`Dress`] as an operation for one instruction set.
+pub struct DressOp<'p, 'a, T>(pub &'p mut Dress<'a, T>);
+
+impl<T: Math, S: Simd<T>> Operation<T, S> for DressOp<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        let d = self.0;
+        assert!(d.width.is_multiple_of(S::LANES) && d.width <= WIDEST && d.lanes <= d.width);
+        assert!(d.units.len().is_multiple_of(d.width));
+        assert!(d.onto.is_empty() || d.onto.len() == d.units.len());
+        assert!(d.slopes.is_empty() || d.slopes.len() == d.units.len());
+        macro_rules! each {
+            ($($activation:pat => $f:expr),+ $(,)?) => {
+                match d.activation {
+                    $($activation => rows(
+                        s,
+                        d,
+                        #[inline(always)]
+                        |y| value_and_slope(s, $f, y),
+                    ),)+
+                }
+            };
+        }
+        use Activation as A;
+        each!(
+            A::Identity | A::Softmax => A::Identity,
+            A::Relu => A::Relu,
+            A::LeakyRelu { slope } => A::LeakyRelu { slope },
+            A::Tanh => A::Tanh,
+            A::Sigmoid => A::Sigmoid,
+            A::Exponential => A::Exponential,
+            A::Elu { alpha, scale } => A::Elu { alpha, scale },
+            A::Gelu => A::Gelu,
+            A::GeluTanh => A::GeluTanh,
+            A::Silu => A::Silu,
+            A::Mish => A::Mish,
+            A::Softplus => A::Softplus,
+            A::Softsign => A::Softsign,
+            A::HardTanh => A::HardTanh,
+            A::HardSigmoid => A::HardSigmoid,
+            A::HardSwish => A::HardSwish,
+            A::Relu6 => A::Relu6,
+        );
+    }
+}
+
+/// Row after row, with the function decided outside.
+#[inline(always)]
+fn rows<T: Math, S: Simd<T>>(s: S, d: &mut Dress<'_, T>, f: impl Fn(S::V) -> (S::V, S::V)) {
+    let mut kept = [[T::ONE; WIDEST]; 4];
+    let clears = d.activation.stains_padding() && d.lanes < d.width;
+    for (row, begin) in (0..d.units.len()).step_by(d.width).enumerate() {
+        let mut at_row = 0;
+        if let Some(mask) = d.mask {
+            at_row = (mask.first_row + row) % 4;
+            if row == 0 || at_row == 0 {
+                draw(mask, (mask.first_row + row) / 4, d.width, &mut kept);
+            }
+        }
+        for lane in (0..d.width).step_by(S::LANES) {
+            let at = begin + lane;
+            // SAFETY: `run` checked that the slices hold whole rows of `width` numbers, a multiple of LANES, or are empty.
+            unsafe {
+                let (mut value, mut slope) = f(s.load(d.units.as_ptr().add(at)));
+                if d.mask.is_some() {
+                    let kept = s.load(kept[at_row].as_ptr().add(lane));
+                    (value, slope) = (s.mul(value, kept), s.mul(slope, kept));
+                }
+                if !d.onto.is_empty() {
+                    value = s.add(value, s.load(d.onto.as_ptr().add(at)));
+                }
+                s.store(d.units.as_mut_ptr().add(at), value);
+                if !d.slopes.is_empty() {
+                    s.store(d.slopes.as_mut_ptr().add(at), slope);
+                }
+            }
+        }
+        if clears {
+            d.units[begin + d.lanes..begin + d.width].fill(T::ZERO);
+        }
+    }
+}
+
+/// What four neighbouring samples' units are multiplied by: 0 or the mask's scale.
+#[inline(always)]
+fn draw<T: Math>(mask: Mask, rows: usize, width: usize, kept: &mut [[T; WIDEST]; 4]) {
+    let mut counter = [[0; WIDEST]; 4];
+    for lane in 0..WIDEST {
+        counter[0][lane] = rows as u32;
+        counter[1][lane] = (mask.first_unit + lane) as u32;
+        counter[2][lane] = mask.counter[0];
+        counter[3][lane] = mask.counter[1];
+    }
+    philox(&mut counter, mask.key, width);
+    let scale = T::from_f64(mask.scale);
+    for (kept, words) in kept.iter_mut().zip(&counter) {
+        for lane in 0..width {
+            kept[lane] = if words[lane] < mask.threshold { T::ZERO } else { scale };
+        }
+    }
+}
+
+/// The ten rounds of Philox 4x32 on `width` counters at once, in loops that the compiler turns into vectors.
+#[inline(always)]
+fn philox(counter: &mut [[u32; WIDEST]; 4], mut key: [u32; 2], width: usize) {
+    for round in 0..10 {
+        if round > 0 {
+            key = [key[0].wrapping_add(0x9e37_79b9), key[1].wrapping_add(0xbb67_ae85)];
+        }
+        let [c0, c1, c2, c3] = counter;
+        for lane in 0..width {
+            let first = u64::from(c0[lane]) * 0xd251_1f53;
+            let second = u64::from(c2[lane]) * 0xcd9e_8d57;
+            c0[lane] = (second >> 32) as u32 ^ c1[lane] ^ key[0];
+            c2[lane] = (first >> 32) as u32 ^ c3[lane] ^ key[1];
+            c1[lane] = second as u32;
+            c3[lane] = first as u32;
+        }
+    }
+}
+
+/// One panel of a layer's `dA`, on its way to `dY`.
+pub struct Undress<'a, T> {
+    /// `dA` without what went past the layer above's weights in; `dY` out.
+    pub deltas: &'a mut [T],
+    /// `dA` of the layer above in, where that one adds its input to its result; `dA` of this layer out, where this one does.
+    pub stream: &'a mut [T],
+    /// Whether the layer above adds its input.
+    pub adds: bool,
+    /// Whether this layer does.
+    pub keeps: bool,
+    /// What `dA` is multiplied by.
+    pub by: Finish<'a, T>,
+}
+
+/// [`Undress`] as an operation for one instruction set.
+pub struct UndressOp<'p, 'a, T>(pub &'p mut Undress<'a, T>);
+
+impl<T: Math, S: Simd<T>> Operation<T, S> for UndressOp<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        let u = self.0;
+        assert!(u.deltas.len().is_multiple_of(S::LANES));
+        assert!(!(u.adds || u.keeps) || u.stream.len() == u.deltas.len());
+        for at in (0..u.deltas.len()).step_by(S::LANES) {
+            // SAFETY: `run` checked that both slices hold whole vectors, and the stream as many where it is touched.
+            unsafe {
+                let mut x = s.load(u.deltas.as_ptr().add(at));
+                if u.adds {
+                    x = s.add(x, s.load(u.stream.as_ptr().add(at)));
+                }
+                if u.keeps {
+                    s.store(u.stream.as_mut_ptr().add(at), x);
+                }
+                s.store(u.deltas.as_mut_ptr().add(at), x);
+            }
+        }
+        times(s, u.by, u.deltas);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn philox_gives_the_numbers_that_its_authors_publish() {
+        // Random123's known answers for philox4x32-10.
+        let run = |words: [u32; 4], key| {
+            let mut counter = words.map(|word| [word; WIDEST]);
+            philox(&mut counter, key, WIDEST);
+            counter.map(|lanes| lanes[7])
+        };
+        assert_eq!(run([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        assert_eq!(run([u32::MAX; 4], [u32::MAX; 2]), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
+        let counter = [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344];
+        assert_eq!(run(counter, [0xa409_3822, 0x299f_31d0]), [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]);
+    }
+}
