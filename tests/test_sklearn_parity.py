@@ -617,6 +617,22 @@ def test_threads_change_no_bit(solver: str) -> None:
         assert fitted[0].loss_ == other.loss_
 
 
+@pytest.mark.parametrize("weights", [None, 2.0, "rows"])
+def test_weights_of_classes_are_weights_of_their_samples(weights: Any) -> None:
+    X, y = cancer()
+    rows = np.random.RandomState(0).uniform(0.5, 2, len(y)) if weights == "rows" else weights
+    all_weights = np.where(y == 0, 3.0, 0.5) * (1.0 if rows is None else rows)
+    ours, theirs = pair(CLASSIFIER, max_iter=10)
+    ours.set_params(class_weight={0: 3.0, 1: 0.5}).fit(X, y, rows)
+    agree(ours, theirs.fit(X, y, all_weights))
+    balanced = lamella.sklearn.MLPClassifier(class_weight="balanced", random_state=3, max_iter=10)
+    share = len(y) / (2 * np.bincount(y))
+    same, _ = pair(CLASSIFIER, max_iter=10, tol=1e-4)
+    agree(balanced.fit(X, y), same.fit(X, y, share[y]))
+    with pytest.raises(ValueError, match="partial_fit"):
+        balanced.partial_fit(X, y)
+
+
 @pytest.mark.parametrize("parameters", [{"dtype": "float8"}, {"threads": 0}, {"threads": 1.5}])
 def test_additions_are_checked_as_the_others_are(parameters: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"The '{next(iter(parameters))}' parameter"):
@@ -627,6 +643,8 @@ def test_parameters_are_scikit_learns_and_a_few_more() -> None:
     for name in (CLASSIFIER, REGRESSOR):
         ours, theirs = (getattr(m, name)() for m in (lamella.sklearn, neural_network))
         more = {"dtype": None, "threads": None}
+        if name == CLASSIFIER:
+            more["class_weight"] = None
         assert ours.get_params() == theirs.get_params() | more
         assert isinstance(ours, type(theirs))
 

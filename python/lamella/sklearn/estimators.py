@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from sklearn import neural_network
+from sklearn.utils._param_validation import StrOptions
 
 from .perceptron import ADDITIONS, Perceptron
 
@@ -39,6 +40,10 @@ class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[m
         operands to bfloat16; it needs a CPU with AVX-512 BF16.
     threads : int or None, default=None
         Threads of a call at most; None is as many as help. The results are the same bits.
+    class_weight : dict, "balanced", list of dict or None, default=None
+        What the samples of a class count, besides `sample_weight`, as scikit-learn's other
+        classifiers have it: "balanced" is inversely proportional to the classes' frequencies; a
+        dict for each of several labels. It counts in the validation of early stopping too.
 
     Attributes
     ----------
@@ -67,6 +72,7 @@ class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[m
     _parameter_constraints: dict[str, Any] = {  # noqa: RUF012 - scikit-learn's protocol
         **neural_network.MLPClassifier._parameter_constraints,
         **ADDITIONS,
+        "class_weight": [StrOptions({"balanced"}), dict, list, None],
     }
 
     def __init__(
@@ -97,6 +103,7 @@ class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[m
         max_fun: int = 15000,
         dtype: Any = None,
         threads: int | None = None,
+        class_weight: Any = None,
     ) -> None:
         super().__init__(
             hidden_layer_sizes=hidden_layer_sizes,
@@ -125,6 +132,7 @@ class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[m
         )
         self.dtype = dtype
         self.threads = threads
+        self.class_weight = class_weight
 
 
 class MLPRegressor(Perceptron, neural_network.MLPRegressor):  # type: ignore[misc]

@@ -25,6 +25,7 @@ from sklearn.neural_network._multilayer_perceptron import BaseMultilayerPerceptr
 from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import validate_data
 from threadpoolctl import threadpool_limits
 
@@ -72,7 +73,8 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
     def _fit(self, X: Any, y: Any, sample_weight: Any = None, incremental: bool = False) -> Any:
         """Fit as scikit-learn does, with networks of the core at hand."""
         self._prepared_engine()
-        return super()._fit(X, y, sample_weight=sample_weight, incremental=incremental)
+        weights = self._weights(y, sample_weight, incremental)
+        return super()._fit(X, y, sample_weight=weights, incremental=incremental)
 
     def _validate_input(self, X: Any, y: Any, incremental: bool, reset: bool) -> Any:
         """Check as scikit-learn does, and take X to the dtype that was asked for."""
@@ -210,6 +212,19 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         weights = None if sample_weight is None else sample_weight[held_out]
         held_out_data = (_safe_indexing(X, held_out), y_held_out, weights)
         return Data(X, self._targets(y), all_weights, train, held_out_data)
+
+    def _weights(self, y: Any, sample_weight: Any, incremental: bool) -> Any:
+        """Return sample weights, multiplied by those of the classes, where these have any."""
+        class_weight = vars(self).get("class_weight")
+        if class_weight is None:
+            return sample_weight
+        if incremental and class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' is not supported for partial_fit: it would be balanced by "
+                "the rows of one call. Use sklearn.utils.class_weight.compute_class_weight on all y."
+            )
+        weights = compute_sample_weight(class_weight, y)
+        return weights if sample_weight is None else weights * np.asarray(sample_weight)
 
     def _batch_rows(self, rows: int) -> int:
         """Return the rows of a batch, of `rows` that there are."""
