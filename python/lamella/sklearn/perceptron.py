@@ -221,7 +221,7 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         if incremental and class_weight == "balanced":
             raise ValueError(
                 "class_weight='balanced' is not supported for partial_fit: it would be balanced by "
-                "the rows of one call. Use sklearn.utils.class_weight.compute_class_weight on all y."
+                "the rows of one call. sklearn.utils.class_weight.compute_class_weight takes all of y."
             )
         weights = compute_sample_weight(class_weight, y)
         return weights if sample_weight is None else weights * np.asarray(sample_weight)
