@@ -87,6 +87,17 @@ def columns_of_digits() -> tuple[Any, Array]:
     return scipy.sparse.csc_array(X), y
 
 
+def doubled_digits() -> tuple[Any, Array]:
+    """Return rows each of whose entries are stored in two halves, unsorted."""
+    X, y = digits(200)
+    half = scipy.sparse.coo_array(X / 2)
+    rows, columns = (np.r_[part, part] for part in half.coords)
+    order = np.argsort(rows, kind="stable")
+    entries = np.r_[half.data, half.data][order]
+    starts = np.searchsorted(rows[order], np.arange(len(X) + 1))
+    return scipy.sparse.csr_array((entries, columns[order], starts), shape=X.shape), y
+
+
 CLASSIFIER, REGRESSOR = "MLPClassifier", "MLPRegressor"
 CASES: dict[str, tuple[str, Callable[[], tuple[Any, Array]], dict[str, Any]]] = {
     "digits-adam": (CLASSIFIER, digits, {}),
@@ -137,6 +148,7 @@ CASES: dict[str, tuple[str, Callable[[], tuple[Any, Array]], dict[str, Any]]] = 
     "digits-stops": (CLASSIFIER, digits, {"tol": 0.1, "n_iter_no_change": 2}),
     "digits-sparse": (CLASSIFIER, sparse_digits, {}),
     "digits-sparse-columns": (CLASSIFIER, columns_of_digits, {"early_stopping": True}),
+    "digits-sparse-doubled": (CLASSIFIER, doubled_digits, {}),
     "cancer-adam": (CLASSIFIER, cancer, {}),
     "cancer-unscaled": (CLASSIFIER, raw_cancer, {}),
     "cancer-early-stopping": (CLASSIFIER, cancer, {"early_stopping": True, "solver": "sgd"}),
@@ -524,6 +536,14 @@ def test_divergence_under_early_stopping_restores_the_best() -> None:
         assert np.isnan(estimator.validation_scores_[-1])
     assert len(ours.loss_curve_) == len(theirs.loss_curve_)
     assert all(np.isfinite(weights).all() for weights in ours.coefs_)
+
+
+def test_warnings_name_the_line_that_called_fit() -> None:
+    X, y = digits(100)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        lamella.sklearn.MLPClassifier(max_iter=1, batch_size=999).fit(X, y)
+    assert [one.filename for one in seen] == [__file__] * 2
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")

@@ -43,6 +43,9 @@ ADDITIONS: dict[str, Any] = {
 }
 """Constraints of the parameters that scikit-learn's estimators do not have."""
 
+CALLER = 6
+"""From `_fit_stochastic` up to who called `fit`: two `_fit`, `fit` and its wrapper lie between."""
+
 
 @dataclass
 class Data:
@@ -129,13 +132,14 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         try:
             self._epochs(network, data, batch_size, incremental)
         except KeyboardInterrupt:
-            warnings.warn("Training interrupted by user.", stacklevel=4)
+            warnings.warn("Training interrupted by user.", stacklevel=CALLER)
         finally:
             engine.write_out(self)
             engine.is_training = False
         self._tell_optimizer(network)
         if self.early_stopping:
             self.coefs_, self.intercepts_ = self._best_coefs, self._best_intercepts
+            engine.trainer(self)
 
     # --- a fit ---
 
@@ -163,7 +167,7 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
                     f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
                     "optimization hasn't converged yet.",
                     ConvergenceWarning,
-                    stacklevel=6,
+                    stacklevel=CALLER + 1,
                 )
 
     def _end_epoch(self, data: Data) -> bool:
@@ -191,7 +195,7 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
 
     def _data(self, X: Any, y: Array, sample_weight: Any) -> Data:
         """Hold rows out, if they are to be, as `train_test_split` of X and y would do it."""
-        X, rows = readable(X), np.arange(X.shape[0])
+        X, rows = _canonical(readable(X)), np.arange(X.shape[0])
         all_weights = _as_weights(sample_weight)
         if not self.early_stopping:
             return Data(X, self._targets(y), all_weights, rows)
@@ -220,8 +224,8 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
             return sample_weight
         if incremental and class_weight == "balanced":
             raise ValueError(
-                "class_weight='balanced' is not supported for partial_fit: it would be balanced by "
-                "the rows of one call. sklearn.utils.class_weight.compute_class_weight takes all of y."
+                "class_weight='balanced' is not supported for partial_fit, which sees the rows of "
+                "one call: sklearn.utils.class_weight.compute_class_weight takes all of y"
             )
         weights = compute_sample_weight(class_weight, y)
         return weights if sample_weight is None else weights * np.asarray(sample_weight)
@@ -234,7 +238,7 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
             warnings.warn(
                 "Got `batch_size` less than 1 or larger than sample size. It is going to be "
                 "clipped",
-                stacklevel=5,
+                stacklevel=CALLER + 1,
             )
         return int(min(self.batch_size, rows))
 
@@ -298,6 +302,14 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         """Take the attributes; networks are made of them when they are needed."""
         super().__setstate__(state)
         self._engine = Engine()
+
+
+def _canonical(X: Any) -> Any:
+    """Return X with the entries of one place summed, which the core would do in every epoch."""
+    if hasattr(X, "has_canonical_format") and not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    return X
 
 
 def _as_weights(sample_weight: Any) -> Array | None:
