@@ -103,6 +103,7 @@ fn train(request: &Request) -> Result<f64, Error> {
         clip_value: f64::INFINITY,
         loss_scale: 1.0,
         weights: None,
+        rows: None,
         shuffle: false,
         seed: 0,
         threads: Some(1),

@@ -57,6 +57,14 @@ def test_lamella_and_numpy_compute_the_same_losses(case: Case) -> None:
     assert later == pytest.approx(expected[1], rel=STEPS_TOLERANCE)
 
 
+def test_a_search_of_many_networks_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn")
+    import many
+
+    many.main(["--rounds", "1", "--chunk", "2", "--epochs", "1"])
+    assert "fit_many, 2 threads" in capsys.readouterr().out
+
+
 def test_widths_in_brackets_are_repeated() -> None:
     assert parse_layers("3-(4x5)-1") == (3, 4, 4, 4, 4, 4, 1)
 

@@ -40,7 +40,7 @@ pub const PAIRS: usize = 5;
 /// The arena's buffer of the optimizer's third state; empty until an optimizer needs it.
 pub const THIRD: usize = 6;
 /// The buffers of the optimizer's state.
-const STATES: [usize; 3] = [FIRST, SECOND, THIRD];
+pub const STATES: [usize; 3] = [FIRST, SECOND, THIRD];
 /// How many buffers the arena has.
 pub const BUFFERS: usize = 7;
 
@@ -125,6 +125,11 @@ impl Layer {
     /// Whether it is a product and an activation that its result tells the derivative of.
     pub fn is_plain(&self) -> bool {
         self.norm.is_none() && self.dropout == 0.0 && !self.residual && self.activation.is_told_by_its_result()
+    }
+    /// What was asked for.
+    pub fn spec(&self) -> LayerSpec {
+        let Layer { outputs: units, activation, bias, norm, dropout, residual, .. } = *self;
+        LayerSpec { units, activation, bias, norm, dropout, residual }
     }
     /// Whether it takes statistics over the batch.
     pub fn couples(&self) -> bool {
@@ -263,6 +268,19 @@ impl Part {
         let lanes: usize = self.panels.clone().map(|p| layer.width(p)).sum();
         self.rows.len() * lanes
     }
+}
+
+/// The arrays of parameters that a layer may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parameter {
+    /// `(outputs, inputs)`
+    Weights,
+    /// `(outputs,)`
+    Biases,
+    /// The scale of a normalised layer, `(outputs,)`.
+    Gamma,
+    /// Its shift, `(outputs,)`.
+    Beta,
 }
 
 /// What one claim of the update phase owns: neighbouring parts, several where they are small.
@@ -478,6 +496,12 @@ impl<T: Number> Network<T> {
         self.layers.iter().map(Layer::n_parameters).sum()
     }
 
+    /// Bytes that all its numbers take now: weights in their forms, gradients, optimizer state, with padding.
+    pub fn bytes(&self) -> usize {
+        let numbers = self.arena.read();
+        (0..BUFFERS).map(|index| size_of_val(numbers.buffer(index))).sum()
+    }
+
     /// Where in `order` the share of worker `worker` of `workers` begins: all have about the same number of weights.
     pub fn share(&self, worker: usize, workers: usize) -> usize {
         let all = self.before[self.order.len()];
@@ -491,6 +515,12 @@ impl<T: Number> Network<T> {
     pub fn reset(&mut self) {
         self.progress = Progress::START;
         STATES.into_iter().for_each(|index| self.arena.buffer(index).fill(T::ZERO));
+    }
+
+    /// Gives the memory of the optimizer's state and of the gradient back; the counters stay.
+    pub fn release_state(&mut self) {
+        self.progress.optimizer = None;
+        STATES.into_iter().chain([GRADIENT]).for_each(|index| self.arena.release(index));
     }
 
     /// Makes state for `optimizer`, all zero where it is another one than before.
@@ -531,19 +561,21 @@ impl<T: Number> Network<T> {
         }
     }
 
-    /// Copies layer `l`'s plain optimizer state into one of the arena's buffers, which has the weights' form.
-    pub fn set_state(
-        &mut self,
-        l: usize,
-        buffer: usize,
-        weights: impl Fn(usize, usize) -> T,
-        bias: impl Fn(usize) -> T,
-    ) {
+    /// Copies one of layer `l`'s plain state arrays, shaped as its parameters, into one of the arena's buffers, which
+    /// [`prepare_state`](Self::prepare_state) made: that of its weights, biases, gamma or beta.
+    pub fn set_state(&mut self, l: usize, buffer: usize, kind: Parameter, numbers: &[T]) {
         let layer = self.layers[l];
         let buffer = self.arena.buffer(buffer);
-        for j in 0..layer.outputs {
-            (0..layer.inputs).for_each(|i| buffer[layer.weight(j, i)] = weights(j, i));
-            buffer[layer.bias(j)] = bias(j);
+        let affine = layer.affine();
+        let beta = affine.start + affine.len() / 2;
+        for (n, &x) in numbers.iter().enumerate() {
+            let place = match kind {
+                Parameter::Weights => layer.weight(n / layer.inputs, n % layer.inputs),
+                Parameter::Biases => layer.bias(n),
+                Parameter::Gamma => affine.start + n,
+                Parameter::Beta => beta + n,
+            };
+            buffer[place] = x;
         }
     }
 
@@ -746,7 +778,7 @@ fn pair_range(layers: &[Layer], part: &Part) -> Range<usize> {
         return 0..0;
     }
     if part.affine {
-        let end = layer.pair_row(layer.panels(), 0);
+        let end = layer.pair_row(layer.panels() - 1, layer.rows()); // the last panel may be narrow
         return end..end;
     }
     layer.pair_row(part.panels.start, part.rows.start)..layer.pair_row(part.panels.end - 1, part.rows.end)

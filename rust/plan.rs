@@ -67,12 +67,16 @@ fn work<T: Number>(network: &Network<T>, rows: usize, pass: Pass) -> f64 {
     rows as f64 * (0..network.layers.len()).map(of_layer).sum::<f64>()
 }
 
+/// Seconds that one thread takes for a step on `rows` rows.
+fn alone<T: Number>(network: &Network<T>, rows: usize, pass: Pass) -> f64 {
+    let rate = RATE * 4.0 / size_of::<T>() as f64;
+    STEP_COST + LAYER_COST * network.layers.len() as f64 + work(network, rows, pass) / rate
+}
+
 /// How many threads help a call of `steps` steps on `rows` rows. A call that is too small to share does not ask how many
 /// there may be.
 fn threads<T: Number>(network: &Network<T>, rows: usize, steps: f64, pass: Pass) -> usize {
-    let rate = RATE * 4.0 / size_of::<T>() as f64;
-    let fixed = STEP_COST + LAYER_COST * network.layers.len() as f64;
-    let alone = fixed + work(network, rows, pass) / rate;
+    let alone = alone(network, rows, pass);
     let time = |n: usize| {
         let slices = rows.div_ceil(LEAST_SLICE_ROWS / 2).min(n) as f64;
         let shared = if n > 1 { BARRIER_COST + alone / slices } else { alone };
@@ -84,6 +88,11 @@ fn threads<T: Number>(network: &Network<T>, rows: usize, steps: f64, pass: Pass)
     (1..=crate::threads::limit())
         .fold((1, time(1)), |best, n| if time(n) < 0.95 * best.1 { (n, time(n)) } else { best })
         .0
+}
+
+/// About how many seconds one thread takes for `steps` steps of training on `rows` rows each.
+pub fn training_alone<T: Number>(network: &Network<T>, rows: usize, steps: f64) -> f64 {
+    steps * alone(network, rows, Pass::Training)
 }
 
 /// Plans training on batches of `rows`, `steps` of them; `wanted` is the user's number of threads.

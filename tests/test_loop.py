@@ -124,6 +124,35 @@ def test_other_labels_and_sparse_rows_are_cut_alike() -> None:
     assert (fraction.metrics["val_loss"] == wanted.metrics["val_loss"]).all()
 
 
+def test_weights_dropout_and_running_statistics_are_cut_alike() -> None:
+    w = RNG.integers(0, 3, 150)
+    hidden = lamella.Dense(20, "relu", dropout=0.2, norm="batch")
+    plain, asked = (lamella.Network([6, hidden, 3], output="softmax") for _ in range(2))
+    wanted = plain.fit(X, Y, epochs=4, sample_weight=w)
+    history = asked.fit(X, Y, epochs=4, sample_weight=w, callbacks=[Every(1)], **HELD)
+    same(plain, asked)
+    assert (history.loss == wanted.loss).all()
+    for name, value in plain.statistics.items():
+        assert (value == asked.statistics[name]).all()
+    # The best epoch is restored with its running statistics.
+    stopped = lamella.Network([6, hidden, 3], output="softmax")
+    history = stopped.fit(
+        X,
+        RNG.integers(0, 3, 150),
+        epochs=30,
+        learning_rate=0.03,
+        early_stopping=EarlyStopping(patience=9),
+        **HELD,
+    )
+    assert stopped.evaluate(X_VAL, Y_VAL)["loss"] == history.metrics["val_loss"].min()
+    # Rows held back take their weights along.
+    one, other = network(seed=5), network(seed=5)
+    one.fit(X, Y, epochs=3, validation_fraction=0.2, sample_weight=w)
+    train, _ = validation.split(Y, 0.2, 5, by_class=True)
+    other.fit(X[train], Y[train], epochs=3, sample_weight=w[train])
+    same(one, other)
+
+
 # --- validation ---
 
 
@@ -548,6 +577,8 @@ def test_bad_stretches_are_refused_by_the_core() -> None:
         "penalty": (0.0, 0.0, False),
         "clip_value": None,
         "loss_scale": 1.0,
+        "loss": None,
+        "weights": None,
         "shuffle": True,
         "seed": 0,
         "threads": None,
@@ -555,8 +586,8 @@ def test_bad_stretches_are_refused_by_the_core() -> None:
         "report_every": 0,
     }
     for bad, message in (
-        ({"begin": (3, 0.0)}, "begin"),
-        ({"begin": (160, 0.0)}, "begin"),
+        ({"begin": (3, 0.0, 0.0)}, "begin"),
+        ({"begin": (160, 0.0, 0.0)}, "begin"),
         ({"steps": 0}, "steps"),
         ({"seconds": -1.0}, "seconds"),
         ({"seconds": np.nan}, "seconds"),

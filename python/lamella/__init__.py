@@ -28,6 +28,7 @@ from .functional import (
     update_parameters_deep,
 )
 from .layers import BatchNorm, Dense, LayerNorm
+from .lbfgs import LBFGS
 from .losses import (
     BinaryCrossEntropy,
     CrossEntropy,
@@ -40,15 +41,19 @@ from .losses import (
     Quantile,
     SquaredHinge,
 )
+from .many import Fitted, fit_many, folds, grid, sample
 from .metrics import Metric
 from .network import History, Network
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
 from .stopping import EarlyStopping
 
+load = Network.load
+
 if "threadpoolctl" in _sys.modules:
     threadpool.register()
 
 __all__ = [
+    "LBFGS",
     "SGD",
     "Adagrad",
     "Adam",
@@ -60,6 +65,7 @@ __all__ = [
     "Dense",
     "DivergenceError",
     "EarlyStopping",
+    "Fitted",
     "Focal",
     "Hinge",
     "History",
@@ -80,10 +86,15 @@ __all__ = [
     "SquaredHinge",
     "StopTraining",
     "compute_cost",
+    "fit_many",
+    "folds",
     "gradient_check",
+    "grid",
     "initialize_parameters_deep",
+    "load",
     "predict",
     "relu",
+    "sample",
     "sigmoid",
     "softmax",
     "tanh",

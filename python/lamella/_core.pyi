@@ -17,9 +17,12 @@ __all__ = [
     "__version__",
     "backward",
     "elementwise",
+    "file_header",
+    "fit_many",
     "forward",
     "info",
     "measure",
+    "parse_file",
     "softmax",
 ]
 
@@ -29,6 +32,10 @@ class DivergenceError(ArithmeticError): ...
 
 def info() -> dict[str, Any]: ...
 def measure(what: str, threads: int, seconds: float) -> float: ...
+def file_header(tensors: Sequence[tuple[str, str, Sequence[int]]], text: str) -> bytes: ...
+def parse_file(
+    head: bytes, size: int
+) -> tuple[list[tuple[str, str, list[int], int, int]], str | None]: ...
 def elementwise(name: str, Z: NDArray[Any]) -> NDArray[Any]: ...
 def softmax(Z: NDArray[Any]) -> NDArray[Any]: ...
 def forward(
@@ -45,8 +52,26 @@ def backward(
     Zs: Sequence[NDArray[Any]],
     hidden: str,
 ) -> list[NDArray[Any]]: ...
-
-_State = tuple[int, float, float, list[list[NDArray[Any]]]]
+def fit_many(
+    tasks: Sequence[tuple[Network, Mapping[str, Any], int, int | None, int | None]],
+    X: NDArray[Any] | _CSR,
+    targets: Sequence[NDArray[Any]],
+    selections: Sequence[NDArray[np.uint32]],
+    *,
+    keep_state: bool,
+    threads: int | None,
+    report: Callable[
+        [
+            int,
+            float,
+            NDArray[np.float64] | None,
+            Exception | None,
+            float | None,
+            NDArray[Any] | None,
+        ],
+        object,
+    ],
+) -> None: ...
 
 class _CSR(Protocol):
     shape: tuple[int, int]
@@ -72,6 +97,8 @@ class Network:
     @property
     def n_parameters(self) -> int: ...
     @property
+    def n_bytes(self) -> int: ...
+    @property
     def steps(self) -> int: ...
     @property
     def epochs(self) -> int: ...
@@ -82,6 +109,10 @@ class Network:
     def get_statistics(self) -> list[NDArray[Any]]: ...
     def set_statistics(self, arrays: Sequence[NDArray[Any]]) -> None: ...
     def reset(self) -> None: ...
+    def get_state(self) -> tuple[dict[str, Any], list[list[NDArray[Any]]]]: ...
+    def set_state(
+        self, counters: Mapping[str, Any], states: Sequence[Sequence[NDArray[Any]]]
+    ) -> None: ...
     def penalty(self, penalty: tuple[float, float, bool]) -> float: ...
     def fit(
         self,
@@ -145,8 +176,6 @@ class Network:
         weights: NDArray[np.float64] | None,
         threads: int | None,
     ) -> tuple[float, list[NDArray[Any]]]: ...
-    def get_state(self, optimizer: tuple[str, Mapping[str, float]]) -> _State: ...
-    def set_state(self, optimizer: tuple[str, Mapping[str, float]], state: _State) -> None: ...
     def takes(self, X: object, Y: object = None) -> bool: ...
     def labels(self, X: NDArray[Any] | _CSR, *, threads: int | None) -> NDArray[np.int64]: ...
     def outputs(

@@ -17,11 +17,12 @@ import reprlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from . import frames
 
 Array = NDArray[Any]
 
@@ -183,10 +184,17 @@ def real(name: str, value: ArrayLike, *, half: bool = False) -> Array:
     """
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected an array without a mask, got a masked array")
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise wrong(name, "a rectangular array", "rows of different lengths") from None
+    if isinstance(value, np.ndarray):
+        array: Array = np.asarray(value)
+    elif frames.is_frame(value):
+        array = frames.to_array(name, value)
+    elif frames.is_dlpack(value):
+        array = frames.from_dlpack(name, value)
+    else:
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            raise wrong(name, "a rectangular array", "rows of different lengths") from None
     if array.dtype.kind not in "biuf":
         received = f"dtype {array.dtype}" if array.ndim else type(value).__name__
         raise TypeError(f"{name}: expected an array of real numbers, got {received}")
@@ -332,7 +340,8 @@ def available_memory() -> float:
 def _read(path: str) -> str:
     """Return a system file's text, or nothing where there is no such file."""
     try:
-        return Path(path).read_text()
+        with open(path) as file:
+            return file.read()
     except OSError:
         return ""
 

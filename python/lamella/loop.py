@@ -324,24 +324,40 @@ def _showing(asked: Asked) -> Iterator[Callable[[int, Mapping[str, float]], None
     if asked.progress is not True:
         yield lambda made, logs: None
         return
-    with _bar(asked.epochs * asked.batches) as bar:
+    with bar(asked.epochs * asked.batches) as shown:
 
         def show(made: int, logs: Mapping[str, float]) -> None:
-            bar.set_postfix({name: f"{n:.4g}" for name, n in logs.items()}, refresh=False)
-            bar.update(made)
+            shown.set_postfix({name: f"{n:.4g}" for name, n in logs.items()}, refresh=False)
+            shown.update(made)
 
         yield show
 
 
-def _bar(steps: int) -> Any:
-    """Return tqdm's bar for a number of steps."""
+@contextmanager
+def told(value: Progress, total: int, unit: str) -> Iterator[Callable[[int, float], object] | None]:
+    """Give what hears of a number and its loss, and close the bar in the end."""
+    value = progress(value)
+    if value is not True:
+        yield value or None
+        return
+    with bar(total, unit) as shown:
+
+        def advance(at: int, loss: float) -> None:
+            shown.set_postfix(loss=f"{loss:.4g}", refresh=False)
+            shown.update()
+
+        yield advance
+
+
+def bar(total: int, unit: str = "steps") -> Any:
+    """Return tqdm's bar for a number of steps, or of something else."""
     try:
         from tqdm.auto import tqdm
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "progress: True needs tqdm, which is not installed; a function needs nothing"
         ) from error
-    return tqdm(total=steps, unit=" steps")
+    return tqdm(total=total, unit=f" {unit}")
 
 
 def progress(value: Progress) -> Progress:

@@ -12,9 +12,10 @@ Alphabet: m samples, `n[0]` features, L layers of `n[l]` units. `X (m, n[0])`, o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -24,6 +25,7 @@ from . import (
     checks,
     finder,
     initializers,
+    lbfgs,
     loop,
     losses,
     optimizers,
@@ -45,6 +47,7 @@ from .layers import (
     parameter_shapes,
     statistic_names,
 )
+from .lbfgs import LBFGS
 from .loop import Asked, Data, History, Loop, Progress
 from .losses import Custom, Loss
 from .metrics import Metric
@@ -183,7 +186,7 @@ class Network:
         *,
         epochs: int = 1,
         batch_size: int | None = 32,
-        optimizer: str | Optimizer = "adam",
+        optimizer: str | Optimizer | LBFGS = "adam",
         learning_rate: Rate | None = None,
         clip_value: float | None = None,
         sample_weight: ArrayLike | None = None,
@@ -222,7 +225,8 @@ class Network:
         optimizer : str or Optimizer
             A name ("sgd", "momentum", "nesterov", "adam", "amsgrad", "adamw", "nadam", "rmsprop",
             "adagrad", "lion") or an object such as `lamella.AdamW(weight_decay=0.05)`. State of
-            another kind of optimizer is not used.
+            another kind of optimizer is not used. "lbfgs" or a `lamella.LBFGS` (needs SciPy)
+            minimises the loss of all rows; see there.
         learning_rate : float, Schedule or callable, optional
             In place of the optimizer's own: a number, a schedule such as
             `lamella.schedules.Cosine(1e-2, total=1000)`, or a function that gets the number of
@@ -282,6 +286,16 @@ class Network:
             After Ctrl-C; the model stays usable, with whole steps.
         """
         rows, labels = self._data(X, y)
+        if lbfgs.is_meant(optimizer):
+            asked_for = (validation_data, validation_fraction, metrics, early_stopping, callbacks)
+            self._refuse_for_lbfgs(sample_weight, class_weight, time_limit, *asked_for)
+            minimiser = lbfgs.checked(
+                optimizer, epochs, self.l1, learning_rate=learning_rate, clip_value=clip_value
+            )
+            with loop.told(progress, minimiser.max_iter or 0, "iterations") as report:
+                threads = checks.threads(threads)
+                return History(self._minimise(rows, labels, minimiser, threads, report))
+        optimizer = cast(str | Optimizer, optimizer)
         epochs = checks.integer("epochs", epochs)
         threads = checks.threads(threads)
         progress = loop.progress(progress)
@@ -533,6 +547,12 @@ class Network:
         loss, outputs = self._net.evaluate(
             rows, labels, **self._objective, weights=w, threads=checks.threads(threads)
         )
+        return self._score(loss, outputs, labels, w)
+
+    def _score(
+        self, loss: float, outputs: Array, labels: Array, w: Array | None = None
+    ) -> dict[str, float]:
+        """Return what `evaluate` does, of outputs (m, n_outputs) and checked labels."""
         if self.loss == "quantile":
             return {"loss": loss}
         if not self._answers_labels:
@@ -601,16 +621,88 @@ class Network:
         self._plateau = None
         self._net.reset()
 
+    # --- files ---
+
+    def save(self, path: str | os.PathLike[str], *, state: bool = False) -> None:
+        """Write settings and parameters to a safetensors file, without any pickle.
+
+        The file appears under its name when it is whole; one that was there is replaced then.
+        The same model makes the same bytes, on every machine. The Python package `safetensors`
+        reads the arrays: `safetensors.numpy.load_file(path)["W1"]`.
+
+        Parameters
+        ----------
+        path : str or path
+        state : bool
+            Whether the optimizer's state and the counters are kept too, so that a `fit` after
+            `load` goes on with the bits of one that was never interrupted. It takes up to three
+            times the parameters' space more.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not finite.
+        TypeError
+            If a setting is a function, which no file can hold.
+        OSError
+            If the file cannot be written; one that was there is still whole.
+        """
+        from . import checkpoint  # not before it is needed: `import lamella` stays quick
+
+        checkpoint.save(self, path, state=state)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Return the network that `save` wrote to a file. The file may come from anybody.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, is none of Lamella's, or needs a newer version or another
+            CPU ("bfloat16").
+        MemoryError
+            If the network exceeds the available memory.
+        OSError
+            If the file cannot be read.
+        """
+        from . import checkpoint
+
+        return checkpoint.load(path, cls)
+
+    def to_onnx(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Return the network as an ONNX model, and write it to a file where a path is given.
+
+        Its input is `X (m, n_features)`, for any m, in the parameters' dtype; its output are
+        "probabilities" or, for identity, "values", `(m, n_outputs)`: what `predict_proba` and
+        `predict` compute, up to rounding. In mixed precision it multiplies in float32.
+
+        Needs the package `onnx`: `pip install lamella[onnx]`.
+
+        Returns
+        -------
+        onnx.ModelProto
+
+        Raises
+        ------
+        ValueError
+            If a layer has no form in ONNX here, or the model exceeds ONNX's 2 GB.
+        ModuleNotFoundError
+            If onnx is not installed.
+        OSError
+            If the file cannot be written.
+        """
+        from .export import to_onnx
+
+        return to_onnx(self, path)
+
     def summary(self) -> None:
-        """Print the layers, their activations, shapes and numbers of parameters."""
-        row = "{:<6} {:<12} {:>16} {:>14}"
-        print(row.format("layer", "activation", "weights", "parameters"))
-        sizes = zip(self.layers, self._shapes[0::2], strict=True)
-        for n, (layer, (units, inputs)) in enumerate(sizes, start=1):
-            shape = f"{units} x {inputs}"
-            print(row.format(n, layer.activation or "", shape, f"{units * (inputs + 1):,}"))
-        print(row.format("total", "", "", f"{self.n_parameters:,}"))
-        print(f"loss {self.loss}, {self.precision}")
+        """Print the layers with activations, shapes, numbers of parameters, and the memory.
+
+        The same text is `lamella.summary.text(network)`.
+        """
+        from . import summary
+
+        print(summary.text(self))
 
     def __repr__(self) -> str:
         """Return the layers, the loss and the dtype."""
@@ -660,6 +752,69 @@ class Network:
         if isinstance(self.criterion, Loss):
             return None
         return losses.Batches(self.criterion, y, weighted=w is not None)
+
+    def _fit_settings(
+        self,
+        m: int,
+        *,
+        epochs: int = 1,
+        batch_size: int | None = 32,
+        optimizer: str | Optimizer = "adam",
+        learning_rate: float | None = None,
+        clip_value: float | None = None,
+        shuffle: bool = True,
+    ) -> dict[str, Any]:
+        """Check arguments of `fit` on m samples; return what the core takes."""
+        spec = optimizers.spec(optimizer, learning_rate)
+        if spec is None:
+            raise checks.wrong("learning_rate", "a number, not a schedule, here", learning_rate)
+        return {
+            "epochs": checks.integer("epochs", epochs),
+            "batch_size": checks.batch_size(batch_size, m),
+            "optimizer": spec,
+            "clip_value": checks.clip("clip_value", clip_value),
+            "shuffle": checks.flag("shuffle", shuffle),
+            "seed": self.seed,
+            **self._objective,
+        }
+
+    @staticmethod
+    def _refuse_for_lbfgs(*asked: object) -> None:
+        """Refuse what a minimisation of the loss of all rows does not do."""
+        if any(argument is not None and argument is not False for argument in asked):
+            raise checks.wrong(
+                "optimizer", "one that makes steps, for weights, validation or callbacks", "lbfgs"
+            )
+
+    def _minimise(
+        self,
+        rows: Array | CSR,
+        labels: Array,
+        rule: LBFGS,
+        threads: int | None,
+        report: Callable[[int, float], object] | None,
+    ) -> Array:
+        """Minimise the loss of checked data by L-BFGS; return it before each iteration."""
+
+        def place(parameters: Array) -> None:
+            arrays = lbfgs.views(parameters, self._shapes)
+            self._net.set_parameters([a.astype(self.dtype, copy=False) for a in arrays])
+
+        def function(parameters: Array) -> tuple[float, Array]:
+            place(parameters)
+            loss, gradients = self._net.loss_and_gradients(
+                rows,
+                labels,
+                **self._objective,
+                loss=self._asked(labels, None),
+                weights=None,
+                seed=self.seed,
+                threads=threads,
+            )
+            return loss, lbfgs.flat(gradients)
+
+        start = lbfgs.flat(self._net.get_parameters())
+        return lbfgs.minimise(function, start, rule, report, place)
 
     def _core_network(self) -> _core.Network:
         """Build the core's network, all parameters zero."""

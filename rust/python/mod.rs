@@ -4,7 +4,9 @@
 //! ends the process.
 
 mod arrays;
+mod checkpoint;
 mod functional;
+mod many;
 mod model;
 mod scikit;
 
@@ -178,9 +180,13 @@ mod _core {
     #[pymodule_export]
     use super::DivergenceError;
     #[pymodule_export]
+    use super::checkpoint::{file_header, parse_file};
+    #[pymodule_export]
     use super::functional::{backward, elementwise, forward, softmax};
     #[pymodule_export]
     use super::info;
+    #[pymodule_export]
+    use super::many::fit_many;
     #[pymodule_export]
     use super::measure;
     #[pymodule_export]

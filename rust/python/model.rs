@@ -1,6 +1,7 @@
 //! The network as Python sees it: one class for both dtypes, plain arrays in and out.
 
 use super::arrays::{self, Held, Samples};
+use super::checkpoint;
 use super::{Interpreter, exception, scikit, unlocked};
 use crate::activation::Activation;
 use crate::data::Matrix;
@@ -22,8 +23,8 @@ use pyo3::types::PyDict;
 use std::time::{Duration, Instant};
 
 /// A network with the buffers of its training and of its passes forward.
-struct Model<T: Number> {
-    net: Core<T>,
+pub(super) struct Model<T: Number> {
+    pub(super) net: Core<T>,
     workspace: Workspace<T>,
     spares: Spares<T>,
 }
@@ -35,7 +36,7 @@ impl<T: Number> Model<T> {
 }
 
 /// A network of either dtype.
-enum Any {
+pub(super) enum Any {
     F32(Model<f32>),
     F64(Model<f64>),
 }
@@ -69,7 +70,7 @@ macro_rules! with_model {
 /// A dense network in the core: plain arrays in and out, samples x features.
 #[pyclass(module = "lamella._core")]
 pub struct Network {
-    inner: Any,
+    pub(super) inner: Any,
     /// Where the last fit ended.
     cursor: Cursor,
 }
@@ -168,6 +169,7 @@ impl Network {
             clip_value: clip_value.unwrap_or(f64::INFINITY),
             loss_scale,
             weights: as_weights(&weights)?,
+            rows: None,
             shuffle,
             seed,
             threads,
@@ -414,26 +416,6 @@ impl Network {
         })
     }
 
-    /// The optimizer's steps, the powers of its betas, and its state in arrays shaped as the parameters.
-    fn get_state<'py>(
-        &mut self,
-        py: Python<'py>,
-        optimizer: (PyBackedStr, Bound<'py, PyDict>),
-    ) -> PyResult<scikit::State<'py>> {
-        let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
-        with_core!(&mut self.inner, net => scikit::get_state(py, net, optimizer))
-    }
-
-    /// The way back from `get_state`; counters start anew with it.
-    fn set_state<'py>(
-        &mut self,
-        optimizer: (PyBackedStr, Bound<'py, PyDict>),
-        state: scikit::State<'py>,
-    ) -> PyResult<()> {
-        let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
-        with_core!(&mut self.inner, net => scikit::set_state(net, optimizer, state))
-    }
-
     /// What the penalty (l1, l2, whether on biases) adds to the loss.
     fn penalty(&self, penalty: (f64, f64, bool)) -> f64 {
         with_core!(&self.inner, net => infer::penalty(net, as_penalty(penalty)))
@@ -443,6 +425,12 @@ impl Network {
     #[getter]
     fn n_parameters(&self) -> usize {
         with_core!(&self.inner, net => net.n_parameters())
+    }
+
+    /// Bytes that parameters in their packed forms and optimizer state take now.
+    #[getter]
+    fn n_bytes(&self) -> usize {
+        with_core!(&self.inner, net => net.bytes())
     }
 
     /// Updates made since the start or `reset`.
@@ -455,6 +443,17 @@ impl Network {
     #[getter]
     fn epochs(&self) -> u64 {
         with_core!(&self.inner, net => net.progress.epochs)
+    }
+
+    /// The counters, the state's name among them, and for each number of state that a weight has, arrays shaped as the
+    /// parameters.
+    fn get_state<'py>(&mut self, py: Python<'py>) -> PyResult<(Bound<'py, PyDict>, Vec<Vec<Bound<'py, PyAny>>>)> {
+        with_core!(&mut self.inner, net => checkpoint::get_state(py, net))
+    }
+
+    /// Takes counters and state of a network of these layers over. Everything is checked before anything is changed.
+    fn set_state(&mut self, counters: &Bound<'_, PyDict>, states: Vec<Vec<Bound<'_, PyAny>>>) -> PyResult<()> {
+        with_core!(&mut self.inner, net => checkpoint::set_state(net, counters, &states))
     }
 
     /// Forgets optimizer state and counters.
@@ -500,6 +499,7 @@ fn one_batch(
         clip_value: f64::INFINITY,
         loss_scale,
         weights: None,
+        rows: None,
         shuffle: false,
         seed,
         threads,
@@ -508,7 +508,7 @@ fn one_batch(
     }
 }
 
-fn parse_optimizer(name: &str, parameters: &Bound<'_, PyDict>) -> PyResult<Optimizer> {
+pub(super) fn parse_optimizer(name: &str, parameters: &Bound<'_, PyDict>) -> PyResult<Optimizer> {
     let get = |key: &str| -> PyResult<f64> {
         let missing = || exception(Error::expected(format!("optimizer {name}"), format!("a {key}"), "none"));
         parameters.get_item(key)?.ok_or_else(missing)?.extract()
@@ -539,19 +539,19 @@ fn parse_optimizer(name: &str, parameters: &Bound<'_, PyDict>) -> PyResult<Optim
     Ok(Optimizer { learning_rate: get("learning_rate")?, weight_decay, kind })
 }
 
-fn as_penalty((l1, l2, biases): (f64, f64, bool)) -> Penalty {
+pub(super) fn as_penalty((l1, l2, biases): (f64, f64, bool)) -> Penalty {
     Penalty { l1, l2, biases }
 }
 
 /// Weights as they lie.
-fn as_weights<'a>(weights: &'a Option<PyReadonlyArray1<'_, f64>>) -> PyResult<Option<&'a [f64]>> {
+pub(super) fn as_weights<'a>(weights: &'a Option<PyReadonlyArray1<'_, f64>>) -> PyResult<Option<&'a [f64]>> {
     let Some(weights) = weights else { return Ok(None) };
     let strided = |_| exception(Error::expected("weights", "an array without gaps", "one with strides"));
     weights.as_slice().map(Some).map_err(strided)
 }
 
 /// Weights are finite and not negative, one for each row.
-fn check_weights(weights: Option<&[f64]>, rows: usize) -> Result<(), Error> {
+pub(super) fn check_weights(weights: Option<&[f64]>, rows: usize) -> Result<(), Error> {
     let Some(weights) = weights else { return Ok(()) };
     if weights.len() != rows {
         return Err(Error::expected("weights", format!("{rows} numbers"), weights.len()));
@@ -563,7 +563,7 @@ fn check_weights(weights: Option<&[f64]>, rows: usize) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_threads(threads: Option<usize>) -> Result<(), Error> {
+pub(super) fn check_threads(threads: Option<usize>) -> Result<(), Error> {
     match threads {
         Some(0) => Err(Error::expected("threads", "at least 1, or None", 0)),
         _ => Ok(()),
@@ -580,14 +580,14 @@ fn check_seconds(seconds: Option<f64>) -> Result<Option<Duration>, Error> {
     }
 }
 
-fn check_batch(batch_size: Option<usize>) -> Result<usize, Error> {
+pub(super) fn check_batch(batch_size: Option<usize>) -> Result<usize, Error> {
     match batch_size {
         Some(0) => Err(Error::expected("batch_size", "at least 1, or None for all rows", 0)),
         _ => Ok(batch_size.unwrap_or(usize::MAX)),
     }
 }
 
-fn check_options(options: &Options<'_>) -> Result<(), Error> {
+pub(super) fn check_options(options: &Options<'_>) -> Result<(), Error> {
     check_threads(options.threads)?;
     let Penalty { l1, l2, .. } = options.penalty;
     for (name, x) in [("l1", l1), ("l2", l2), ("loss_scale", options.loss_scale)] {
@@ -628,7 +628,7 @@ fn check_fits<T: Number>(net: &Core<T>, name: &str, x: &Matrix<'_>, threads: Opt
     Err(Error::expected(name, format!("finite numbers{within}"), got))
 }
 
-fn check_data<T: Number>(
+pub(super) fn check_data<T: Number>(
     net: &Core<T>,
     x: &Matrix<'_>,
     y: &TargetData<'_>,
@@ -723,7 +723,7 @@ fn takes_labels<T: Number>(net: &Core<T>, labels: &Bound<'_, PyAny>, rows: usize
 }
 
 /// The arrays of a network's parameters in order: name, layer, rows, columns.
-fn parameter_names<T: Number>(net: &Core<T>) -> Vec<(String, usize, usize, usize)> {
+pub(super) fn parameter_names<T: Number>(net: &Core<T>) -> Vec<(String, usize, usize, usize)> {
     let mut names = Vec::new();
     for (l, layer) in net.layers.iter().enumerate() {
         names.push((format!("W{}", l + 1), l, layer.outputs, layer.inputs));

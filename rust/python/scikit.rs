@@ -1,26 +1,19 @@
 //! What the estimators of `lamella.sklearn` need of a network besides what everybody uses (`model.rs`): epochs in a given order
-//! and objectives by scikit-learn's conventions, and optimizer state in plain arrays.
+//! and objectives by scikit-learn's conventions.
 
-use super::arrays::{self, Samples};
+use super::arrays::Samples;
 use super::model::Labels;
 use super::{Interpreter, exception, unlocked};
 use crate::data::Matrix;
 use crate::error::Error;
 use crate::kernels::Number;
-use crate::network::{FIRST, Network, Progress, SECOND};
+use crate::network::Network;
 use crate::step::TargetData;
-use crate::train::optimizer::Optimizer;
 use crate::train::scikit::{self, Scikit};
 use crate::train::trainer::{Options, Workspace};
 use numpy::PyArray1;
 use numpy::prelude::*;
 use pyo3::prelude::*;
-
-/// The optimizer's state as Python has it: steps, the two powers of the betas, and each state's plain arrays.
-pub type State<'py> = (u64, f64, f64, Vec<Vec<Bound<'py, PyAny>>>);
-
-/// The buffers of the state that the estimators' optimizers have.
-const STATES: [usize; 2] = [FIRST, SECOND];
 
 /// An X and a Y that the estimators checked; only their shapes are looked at again.
 fn check_shapes<T: Number>(
@@ -101,51 +94,4 @@ pub fn objective<'py, T: Number>(
         scikit::objective(net, workspace, &x, &y, options, convention, &mut host)
     });
     host.settle(loss)
-}
-
-/// The state of `optimizer`, as its steps left it.
-///
-/// # Errors
-/// MemoryError where there is none yet and it does not fit.
-pub fn get_state<'py, T: Number + numpy::Element>(
-    py: Python<'py>,
-    net: &mut Network<T>,
-    optimizer: Optimizer,
-) -> PyResult<State<'py>> {
-    net.prepare_state(optimizer.state_name(), optimizer.states()).map_err(exception)?;
-    let buffers = &STATES[..optimizer.states().min(STATES.len())];
-    let arrays = buffers.iter().map(|&buffer| super::model::get_layers(py, net, buffer)).collect();
-    let Progress { state_steps, beta1_power, beta2_power, .. } = net.progress;
-    Ok((state_steps, beta1_power, beta2_power, arrays))
-}
-
-/// The way back from [`get_state`].
-///
-/// # Errors
-/// ValueError or TypeError for arrays that are not shaped as the parameters.
-pub fn set_state<T: Number + numpy::Element>(
-    net: &mut Network<T>,
-    optimizer: Optimizer,
-    (state_steps, beta1_power, beta2_power, states): State<'_>,
-) -> PyResult<()> {
-    if states.len() != optimizer.states().min(STATES.len()) {
-        let expected = format!("{} lists of arrays", optimizer.states());
-        return Err(exception(Error::expected("state", expected, states.len())));
-    }
-    net.reset();
-    net.prepare_state(optimizer.state_name(), optimizer.states()).map_err(exception)?;
-    for (arrays, buffer) in states.iter().zip(STATES) {
-        if arrays.len() != 2 * net.layers.len() {
-            let expected = format!("{} arrays", 2 * net.layers.len());
-            return Err(exception(Error::expected("state", expected, arrays.len())));
-        }
-        for (l, pair) in arrays.chunks_exact(2).enumerate() {
-            let layer = net.layers[l];
-            let weights: Vec<T> = arrays::plain("state", &pair[0], (layer.outputs, layer.inputs))?;
-            let biases: Vec<T> = arrays::plain("state", &pair[1], (layer.outputs, 1))?;
-            net.set_state(l, buffer, |j, i| weights[j * layer.inputs + i], |j| biases[j]);
-        }
-    }
-    net.progress = Progress { steps: state_steps, state_steps, beta1_power, beta2_power, ..net.progress };
-    Ok(())
 }

@@ -116,6 +116,7 @@ fn steps_after_the_first_allocate_nothing() {
                         clip_value: f64::INFINITY,
                         loss_scale: 1.0,
                         weights,
+                        rows: None,
                         shuffle: true,
                         seed: 1,
                         threads: Some(threads),

@@ -117,6 +117,8 @@ struct Call<'c, 'x, 'y, T: Number> {
     network: &'c Network<T>,
     spares: &'c Spares<T>,
     x: &'c Matrix<'x>,
+    /// The rows that are passed; `None` for all.
+    rows: Option<&'c [u32]>,
     y: Option<(&'c TargetData<'y>, T)>,
     plan: Plan,
     /// Operations of a slice.
@@ -143,7 +145,7 @@ pub fn infer<T: Number>(
     let plan = plan::inference(network, rows, threads);
     let mut losses = vec![0.0; if y.is_some() { rows } else { 0 }];
     let work = 2.0 * (network.n_parameters() * plan.slice_rows) as f64;
-    let call = Call { network, spares, x, y, plan, work };
+    let call = Call { network, spares, x, rows: None, y, plan, work };
     let host = Mutex::new(host);
     match plan.threads.min(rows.div_ceil(plan.slice_rows)) {
         1 => call.alone(wanted, &mut losses, &host)?,
@@ -152,7 +154,36 @@ pub fn infer<T: Number>(
     Ok(losses)
 }
 
+/// The loss of each of the rows `rows` (times `scale`), and what the last layer returns of them; on this thread.
+///
+/// # Errors
+/// As for [`infer`].
+pub fn infer_rows<T: Number>(
+    network: &Network<T>,
+    spares: &Spares<T>,
+    x: &Matrix<'_>,
+    rows: &[u32],
+    (y, scale): (&TargetData<'_>, T),
+    outputs: &mut [T],
+    host: &mut dyn Host,
+) -> Result<Vec<f64>, Error> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let plan = plan::inference(network, rows.len(), Some(1));
+    let mut losses = vec![0.0; rows.len()];
+    let work = 2.0 * (network.n_parameters() * plan.slice_rows) as f64;
+    let call = Call { network, spares, x, rows: Some(rows), y: Some((y, scale)), plan, work };
+    call.alone(Wanted::Outputs(outputs), &mut losses, &Mutex::new(host))?;
+    Ok(losses)
+}
+
 impl<T: Number> Call<'_, '_, '_, T> {
+    /// How many rows are passed.
+    fn n_rows(&self) -> usize {
+        self.rows.map_or(self.x.rows(), <[u32]>::len)
+    }
+
     /// Slice after slice, on this thread; nothing is allocated where a spare serves.
     fn alone(
         &self,
@@ -160,7 +191,7 @@ impl<T: Number> Call<'_, '_, '_, T> {
         mut losses: &mut [f64],
         host: &Mutex<&mut dyn Host>,
     ) -> Result<(), Error> {
-        let (rows, step) = (self.x.rows(), self.plan.slice_rows);
+        let (rows, step) = (self.n_rows(), self.plan.slice_rows);
         let per_row = wanted.len() / rows;
         let mut slice = self.spares.take(self.network, step.min(rows))?;
         let (mut poller, mut spare) = (Poller::new(), None);
@@ -185,7 +216,7 @@ impl<T: Number> Call<'_, '_, '_, T> {
         mut losses: &mut [f64],
         host: &Mutex<&mut dyn Host>,
     ) -> Result<(), Error> {
-        let (rows, step) = (self.x.rows(), self.plan.slice_rows);
+        let (rows, step) = (self.n_rows(), self.plan.slice_rows);
         let per_row = wanted.len() / rows;
         let mut slots = Vec::with_capacity(rows.div_ceil(step));
         for first in (0..rows).step_by(step) {
@@ -240,7 +271,11 @@ impl<T: Number> Call<'_, '_, '_, T> {
         wanted: Wanted<'_, T>,
         losses: &mut [f64],
     ) -> Result<(), Error> {
-        let (network, selection) = (self.network, Selection::From(range.start));
+        let network = self.network;
+        let selection = match self.rows {
+            Some(rows) => Selection::Rows(&rows[range.clone()]),
+            None => Selection::From(range.start),
+        };
         slice.gather(self.x, selection, range.len());
         {
             let reading = network.arena.read();
@@ -460,7 +495,7 @@ mod tests {
         let x = Matrix::Dense(Dense::F32(x.view()));
         let y = TargetData::Dense(Matrix::Dense(Dense::F32(y.view())));
         let (spares, plan) = (Spares::new(), Plan { threads: 1, group_rows: 5, slice_rows: 3 });
-        let call = Call { network: &network, spares: &spares, x: &x, y: Some((&y, 1.0)), plan, work: 1.0 };
+        let call = Call { network: &network, spares: &spares, x: &x, rows: None, y: Some((&y, 1.0)), plan, work: 1.0 };
         let losses = |ranges: &[Range<usize>]| {
             let (mut slice, mut spare) = (Slice::new(&network, 3, Role::Answers).unwrap(), None);
             let (mut losses, mut outputs) = ([0.0; 5], [0.0; 5]);

@@ -1,8 +1,10 @@
 //! The loop: epochs, batches, groups and phases, run by every worker alike; and passes forward over data.
 
+pub mod checkpoint;
 pub mod course;
 pub mod exchange;
 pub mod infer;
+pub mod many;
 pub mod optimizer;
 pub mod scikit;
 pub mod stretch;

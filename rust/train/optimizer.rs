@@ -5,6 +5,27 @@ use crate::isa::Portable;
 use crate::kernels::{Number, Rule, math};
 use crate::network::Progress;
 
+/// What optimizers' state is called ([`Optimizer::state_name`]), and how many numbers a weight has in it.
+const STATES: [(&str, usize); 12] = [
+    ("velocity", 1),
+    ("adam_hat", 2),
+    ("sgd", 0),
+    ("momentum", 1),
+    ("adam", 2),
+    ("amsgrad", 3),
+    ("nadam", 2),
+    ("rmsprop", 1),
+    ("rmsprop_momentum", 2),
+    ("rmsprop_centered", 3),
+    ("adagrad", 1),
+    ("lion", 1),
+];
+
+/// The state of this name, and how many numbers a weight has in it: for state that comes from outside.
+pub fn state_of(name: &str) -> Option<(&'static str, usize)> {
+    STATES.into_iter().find(|(known, _)| *known == name)
+}
+
 /// An optimizer with its parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Optimizer {
@@ -273,4 +294,36 @@ fn above_zero(name: &str, x: f64) -> Result<(), Error> {
 
 fn below_one(name: &str, x: f64) -> Result<(), Error> {
     if (0.0..1.0).contains(&x) { Ok(()) } else { Err(Error::expected(name, "a number in [0, 1)", x)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Kind, Moments, Optimizer, STATES, state_of};
+
+    #[test]
+    fn every_state_is_known_by_its_name() {
+        let moments = Moments { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+        let sgd = |momentum| Kind::Sgd { momentum, nesterov: false };
+        let adam = |amsgrad| Kind::Adam { moments, amsgrad };
+        let rmsprop = |momentum, centered| Kind::RmsProp { alpha: 0.9, epsilon: 1e-8, momentum, centered };
+        let kinds = [
+            sgd(0.0),
+            sgd(0.9),
+            adam(false),
+            adam(true),
+            Kind::Nadam { moments, momentum_decay: 4e-3 },
+            rmsprop(0.0, false),
+            rmsprop(0.9, false),
+            rmsprop(0.0, true),
+            rmsprop(0.9, true),
+            Kind::Adagrad { epsilon: 1e-10, rate_decay: 0.0 },
+            Kind::Lion { beta1: 0.9, beta2: 0.99 },
+        ];
+        for kind in kinds {
+            let optimizer = Optimizer { learning_rate: 0.1, weight_decay: 0.0, kind };
+            let (name, states) = state_of(optimizer.state_name()).expect("a name of the table");
+            assert_eq!((name, states), (optimizer.state_name(), optimizer.states()));
+        }
+        assert!(STATES.iter().all(|(name, _)| state_of(name).is_some()) && state_of("Adam").is_none());
+    }
 }

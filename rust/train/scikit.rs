@@ -48,8 +48,9 @@ pub fn epoch<T: Number>(
         return Err(Error::expected("order", "at least one row", "none"));
     }
     network.prepare_state(options.optimizer.state_name(), options.optimizer.states())?;
-    let options = Options { epochs: 1, shuffle: false, report_every: 0, stretch: Stretch::WHOLE, ..*options };
-    let task = Task { updates: true, order: Some(order), scikit: Some(scikit) };
+    let whole = Options { epochs: 1, shuffle: false, report_every: 0, stretch: Stretch::WHOLE, ..*options };
+    let options = Options { rows: Some(order), ..whole };
+    let task = Task { updates: true, scikit: Some(scikit) };
     let (done, progress) = Run::new(network, workspace, x, y, &options, task)?.execute(workspace, host);
     network.progress = progress;
     done.map(|(losses, _)| losses[0])
@@ -69,7 +70,7 @@ pub fn objective<T: Number>(
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
     let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
-    let task = Task { updates: false, order: None, scikit: Some(scikit) };
+    let task = Task { updates: false, scikit: Some(scikit) };
     let (done, _) = Run::new(network, workspace, x, y, &options, task)?.execute(workspace, host);
     let loss = done?.0[0];
     let counts = options.weights.map_or(x.rows() as f64, |weights| weights.iter().sum());

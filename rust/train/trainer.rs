@@ -47,6 +47,9 @@ pub struct Options<'o> {
     /// What each sample counts in its batch's mean, finite and at least 0, one for each row; `None` for all the same. A batch
     /// whose weights are all 0 has the loss 0 and no gradient.
     pub weights: Option<&'o [f64]>,
+    /// The rows that are trained on, in their order where that is not drawn; `None` for all. They are read where they lie, and
+    /// the bits are those of training on a copy of them. Weights are by the data's rows.
+    pub rows: Option<&'o [u32]>,
     /// Whether batches are drawn anew in each epoch; a full batch keeps its order.
     pub shuffle: bool,
     /// Of the shuffle.
@@ -88,7 +91,8 @@ pub fn fit_stretch<T: Number>(
     host: &mut dyn Host,
 ) -> Result<(Vec<f64>, Cursor), Error> {
     options.optimizer.check()?;
-    options.stretch.check(options.epochs, x.rows(), options.batch_size.min(x.rows()))?;
+    let rows = options.rows.map_or(x.rows(), <[u32]>::len);
+    options.stretch.check(options.epochs, rows, options.batch_size.min(rows))?;
     network.prepare_state(options.optimizer.state_name(), options.optimizer.states())?;
     // The counters belong to the state that the steps left, also where an error ended them.
     let (done, progress) = Run::new(network, workspace, x, y, options, Task::UPDATES)?.execute(workspace, host);
@@ -193,8 +197,8 @@ impl<T> Default for Workspace<T> {
 #[derive(Default)]
 struct Order {
     rows: Vec<u32>,
-    /// The seed and the epoch that it was drawn for.
-    of: Option<(u64, u64)>,
+    /// The seed and the epoch that it was drawn for, and whether from a selection.
+    of: Option<(u64, u64, bool)>,
 }
 
 impl Order {
@@ -203,18 +207,21 @@ impl Order {
         if self.rows.len() == rows { self } else { Order { rows: vec![0; rows], of: None } }
     }
 
-    /// An order that the caller drew.
-    fn given(mut self, rows: &[u32]) -> Self {
-        self.rows.clear();
-        self.rows.extend_from_slice(rows);
-        Order { of: None, ..self }
-    }
-
-    fn draw(&mut self, seed: u64, epoch: u64) {
-        if self.of != Some((seed, epoch)) {
-            rng::shuffle(&mut self.rows, seed, epoch);
-            self.of = Some((seed, epoch));
+    /// The order of an epoch: of all rows, or of those selected, drawn where they are to be shuffled.
+    fn draw(&mut self, seed: u64, epoch: u64, selected: Option<&[u32]>, shuffles: bool) {
+        let of = (seed, epoch, selected.is_some());
+        if self.of == Some(of) {
+            return;
         }
+        if shuffles {
+            rng::shuffle(&mut self.rows, seed, epoch);
+        }
+        match selected {
+            Some(selected) if shuffles => self.rows.iter_mut().for_each(|at| *at = selected[*at as usize]),
+            Some(selected) => self.rows.copy_from_slice(selected),
+            None => {}
+        }
+        self.of = Some(of);
     }
 }
 
@@ -310,18 +317,16 @@ pub(super) type Done = Result<(Vec<f64>, Cursor), Error>;
 
 /// What a run is for.
 #[derive(Clone, Copy)]
-pub(super) struct Task<'o> {
+pub(super) struct Task {
     /// Whether weights are updated, or else the gradient is left in the arena.
     pub updates: bool,
-    /// Which rows an epoch takes, in which order; by default all, as the options say.
-    pub order: Option<&'o [u32]>,
     /// Whose conventions are followed, where they are not this crate's.
     pub scikit: Option<Scikit>,
 }
 
-impl Task<'_> {
-    const UPDATES: Self = Task { updates: true, order: None, scikit: None };
-    const GRADIENT: Self = Task { updates: false, ..Self::UPDATES };
+impl Task {
+    const UPDATES: Self = Task { updates: true, scikit: None };
+    const GRADIENT: Self = Task { updates: false, scikit: None };
 }
 
 pub(super) struct Run<'r, 'x, 'y, T: Number> {
@@ -332,8 +337,6 @@ pub(super) struct Run<'r, 'x, 'y, T: Number> {
     plan: Plan,
     updates: bool,
     scikit: Option<Scikit>,
-    /// Of an epoch.
-    rows: usize,
     buffers: Buffers<T>,
     /// Where the loss is the host's.
     exchange: Option<RwLock<Exchange<T>>>,
@@ -357,15 +360,15 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         x: &'r Matrix<'x>,
         y: &'r TargetData<'y>,
         options: &'r Options<'r>,
-        Task { updates, order, scikit }: Task<'_>,
+        Task { updates, scikit }: Task,
     ) -> Result<Self, Error> {
-        let epoch_rows = order.map_or(x.rows(), <[u32]>::len);
-        let batch = options.batch_size.min(epoch_rows);
+        let all = options.rows.map_or(x.rows(), <[u32]>::len);
+        let batch = options.batch_size.min(all);
         if !network.coupled.is_empty() && batch > MAX_COUPLED_ROWS {
             let expected = format!("at most {MAX_COUPLED_ROWS} rows in a batch with batch normalisation");
             return Err(Error::expected("batch_size", expected, batch));
         }
-        let steps = options.epochs as f64 * epoch_rows.div_ceil(batch) as f64;
+        let steps = options.epochs as f64 * all.div_ceil(batch) as f64;
         let plan = plan::training(network, batch, steps, options.threads);
         if batch > plan.group_rows || !updates {
             network.arena.materialise(GRADIENT, WEIGHTS, "network: its gradient")?;
@@ -374,19 +377,19 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
         let slices = plan.group_rows.min(batch).div_ceil(plan.slice_rows);
         let rows = plan.slice_rows.min(batch);
-        let whole = batch == x.rows() && batch <= plan.group_rows;
+        let whole = batch == all && batch <= plan.group_rows;
         let both_forms = 2 * batch.saturating_mul(network.features()).saturating_mul(size_of::<T>());
         let turns = network.layers[0].form == Form::Narrow;
         let stays = turns && whole && steps > 1.0 && both_forms <= BOTH_FORMS;
         let role = if stays { Role::LearnsTheSameRows } else { Role::Learns };
         let buffers = Buffers::of(network, workspace, slices, rows, role, plan.threads)?;
         let own = (network.loss == Loss::Custom).then(|| Exchange::new(batch, network.outputs())).transpose()?;
-        let shuffles = options.shuffle && batch < x.rows();
-        let kept = std::mem::take(&mut workspace.order);
-        let order = match order {
-            Some(rows) => kept.given(rows),
-            None => kept.resized(if shuffles { x.rows() } else { 0 }),
-        };
+        let ordered = options.rows.is_some() || options.shuffle && batch < all;
+        let mut order = std::mem::take(&mut workspace.order).resized(if ordered { all } else { 0 });
+        if options.rows.is_some() {
+            // Another selection may have left it.
+            order.of = None;
+        }
         let state = State {
             epoch: 0,
             batch: 0,
@@ -419,7 +422,6 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             plan,
             updates,
             scikit,
-            rows: epoch_rows,
             buffers,
             exchange: own.map(RwLock::new),
             order: RwLock::new(order),
@@ -443,6 +445,11 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
         let books = self.books.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
         (ran.and(books.outcome).map(|()| (books.losses, books.cursor)), books.progress)
+    }
+
+    /// How many rows are trained on.
+    fn n_rows(&self) -> usize {
+        self.options.rows.map_or(self.x.rows(), <[u32]>::len)
     }
 
     fn state(&self) -> State<T> {
@@ -731,7 +738,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             route::run_on(self.network, state.rows);
         }
         self.set_state(State { rule, keep: optimizer.keep(), phase: Some(Phase::Weights), ..state });
-        let whole = state.rows == self.rows && self.plan.group_rows >= state.rows;
+        let whole = state.rows == self.n_rows() && self.plan.group_rows >= state.rows;
         self.gathered.store(whole, Ordering::Relaxed);
     }
 
@@ -803,7 +810,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             return self.begin_group(State { group, ..state }, phase);
         }
         let batch = state.batch + state.rows;
-        if batch < self.rows {
+        if batch < self.n_rows() {
             return if self.ends() { self.finish(batch) } else { self.begin_batch(state.epoch, batch) };
         }
         let mut books = lock(&self.books);
@@ -842,15 +849,16 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
 
     fn begin_epoch(&self, epoch: usize, row: usize) {
         let mut order = self.order.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if self.options.shuffle && !order.rows.is_empty() {
-            order.draw(self.options.seed, lock(&self.books).progress.epochs);
+        if !order.rows.is_empty() {
+            let shuffles = self.options.shuffle && self.options.batch_size < self.n_rows();
+            order.draw(self.options.seed, lock(&self.books).progress.epochs, self.options.rows, shuffles);
         }
         drop(order);
         self.begin_batch(epoch, row);
     }
 
     fn begin_batch(&self, epoch: usize, batch: usize) {
-        let rows = self.options.batch_size.min(self.rows - batch);
+        let rows = self.options.batch_size.min(self.n_rows() - batch);
         let step = lock(&self.books).progress.steps + 1;
         let weight = self.weight(batch..batch + rows);
         let (group, group_rows, rule, keep) = (0, 0, None, T::ONE);

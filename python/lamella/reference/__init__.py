@@ -29,6 +29,7 @@ from .functions import (
     update_parameters_deep,
 )
 from .layers import bfloat16
+from .lbfgs import fit_lbfgs
 from .trainer import epoch_order, fit
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "compute_cost",
     "epoch_order",
     "fit",
+    "fit_lbfgs",
     "gradient_check",
     "initialize_parameters_deep",
     "predict",

@@ -161,7 +161,7 @@ def fit(
         held = checks.samples("X", validation[0], features, dtype)
         shape = (units, held.shape[1])
         assert isinstance(criterion, Loss)
-        held_Y = targets(criterion, validation[1], output, shape, dtype)  # type: ignore[arg-type]
+        held_Y = targets(criterion, validation[1], output, shape, dtype)
     best, best_epoch, kept = np.inf, -1, trained
     for epoch in range(len(history)):
         order = epoch_order(m, seed, epoch) if shuffled else np.arange(m)

@@ -70,7 +70,7 @@ class Engine:
         if state is None:
             self._trainer.network.reset()
         else:
-            self._trainer.network.set_state(spec(optimizer), state)
+            self._trainer.network.set_state(*state)
         self._owner = optimizer
 
     def exported(self, optimizer: Any) -> Any:
@@ -78,7 +78,7 @@ class Engine:
         if optimizer is not self._owner or self._trainer is None:
             return optimizer
         optimizer = copy(optimizer)
-        optimizer._state = self._trainer.network.get_state(spec(optimizer))
+        optimizer._state = self._trainer.network.get_state()
         return optimizer
 
     def write_out(self, estimator: Any) -> None:

@@ -1,0 +1,66 @@
+"""The package as users get it: the README runs, the import is light, the wheel is small."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+
+EXTRAS = ("jax", "matplotlib", "narwhals", "onnx", "pandas", "polars", "pyarrow", "safetensors",
+          "scipy", "sklearn", "threadpoolctl", "torch", "tqdm")  # fmt: skip
+
+SLOWER = 1.3
+"""How much longer than NumPy's the package's import may take."""
+
+LARGEST_WHEEL = 5_000_000
+
+
+def test_the_readme_has_examples() -> None:
+    assert len(BLOCKS) >= 3
+
+
+@pytest.mark.parametrize("block", range(len(BLOCKS)))
+def test_the_readmes_examples_run(block: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-c", BLOCKS[block]]
+    environment = os.environ | {"MPLBACKEND": "agg"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def seconds(package: str) -> float:
+    """Return the processor time that importing a compiled package takes, in its own process."""
+    code = f"import time; t = time.process_time(); import {package}; print(time.process_time() - t)"
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return float(done.stdout)
+
+
+def test_the_import_takes_little_more_than_numpys() -> None:
+    seconds("lamella")  # compiles, reads from disk
+    runs = [(seconds("numpy"), seconds("lamella")) for _ in range(7)]
+    numpy, lamella = (min(run[n] for run in runs) for n in (0, 1))
+    assert lamella < SLOWER * numpy, f"{lamella:.4f} s, numpy {numpy:.4f} s"
+
+
+def test_the_import_loads_no_extra() -> None:
+    code = f"import sys, lamella; print([n for n in {EXTRAS} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_wheel_is_small() -> None:
+    wheels = list((ROOT / ".venv" / "wheels").glob("*.whl"))
+    if not wheels:
+        pytest.skip("no wheel was built here")
+    assert 100_000 < max(wheel.stat().st_size for wheel in wheels) < LARGEST_WHEEL
