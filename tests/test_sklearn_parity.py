@@ -637,6 +637,42 @@ def test_threads_change_no_bit(solver: str) -> None:
         assert fitted[0].loss_ == other.loss_
 
 
+def test_callbacks_hear_of_every_epoch_and_change_nothing() -> None:
+    X, y = digits(300)
+    heard: list[tuple[int, float, float]] = []
+
+    def hear(epoch: int, logs: dict[str, float], estimator: Any) -> None:
+        heard.append((epoch, logs["loss"], estimator.score(X, y)))
+
+    ours, theirs = pair(CLASSIFIER, max_iter=8)
+    agree(ours.set_params(callbacks=hear).fit(X, y), theirs.fit(X, y))
+    assert [epoch for epoch, _, _ in heard] == list(range(8))
+    assert [loss for _, loss, _ in heard] == ours.loss_curve_
+    assert heard[-1][2] == ours.score(X, y)
+    assert heard[0][2] < heard[-1][2]
+
+
+def test_callbacks_and_the_clock_end_a_fit() -> None:
+    X, y = digits(300)
+
+    class Third(lamella.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any, network: Any) -> bool:
+            assert "val_score" in logs
+            return epoch == 2
+
+    def second(epoch: int, logs: Any, estimator: Any) -> None:
+        if epoch == 1:
+            raise lamella.callbacks.StopTraining
+
+    settings: dict[str, Any] = {"max_iter": 10**6, "tol": 0, "n_iter_no_change": 10**6}
+    make = lamella.sklearn.MLPClassifier
+    stopped = make(early_stopping=True, callbacks=[Third()], **settings).fit(X, y)
+    assert stopped.n_iter_ == 3
+    assert make(callbacks=second, **settings).fit(X, y).n_iter_ == 2
+    limited = make(time_limit=0.2, **settings).fit(X, y)
+    assert 0 < limited.n_iter_ < 10**6
+
+
 @pytest.mark.parametrize("weights", [None, 2.0, "rows"])
 def test_weights_of_classes_are_weights_of_their_samples(weights: Any) -> None:
     X, y = cancer()
@@ -653,7 +689,10 @@ def test_weights_of_classes_are_weights_of_their_samples(weights: Any) -> None:
         balanced.partial_fit(X, y)
 
 
-@pytest.mark.parametrize("parameters", [{"dtype": "float8"}, {"threads": 0}, {"threads": 1.5}])
+@pytest.mark.parametrize(
+    "parameters",
+    [{"dtype": "float8"}, {"threads": 0}, {"threads": 1.5}, {"time_limit": 0}, {"callbacks": 3}],
+)
 def test_additions_are_checked_as_the_others_are(parameters: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"The '{next(iter(parameters))}' parameter"):
         lamella.sklearn.MLPRegressor(**parameters).fit(*diabetes())
@@ -662,7 +701,7 @@ def test_additions_are_checked_as_the_others_are(parameters: dict[str, Any]) -> 
 def test_parameters_are_scikit_learns_and_a_few_more() -> None:
     for name in (CLASSIFIER, REGRESSOR):
         ours, theirs = (getattr(m, name)() for m in (lamella.sklearn, neural_network))
-        more = {"dtype": None, "threads": None}
+        more = dict.fromkeys(("dtype", "threads", "callbacks", "time_limit"))
         if name == CLASSIFIER:
             more["class_weight"] = None
         assert ours.get_params() == theirs.get_params() | more

@@ -40,6 +40,13 @@ class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[m
         operands to bfloat16; it needs a CPU with AVX-512 BF16.
     threads : int or None, default=None
         Threads of a call at most; None is as many as help. The results are the same bits.
+    callbacks : callable, lamella.Callback, list of them or None, default=None
+        Called after each epoch of "adam" and "sgd", `callback(epoch, logs, estimator)`: the epoch
+        from 0, "loss" and with early stopping "val_score", and the estimator, whose `coefs_` are
+        the epoch's. A true answer, or `lamella.callbacks.StopTraining`, ends the fit. Of a
+        `Callback`, `on_epoch_end` is called.
+    time_limit : float or None, default=None
+        Seconds after which a fit by "adam" or "sgd" ends with the epoch that it is in.
     class_weight : dict, "balanced", list of dict or None, default=None
         What the samples of a class count, besides `sample_weight`, as scikit-learn's other
         classifiers have it: "balanced" is inversely proportional to the classes' frequencies; a
@@ -103,6 +110,8 @@ class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[m
         max_fun: int = 15000,
         dtype: Any = None,
         threads: int | None = None,
+        callbacks: Any = None,
+        time_limit: float | None = None,
         class_weight: Any = None,
     ) -> None:
         super().__init__(
@@ -132,6 +141,8 @@ class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[m
         )
         self.dtype = dtype
         self.threads = threads
+        self.callbacks = callbacks
+        self.time_limit = time_limit
         self.class_weight = class_weight
 
 
@@ -161,6 +172,13 @@ class MLPRegressor(Perceptron, neural_network.MLPRegressor):  # type: ignore[mis
         operands to bfloat16; it needs a CPU with AVX-512 BF16.
     threads : int or None, default=None
         Threads of a call at most; None is as many as help. The results are the same bits.
+    callbacks : callable, lamella.Callback, list of them or None, default=None
+        Called after each epoch of "adam" and "sgd", `callback(epoch, logs, estimator)`: the epoch
+        from 0, "loss" and with early stopping "val_score", and the estimator, whose `coefs_` are
+        the epoch's. A true answer, or `lamella.callbacks.StopTraining`, ends the fit. Of a
+        `Callback`, `on_epoch_end` is called.
+    time_limit : float or None, default=None
+        Seconds after which a fit by "adam" or "sgd" ends with the epoch that it is in.
 
     Attributes
     ----------
@@ -220,6 +238,8 @@ class MLPRegressor(Perceptron, neural_network.MLPRegressor):  # type: ignore[mis
         max_fun: int = 15000,
         dtype: Any = None,
         threads: int | None = None,
+        callbacks: Any = None,
+        time_limit: float | None = None,
     ) -> None:
         super().__init__(
             loss=loss,
@@ -249,3 +269,5 @@ class MLPRegressor(Perceptron, neural_network.MLPRegressor):  # type: ignore[mis
         )
         self.dtype = dtype
         self.threads = threads
+        self.callbacks = callbacks
+        self.time_limit = time_limit

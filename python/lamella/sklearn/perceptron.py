@@ -11,9 +11,10 @@ Alphabet: m samples, n[0] features, L layers of n[l] units. `coefs_[l] (n[l], n[
 
 from __future__ import annotations
 
+import time
 import warnings
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import validate_data
 from threadpoolctl import threadpool_limits
 
+from ..callbacks import Callback, StopTraining
 from .engine import Engine, precision, readable, spec
 
 Array = NDArray[Any]
@@ -40,6 +42,8 @@ ADDITIONS: dict[str, Any] = {
         None,
     ],
     "threads": [Interval(Integral, 1, None, closed="left"), None],
+    "callbacks": [callable, Callback, list, tuple, None],
+    "time_limit": [Interval(Real, 0, None, closed="neither"), None],
 }
 """Constraints of the parameters that scikit-learn's estimators do not have."""
 
@@ -131,6 +135,8 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         engine.is_training = True
         try:
             self._epochs(network, data, batch_size, incremental)
+        except StopTraining:
+            pass
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=CALLER)
         finally:
@@ -152,6 +158,7 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
             "threads": self.threads,
         }
         self.n_iter_ = 0
+        begin = time.monotonic()
         while self.n_iter_ < self.max_iter:
             if self.shuffle:
                 drawn = np.arange(len(data.order))
@@ -160,7 +167,8 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
             _check_weights(data, batch_size)
             rule = spec(self._optimizer)
             self.loss_ = network.epoch(data.X, data.y, data.order, optimizer=rule, **fixed)
-            if self._end_epoch(data) or incremental:
+            # In this order: callbacks hear of every epoch.
+            if self._end_epoch(data) | self._is_asked_to_stop(begin) or incremental:
                 return
             if self.n_iter_ == self.max_iter:
                 warnings.warn(
@@ -192,6 +200,23 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
             return True
         self._no_improvement_count: int = 0
         return False
+
+    def _is_asked_to_stop(self, begin: float) -> bool:
+        """Tell the callbacks of an epoch; return whether one, or the clock, ends the fit."""
+        callbacks = self.callbacks
+        if callbacks is None:
+            callbacks = []
+        elif not isinstance(callbacks, (list, tuple)):
+            callbacks = [callbacks]
+        logs = {"loss": self.loss_}
+        if self.early_stopping:
+            logs["val_score"] = self.validation_scores_[-1]
+        if callbacks:
+            self._prepared_engine().write_out(self)
+        calls = [getattr(callback, "on_epoch_end", callback) for callback in callbacks]
+        answers = [bool(call(self.n_iter_ - 1, logs, self)) for call in calls]
+        late = self.time_limit is not None and time.monotonic() - begin >= self.time_limit
+        return late or any(answers)
 
     def _data(self, X: Any, y: Array, sample_weight: Any) -> Data:
         """Hold rows out, if they are to be, as `train_test_split` of X and y would do it."""
