@@ -141,7 +141,7 @@ impl Optimizer {
                 }
                 Ok(())
             }
-            Kind::Velocity { momentum, .. } if momentum == 1.0 => Ok(()),
+            Kind::Velocity { momentum: 1.0, .. } => Ok(()),
             Kind::Velocity { momentum, .. } => below_one("momentum", momentum),
             Kind::Adam { moments, .. } | Kind::AdamHat { moments } => moments.check(),
             Kind::Nadam { moments, momentum_decay } => {
