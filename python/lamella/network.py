@@ -212,8 +212,10 @@ class Network:
             Any real dtype, any strides, memory-mapped too; not changed, and copied only if it is
             wider than 64 bits, unaligned or not in native byte order. Sparse rows (CSR) are read
             as they are, with the bits of `X.toarray()`; other sparse formats are converted by
-            `tocsr()`, and entries of one place are summed, in a copy.
-        y : array_like
+            `tocsr()`, and entries of one place are summed, in a copy. Data frames and tables are
+            read in place where their columns lie as one matrix, and else copied once; arrays of
+            other libraries through DLPack.
+        y : array_like or series
             sigmoid: 0 and 1, `(m, n_outputs)`, or `(m,)` for one output; softmax: class indices
             `(m,)` or one-hot `(m, n_outputs)`; identity: real numbers, `(m, n_outputs)`, or
             `(m,)` for one output; exponential: the same, at least 0. With hinges: 0 and 1 as for
@@ -636,7 +638,8 @@ class Network:
         state : bool
             Whether the optimizer's state and the counters are kept too, so that a `fit` after
             `load` goes on with the bits of one that was never interrupted. It takes up to three
-            times the parameters' space more.
+            times the parameters' space more. (What a schedule that reduces on a plateau has seen
+            is not kept.)
 
         Raises
         ------

@@ -70,7 +70,8 @@ macro_rules! with_model {
 /// A dense network in the core: plain arrays in and out, samples x features.
 #[pyclass(module = "lamella._core")]
 pub struct Network {
-    pub(super) inner: Any,
+    /// In a box of its own: parts of it stand on cache lines, which Python's allocator does not know of.
+    pub(super) inner: Box<Any>,
     /// Where the last fit ended.
     cursor: Cursor,
 }
@@ -89,23 +90,23 @@ impl Network {
             "bfloat16" => Core::mixed(n_features, &specs, loss, isa).map(|net| Any::F32(Model::new(net))),
             _ => Err(Error::expected("dtype", "\"float32\", \"float64\" or \"bfloat16\"", format!("{dtype:?}"))),
         };
-        Ok(Network { inner: inner.map_err(exception)?, cursor: Cursor::START })
+        Ok(Network { inner: Box::new(inner.map_err(exception)?), cursor: Cursor::START })
     }
 
     /// Copies plain arrays in, of each layer W1 (n1, n0), and where it has them b1, gamma1 and beta1, (n1,) or (n1, 1).
     /// Optimizer state is kept.
     fn set_parameters(&mut self, arrays: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
-        with_core!(&mut self.inner, net => set_parameters(net, &arrays))
+        with_core!(&mut *self.inner, net => set_parameters(net, &arrays))
     }
 
     /// Copies the parameters out: of each layer W1 (n1, n0), and where it has them b1, gamma1 and beta1, (n1,).
     fn get_parameters<'py>(&mut self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
-        with_core!(&mut self.inner, net => get_layers(py, net, WEIGHTS))
+        with_core!(&mut *self.inner, net => get_layers(py, net, WEIGHTS))
     }
 
     /// The running statistics: of each layer with batch normalisation mean and variance, (n,).
     fn get_statistics<'py>(&mut self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
-        with_core!(&mut self.inner, net => {
+        with_core!(&mut *self.inner, net => {
             let mut arrays = Vec::new();
             for (place, &l) in net.coupled.iter().enumerate() {
                 let (reading, n) = (net.statistics.read(), net.layers[l].outputs);
@@ -120,7 +121,7 @@ impl Network {
 
     /// Copies running statistics in, as `get_statistics` gives them.
     fn set_statistics(&mut self, arrays: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
-        with_core!(&mut self.inner, net => set_statistics(net, &arrays))
+        with_core!(&mut *self.inner, net => set_statistics(net, &arrays))
     }
 
     /// Trains; returns the loss of each epoch that it finished. It may be a stretch of a longer training: `begin` is the
@@ -179,7 +180,7 @@ impl Network {
         check_options(&options).map_err(exception)?;
         let mut host = Interpreter::new(report).with_loss(loss);
         let cursor = &mut self.cursor;
-        with_core!(&mut self.inner, net, workspace => {
+        with_core!(&mut *self.inner, net, workspace => {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let fitted = unlocked(py, || {
@@ -225,7 +226,7 @@ impl Network {
         let options = Options { weights, ..one_batch(optimizer, penalty, loss_scale, seed, threads) };
         check_options(&options).map_err(exception)?;
         let mut host = Interpreter::new(None).with_loss(loss);
-        with_core!(&mut self.inner, net, workspace => {
+        with_core!(&mut *self.inner, net, workspace => {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let loss = unlocked(py, || {
@@ -242,7 +243,7 @@ impl Network {
     #[pyo3(signature = (X, Y = None))]
     #[allow(non_snake_case)]
     fn takes<'py>(&self, X: &Bound<'py, PyAny>, Y: Option<&Bound<'py, PyAny>>) -> PyResult<bool> {
-        with_core!(&self.inner, net => {
+        with_core!(&*self.inner, net => {
             let mut rows = 0;
             let x = arrays::is_plain(X, |shape| {
                 rows = shape[0];
@@ -266,7 +267,7 @@ impl Network {
         threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyAny>> {
         check_threads(threads).map_err(exception)?;
-        with_model!(&self.inner, model => {
+        with_model!(&*self.inner, model => {
             let x = Samples::new("X", X)?;
             let x = x.matrix();
             let filled = arrays::filled(py, [x.rows(), model.net.outputs()], |numbers| {
@@ -288,7 +289,7 @@ impl Network {
         threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyAny>> {
         check_threads(threads).map_err(exception)?;
-        with_model!(&self.inner, model => {
+        with_model!(&*self.inner, model => {
             let x = Samples::new("X", X)?;
             let x = x.matrix();
             let fill = |labels: &mut [i64]| answer(py, model, &x, None, Wanted::Labels(labels), threads);
@@ -315,7 +316,7 @@ impl Network {
     ) -> PyResult<(f64, Bound<'py, PyAny>)> {
         let weights = as_weights(&weights)?;
         check_threads(threads).map_err(exception)?;
-        with_model!(&self.inner, model => {
+        with_model!(&*self.inner, model => {
             let net = &model.net;
             if net.loss == Loss::Custom {
                 return Err(exception(Error::expected("loss", "one that the core has", "a function")));
@@ -350,7 +351,7 @@ impl Network {
         let options = Options { weights, ..one_batch(Optimizer::descent(0.0), penalty, loss_scale, seed, threads) };
         check_options(&options).map_err(exception)?;
         let mut host = Interpreter::new(None).with_loss(loss);
-        with_core!(&mut self.inner, net, workspace => {
+        with_core!(&mut *self.inner, net, workspace => {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let loss = unlocked(py, || {
@@ -418,47 +419,47 @@ impl Network {
 
     /// What the penalty (l1, l2, whether on biases) adds to the loss.
     fn penalty(&self, penalty: (f64, f64, bool)) -> f64 {
-        with_core!(&self.inner, net => infer::penalty(net, as_penalty(penalty)))
+        with_core!(&*self.inner, net => infer::penalty(net, as_penalty(penalty)))
     }
 
     /// Weights and biases.
     #[getter]
     fn n_parameters(&self) -> usize {
-        with_core!(&self.inner, net => net.n_parameters())
+        with_core!(&*self.inner, net => net.n_parameters())
     }
 
     /// Bytes that parameters in their packed forms and optimizer state take now.
     #[getter]
     fn n_bytes(&self) -> usize {
-        with_core!(&self.inner, net => net.bytes())
+        with_core!(&*self.inner, net => net.bytes())
     }
 
     /// Updates made since the start or `reset`.
     #[getter]
     fn steps(&self) -> u64 {
-        with_core!(&self.inner, net => net.progress.steps)
+        with_core!(&*self.inner, net => net.progress.steps)
     }
 
     /// Epochs finished since the start or `reset`.
     #[getter]
     fn epochs(&self) -> u64 {
-        with_core!(&self.inner, net => net.progress.epochs)
+        with_core!(&*self.inner, net => net.progress.epochs)
     }
 
     /// The counters, the state's name among them, and for each number of state that a weight has, arrays shaped as the
     /// parameters.
     fn get_state<'py>(&mut self, py: Python<'py>) -> PyResult<(Bound<'py, PyDict>, Vec<Vec<Bound<'py, PyAny>>>)> {
-        with_core!(&mut self.inner, net => checkpoint::get_state(py, net))
+        with_core!(&mut *self.inner, net => checkpoint::get_state(py, net))
     }
 
     /// Takes counters and state of a network of these layers over. Everything is checked before anything is changed.
     fn set_state(&mut self, counters: &Bound<'_, PyDict>, states: Vec<Vec<Bound<'_, PyAny>>>) -> PyResult<()> {
-        with_core!(&mut self.inner, net => checkpoint::set_state(net, counters, &states))
+        with_core!(&mut *self.inner, net => checkpoint::set_state(net, counters, &states))
     }
 
     /// Forgets optimizer state and counters.
     fn reset(&mut self) {
-        with_core!(&mut self.inner, net => net.reset());
+        with_core!(&mut *self.inner, net => net.reset());
     }
 }
 
