@@ -388,7 +388,7 @@ impl Network {
         let options = Options { batch_size, weights, ..one_batch(optimizer, NO_PENALTY, loss_scale, 0, threads) };
         check_options(&options).map_err(exception)?;
         let by = Scikit { gradient_scale, alpha };
-        with_core!(&mut self.inner, net, workspace => scikit::epoch(py, net, workspace, X, Y, order, &options, by))
+        with_core!(&mut *self.inner, net, workspace => scikit::epoch(py, net, workspace, X, Y, order, &options, by))
     }
 
     /// The loss of all rows as one batch by scikit-learn's conventions, and its gradient, shaped as the parameters.
@@ -409,7 +409,7 @@ impl Network {
         let options = Options { weights, ..one_batch(Optimizer::descent(0.0), NO_PENALTY, loss_scale, 0, threads) };
         check_options(&options).map_err(exception)?;
         let by = Scikit { gradient_scale, alpha };
-        with_core!(&mut self.inner, net, workspace => {
+        with_core!(&mut *self.inner, net, workspace => {
             let loss = scikit::objective(py, net, workspace, X, Y, &options, by);
             let gradients = get_layers(py, net, GRADIENT);
             net.arena.release(GRADIENT);
