@@ -2,7 +2,7 @@
 
 use super::arrays::{self, Held, Samples};
 use super::checkpoint;
-use super::{Interpreter, exception, unlocked};
+use super::{Interpreter, exception, scikit, unlocked};
 use crate::activation::Activation;
 use crate::data::Matrix;
 use crate::error::Error;
@@ -13,6 +13,7 @@ use crate::step::TargetData;
 use crate::step::muon::{Adjust, Muon};
 use crate::train::infer::{self, Penalty, Spares, Wanted, infer};
 use crate::train::optimizer::{Kind, Moments, Optimizer};
+use crate::train::scikit::Scikit;
 use crate::train::stretch::{Cursor, Stretch};
 use crate::train::trainer::{self, Options, Workspace};
 use numpy::prelude::*;
@@ -398,6 +399,58 @@ impl Network {
         })
     }
 
+    /// One epoch over the rows of `order` by scikit-learn's conventions; returns its loss.
+    #[pyo3(signature = (X, Y, order, *, batch_size, optimizer, alpha, loss_scale, gradient_scale, weights, threads))]
+    #[allow(non_snake_case, clippy::too_many_arguments)]
+    fn epoch<'py>(
+        &mut self,
+        py: Python<'py>,
+        X: &Bound<'py, PyAny>,
+        Y: &Bound<'py, PyAny>,
+        order: &Bound<'py, PyAny>,
+        batch_size: usize,
+        optimizer: (PyBackedStr, Bound<'py, PyDict>),
+        alpha: f64,
+        loss_scale: f64,
+        gradient_scale: f64,
+        weights: Option<PyReadonlyArray1<'py, f64>>,
+        threads: Option<usize>,
+    ) -> PyResult<f64> {
+        let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
+        let batch_size = check_batch(Some(batch_size)).map_err(exception)?;
+        let weights = as_weights(&weights)?;
+        let options = Options { batch_size, weights, ..one_batch(optimizer, NO_PENALTY, loss_scale, 0, threads) };
+        check_options(&options).map_err(exception)?;
+        let by = Scikit { gradient_scale, alpha };
+        with_core!(&mut *self.inner, net, workspace => scikit::epoch(py, net, workspace, X, Y, order, &options, by))
+    }
+
+    /// The loss of all rows as one batch by scikit-learn's conventions, and its gradient, shaped as the parameters.
+    #[pyo3(signature = (X, Y, *, alpha, loss_scale, gradient_scale, weights, threads))]
+    #[allow(non_snake_case, clippy::too_many_arguments)]
+    fn objective<'py>(
+        &mut self,
+        py: Python<'py>,
+        X: &Bound<'py, PyAny>,
+        Y: &Bound<'py, PyAny>,
+        alpha: f64,
+        loss_scale: f64,
+        gradient_scale: f64,
+        weights: Option<PyReadonlyArray1<'py, f64>>,
+        threads: Option<usize>,
+    ) -> PyResult<(f64, Vec<Bound<'py, PyAny>>)> {
+        let weights = as_weights(&weights)?;
+        let options = Options { weights, ..one_batch(Optimizer::descent(0.0), NO_PENALTY, loss_scale, 0, threads) };
+        check_options(&options).map_err(exception)?;
+        let by = Scikit { gradient_scale, alpha };
+        with_core!(&mut *self.inner, net, workspace => {
+            let loss = scikit::objective(py, net, workspace, X, Y, &options, by);
+            let gradients = get_layers(py, net, GRADIENT);
+            net.arena.release(GRADIENT);
+            Ok((loss?, gradients))
+        })
+    }
+
     /// What the penalty (l1, l2, whether on biases) adds to the loss.
     fn penalty(&self, penalty: (f64, f64, bool)) -> f64 {
         with_core!(&*self.inner, net => infer::penalty(net, as_penalty(penalty)))
@@ -470,6 +523,9 @@ impl Network {
     }
 }
 
+/// Neither l1 nor l2.
+const NO_PENALTY: (f64, f64, bool) = (0.0, 0.0, false);
+
 /// A layer as Python tells of it: units, activation and its parameter, whether it has biases, normalisation ("batch" or "layer",
 /// epsilon, momentum), dropout, whether its input is added.
 type LayerTuple = (usize, String, f64, bool, Option<(String, f64, f64)>, f64, bool);
@@ -526,6 +582,8 @@ pub(super) fn parse_optimizer(name: &str, parameters: &Bound<'_, PyDict>) -> PyR
     };
     let kind = match name {
         "sgd" => Kind::Sgd { momentum: get("momentum")?, nesterov: get("nesterov")? != 0.0 },
+        "velocity" => Kind::Velocity { momentum: get("momentum")?, nesterov: get("nesterov")? != 0.0 },
+        "adam_hat" => Kind::AdamHat { moments: moments()? },
         "adam" => Kind::Adam { moments: moments()?, amsgrad: get("amsgrad")? != 0.0 },
         "nadam" => Kind::Nadam { moments: moments()?, momentum_decay: get("momentum_decay")? },
         "rmsprop" => Kind::RmsProp {
@@ -537,7 +595,7 @@ pub(super) fn parse_optimizer(name: &str, parameters: &Bound<'_, PyDict>) -> PyR
         "adagrad" => Kind::Adagrad { epsilon: get("epsilon")?, rate_decay: get("learning_rate_decay")? },
         "lion" => Kind::Lion { beta1: get("beta1")?, beta2: get("beta2")? },
         _ => {
-            let names = "one of sgd, adam, nadam, rmsprop, adagrad, lion";
+            let names = "one of sgd, velocity, adam, adam_hat, nadam, rmsprop, adagrad, lion";
             return Err(exception(Error::expected("optimizer", names, format!("{name:?}"))));
         }
     };
