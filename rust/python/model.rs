@@ -508,7 +508,7 @@ impl Network {
 
     /// The counters, the state's name among them, and for each number of state that a weight has, arrays shaped as the
     /// parameters.
-    fn get_state<'py>(&mut self, py: Python<'py>) -> PyResult<(Bound<'py, PyDict>, Vec<Vec<Bound<'py, PyAny>>>)> {
+    fn get_state<'py>(&mut self, py: Python<'py>) -> PyResult<checkpoint::State<'py>> {
         with_core!(&mut *self.inner, net => checkpoint::get_state(py, net))
     }
 
