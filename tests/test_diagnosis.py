@@ -38,7 +38,7 @@ def test_small_weights_vanish() -> None:
     assert history.diagnosis is not None
     finding = history.diagnosis.findings()[0]
     assert finding.kind == "vanishing"
-    assert "layers pass on less than a thousandth" in str(finding)
+    assert "layers pass on less than a ten-thousandth" in str(finding)
     assert 'init="he"' in str(finding)
 
 

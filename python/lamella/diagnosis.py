@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from . import checks
 from .callbacks import Callback
 from .checks import CSR, Array
+from .layers import BatchNorm
 
 if TYPE_CHECKING:
     from .loop import History
@@ -105,6 +106,7 @@ class Diagnosis(Callback):
     y : array_like
         The samples that are measured on, at most `samples` of them, evenly spaced.
     samples : int, default 256
+        At most 1,024.
 
     Attributes
     ----------
@@ -112,13 +114,14 @@ class Diagnosis(Callback):
     """
 
     def __init__(self, X: ArrayLike | CSR, y: ArrayLike, *, samples: int = 256) -> None:
-        samples = checks.integer("samples", samples, low=1)
+        samples = checks.integer("samples", samples, low=1, high=1024)
         rows = X if hasattr(X, "shape") and not isinstance(X, list) else np.asarray(X)
         m = rows.shape[0]
         chosen = np.unique(np.linspace(0, m - 1, min(samples, m)).astype(np.int64))
         self._X, self._y = rows[chosen], np.asarray(y)[chosen]  # type: ignore[index]
         self.records: list[Health] = []
         self._layers: list[str] = []
+        self._batch_norm = False
         self._weights: list[Array] | None = None
         self._spent = self._began = 0.0
         self._first_step = 0
@@ -129,6 +132,7 @@ class Diagnosis(Callback):
     def on_fit_begin(self, network: Network) -> None:
         """Measure the network as it starts."""
         self._layers = [str(layer.activation) for layer in network.layers]
+        self._batch_norm = any(isinstance(layer.norm, BatchNorm) for layer in network.layers)
         self._began, self._spent = time.monotonic(), 0.0
         self._first_step = network.steps
         self._weights = None
@@ -163,7 +167,7 @@ class Diagnosis(Callback):
         began = time.monotonic()
         loss, gradients = network.loss_and_gradients(self._X, self._y)
         weights = [network.parameters[f"W{n}"] for n in range(1, len(self._layers) + 1)]
-        units = network.activations(self._X)
+        units = network.activations(self._X, training=self._batch_norm)
         self.records.append(
             Health(
                 network.steps,
@@ -232,26 +236,28 @@ Rule = Sequence[Health]
 
 def _vanishing(records: Rule, layers: Sequence[str]) -> Finding | None:
     """Look for a layer whose gradients were never a ten-thousandth of the largest."""
-    shares = np.array([_relative(r.gradient_norms) for r in records])
-    worst = np.max(shares, axis=0)  # the best that each layer ever had
-    layer = int(np.argmin(worst))
-    if len(layers) < 2 or worst[layer] >= 1e-4:
+    gradients = np.max([_relative(r.gradient_norms) for r in records], axis=0)
+    signal = np.max([_relative(r.signal[:-1]) for r in records], axis=0)
+    if len(layers) < 2 or min(np.min(gradients), np.min(signal)) >= 1e-4:
         return None
-    signal = records[0].signal
-    faded = int(np.sum(signal < 1e-3 * signal[0]))
-    seen = (
-        f" the signal fades too, {faded} layers pass on less than a thousandth of the first's;"
-        if faded
-        else ""
-    )
-    return Finding(
-        "vanishing",
-        layer + 1,
-        f"the gradients of layer {layer + 1} of {len(layers)} are {worst[layer]:.1e} of the"
-        f" largest layer's;{seen}",
+    advice = (
         'scale the initial weights by the inputs (init="he" for relu, "lecun" for tanh), or add'
-        " residual=True or a norm.",
+        " residual=True or a norm."
     )
+    if np.min(signal) < 1e-4:
+        layer = int(np.argmin(signal))
+        faded = int(np.sum(signal < 1e-4))
+        text = (
+            f"{faded} of {len(layers)} layers pass on less than a ten-thousandth of the strongest"
+            f" signal, layer {layer + 1} {signal[layer]:.1e} of it, and gradients fade with it;"
+        )
+        return Finding("vanishing", layer + 1, text, advice)
+    layer = int(np.argmin(gradients))
+    text = (
+        f"the gradients of layer {layer + 1} of {len(layers)} are {gradients[layer]:.1e} of the"
+        " largest layer's;"
+    )
+    return Finding("vanishing", layer + 1, text, advice)
 
 
 def _relative(norms: Array) -> Array:
@@ -318,12 +324,13 @@ def _largest_updates(records: Rule) -> list[float]:
 def _too_high(records: Rule, layers: Sequence[str]) -> Finding | None:
     """Look for updates of a tenth of the weights, or a loss far above its start."""
     losses = np.array([r.loss for r in records])
-    ratios = _largest_updates(records[1:])
+    ratios = _largest_updates(records)
     typical = float(np.median(ratios)) if ratios else 0.0
     rises = len(losses) > 1 and not losses[-1] <= 2 * losses[0] + 1e-12
-    if typical <= 0.1 and not rises:
+    first = ratios[0] if ratios else 0.0
+    if typical <= 0.1 and first <= 1.0 and not rises:
         return None
-    text = f"a step changes a layer's weights by {typical:.1%} of their size"
+    text = f"a step changes a layer's weights by {max(typical, first):.1%} of their size"
     if rises:
         text = f"the loss rose from {losses[0]:.3g} to {losses[-1]:.3g}"
     return Finding("rate too high", None, f"{text};", "lower the learning rate by ten.")

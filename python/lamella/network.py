@@ -624,13 +624,15 @@ class Network:
             right = np.mean((outputs > threshold) == labels.reshape(outputs.shape), axis=1)
         return {"loss": loss, "accuracy": float(np.average(right, weights=w))}
 
-    def activations(self, X: ArrayLike | CSR) -> list[Array]:
+    def activations(self, X: ArrayLike | CSR, *, training: bool = False) -> list[Array]:
         """Return what every layer makes of X (m, n_features): `A[l] (m, n[l])`.
 
         As in predictions: nothing is dropped, and batch normalisation uses its running
-        statistics. The last is the answer.
+        statistics. With `training` as the next step would see them, all samples, at most 1,024,
+        one batch. The last is the answer.
         """
-        return self._net.activations(self._rows(X))
+        seed = self.seed if checks.flag("training", training) else None
+        return self._net.activations(self._rows(X), seed)
 
     # --- parameters ---
 

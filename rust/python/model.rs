@@ -9,8 +9,8 @@ use crate::error::Error;
 use crate::isa::Isa;
 use crate::kernels::{Loss, Norm, Number};
 use crate::network::{AVERAGE, GRADIENT, LayerSpec, Network as Core, WEIGHTS};
-use crate::step::TargetData;
 use crate::step::muon::{Adjust, Muon};
+use crate::step::{Draw, TargetData};
 use crate::train::infer::{self, Penalty, Spares, Wanted, infer};
 use crate::train::optimizer::{Kind, Moments, Optimizer};
 use crate::train::scikit::Scikit;
@@ -295,17 +295,28 @@ impl Network {
         })
     }
 
-    /// What every layer returns, A1 (m, n1), ..., AL; in a prediction.
-    #[pyo3(signature = (X))]
+    /// What every layer returns, A1 (m, n1), ..., AL; in a prediction, or as the next step of training with this seed sees it.
+    #[pyo3(signature = (X, seed = None))]
     #[allow(non_snake_case)]
-    fn activations<'py>(&self, py: Python<'py>, X: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    fn activations<'py>(
+        &self,
+        py: Python<'py>,
+        X: &Bound<'py, PyAny>,
+        seed: Option<u64>,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let mut host = Interpreter::new(None);
         with_model!(&*self.inner, model => {
             let x = Samples::new("X", X)?;
             let x = x.matrix();
             let all = unlocked(py, || {
                 check_columns(&model.net, &x, None)?;
-                infer::activations(&model.net, &model.spares, &x, &mut host)
+                match seed {
+                    None => infer::activations(&model.net, &model.spares, &x, &mut host),
+                    Some(seed) => {
+                        let draw = Draw { seed, step: model.net.progress.steps + 1 };
+                        infer::activations_in_training(&model.net, &x, draw)
+                    }
+                }
             });
             let layers = model.net.layers.iter().zip(host.settle(all)?);
             Ok(layers.map(|(layer, numbers)| arrays::matrix(py, x.rows(), layer.outputs, numbers)).collect())

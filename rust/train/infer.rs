@@ -4,12 +4,12 @@ use super::{Host, Poller, lock};
 use crate::activation::Activation;
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
-use crate::kernels::{Loss, Number};
+use crate::kernels::{Loss, Number, SAMPLE_SEGMENT};
 use crate::memory;
-use crate::network::{Network, WEIGHTS};
-use crate::panel::Panels;
+use crate::network::{Layer, Network, WEIGHTS};
+use crate::panel::{Panels, Parts};
 use crate::plan::{self, Plan};
-use crate::step::{Role, Slice, TargetData, forward};
+use crate::step::{Draw, Role, Slice, TargetData, forward, route};
 use crate::threads::{self, Claims};
 use std::ops::Range;
 use std::sync::Mutex;
@@ -210,6 +210,43 @@ pub fn activations<T: Number>(
     }
     spares.put(slice);
     Ok(all)
+}
+
+/// The same as the step `draw` would see it, all rows one batch: with its masks and the batch's own statistics, which are not
+/// entered into the running ones.
+///
+/// # Errors
+/// [`Error::Value`] for more rows than a batch whose samples couple may have, [`Error::Memory`].
+pub fn activations_in_training<T: Number>(
+    network: &Network<T>,
+    x: &Matrix<'_>,
+    draw: Draw,
+) -> Result<Vec<Vec<T>>, Error> {
+    let rows = x.rows();
+    if rows > SAMPLE_SEGMENT {
+        return Err(Error::expected("X", format!("at most {SAMPLE_SEGMENT} samples"), rows));
+    }
+    let slices = Parts::new(vec![Slice::new(network, rows, Role::Learns)?]);
+    {
+        let slice = &mut *slices.write(0);
+        slice.gather(x, Selection::From(0), rows);
+        slice.trains(0, draw);
+    }
+    let reading = network.arena.read();
+    for index in 0..=network.coupled.len() {
+        route::stretch(network, forward::Weights::of(&reading), &mut slices.write(0), index, |_| false);
+        if index < network.coupled.len() {
+            route::couple(network, &slices.read(), 1, index, rows);
+        }
+    }
+    let slice = &mut *slices.write(0);
+    forward::output(network, slice);
+    let plain = |(l, layer): (usize, &Layer)| {
+        let mut numbers = vec![T::ZERO; rows * layer.outputs];
+        unpack(slice.result(l), &mut numbers);
+        numbers
+    };
+    Ok(network.layers.iter().enumerate().map(plain).collect())
 }
 
 impl<T: Number> Call<'_, '_, '_, T> {
