@@ -486,8 +486,8 @@ def test_a_function_trains_as_the_core_does(
 @pytest.mark.parametrize(
     ("rows", "options"),
     [
-        (70, {"norm": "batch", "dropout": 0.2, "residual": True}),
-        (3000, {"norm": "batch"}),
+        (70, {"norm": "batch", "bias": False, "dropout": 0.2, "residual": True}),
+        (3000, {"norm": "batch", "bias": False}),
         (9001, {"norm": "layer", "dropout": 0.2}),
     ],
 )

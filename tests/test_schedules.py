@@ -19,21 +19,18 @@ from lamella import exact, reference, schedules
 from lamella.reference.schedules import Plateau as PlainPlateau
 from lamella.reference.schedules import rate_at
 from lamella.schedules import (
-    Clock,
     Constant,
     Cosine,
     Exponential,
     Function,
     InverseTime,
     OneCycle,
-    Plateau,
     Polynomial,
     ReduceOnPlateau,
-    Schedule,
     Step,
-    Timed,
     Warmup,
 )
+from lamella.timing import Clock, Plateau, Schedule, Timed
 
 X = np.random.default_rng(0).standard_normal((70, 6))
 Y = np.arange(70) % 4

@@ -5,10 +5,11 @@
 """
 
 import sys as _sys
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from . import functional as functional
-from . import reference as reference
-from . import schedules as schedules
 from . import threadpool as threadpool
 from ._core import DivergenceError
 from ._core import __version__ as __version__
@@ -41,13 +42,50 @@ from .losses import (
     Quantile,
     SquaredHinge,
 )
-from .many import Fitted, fit_many, folds, grid, sample
 from .metrics import Metric
 from .network import History, Network
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, Muon, NAdam, RMSprop
 from .stopping import EarlyStopping
 
+if _TYPE_CHECKING:
+    from . import reference as reference
+    from . import schedules as schedules
+    from .comparison import Comparison, TorchSide, compare
+    from .diagnosis import Diagnosis
+    from .many import Fitted, fit_many, folds, grid, sample
+
 load = Network.load
+
+_LATER = {
+    "Comparison": "comparison",
+    "Diagnosis": "diagnosis",
+    "Fitted": "many",
+    "TorchSide": "comparison",
+    "compare": "comparison",
+    "fit_many": "many",
+    "folds": "many",
+    "grid": "many",
+    "reference": "reference",
+    "sample": "many",
+    "schedules": "schedules",
+}
+"""What is imported when it is first used, so that the package's import stays light."""
+
+
+def __getattr__(name: str) -> _Any:
+    """Import what belongs to the package but is not always used."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = _import_module(f"{__name__}.{_LATER[name]}")
+    value = module if name in ("reference", "schedules") else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return all names, also those that are imported later."""
+    return sorted({*globals(), *_LATER})
+
 
 if "threadpoolctl" in _sys.modules:
     threadpool.register()
@@ -61,8 +99,10 @@ __all__ = [
     "BatchNorm",
     "BinaryCrossEntropy",
     "Callback",
+    "Comparison",
     "CrossEntropy",
     "Dense",
+    "Diagnosis",
     "DivergenceError",
     "EarlyStopping",
     "Fitted",
@@ -86,6 +126,8 @@ __all__ = [
     "RMSprop",
     "SquaredHinge",
     "StopTraining",
+    "TorchSide",
+    "compare",
     "compute_cost",
     "fit_many",
     "folds",

@@ -159,7 +159,33 @@ class Network:
         clip_norm: float | None = None,
         average: float | None = None,
     ) -> float: ...
+    def epoch(
+        self,
+        X: NDArray[Any] | _CSR,
+        Y: NDArray[Any],
+        order: NDArray[np.int64],
+        *,
+        batch_size: int,
+        optimizer: tuple[str, Mapping[str, float]],
+        alpha: float,
+        loss_scale: float,
+        gradient_scale: float,
+        weights: NDArray[np.float64] | None,
+        threads: int | None,
+    ) -> float: ...
+    def objective(
+        self,
+        X: NDArray[Any] | _CSR,
+        Y: NDArray[Any],
+        *,
+        alpha: float,
+        loss_scale: float,
+        gradient_scale: float,
+        weights: NDArray[np.float64] | None,
+        threads: int | None,
+    ) -> tuple[float, list[NDArray[Any]]]: ...
     def takes(self, X: object, Y: object = None) -> bool: ...
+    def activations(self, X: NDArray[Any] | _CSR) -> list[NDArray[Any]]: ...
     def labels(self, X: NDArray[Any] | _CSR, *, threads: int | None) -> NDArray[np.int64]: ...
     def outputs(
         self, X: NDArray[Any] | _CSR, *, logits: bool, threads: int | None

@@ -1,4 +1,4 @@
-"""What `functional.py` and `reference/` share besides the checks: no formula of a network.
+"""What `functional.py` and `reference/` share besides the checks: start and plainest step too.
 
 Owns the names and defaults of the course, the arguments of `L_layer_model` and
 `gradient_check`, checked and made ready, the printed cost, the labels that outputs stand for,
@@ -27,6 +27,72 @@ COURSE_RATE = 0.0075
 
 COSTS_EVERY = 100
 """`L_layer_model` keeps the cost of every so many iterations."""
+
+
+def initialize_parameters_deep(
+    layer_dims: Sequence[int],
+    *,
+    init: Init = "normal",
+    seed: int = 3,
+    dtype: DTypeLike = "float64",
+) -> Parameters:
+    """Draw the parameters of an L-layer network.
+
+    Parameters
+    ----------
+    layer_dims : sequence of int
+        `n[0], ..., n[L]`.
+    init : {"normal", "lecun", "xavier", "he"} or float
+        What standard normal draws are multiplied by: 0.01, 1/sqrt(n[l-1]),
+        sqrt(2/(n[l-1]+n[l])), sqrt(2/n[l-1]), or a number. See `lamella.initializers`.
+    seed : int
+        Of `numpy.random.RandomState`; the global random state is not touched.
+    dtype : {"float64", "float32"}
+
+    Returns
+    -------
+    dict of ndarray
+        `W1, b1, ..., WL, bL`: `W[l] (n[l], n[l-1])`, `b[l] (n[l], 1)`, zeros.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For sizes that are not integers of at least 1, fewer than two of them, an unknown
+        `init`.
+    MemoryError
+        If the parameters exceed the available memory.
+    """
+    dims = checks.layer_dims("layer_dims", layer_dims)
+    inits = [initializers.checked(init)] * (len(dims) - 1)
+    return initializers.draw(dims, inits, checks.seed(seed), checks.floating(dtype))
+
+
+def update_parameters_deep(
+    parameters: Parameters, grads: Mapping[str, ArrayLike], learning_rate: float
+) -> Parameters:
+    """Make one step of gradient descent in place: `W[l] -= learning_rate * dW[l]`, b likewise.
+
+    Parameters
+    ----------
+    parameters : dict of ndarray
+        Changed, and returned. Everything is checked before anything is changed.
+    grads : dict of ndarray
+        `dW1, db1, ...`, shaped like the parameters; further keys are ignored.
+    learning_rate : float
+        At least 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For shapes that differ, numbers that are not finite, arrays of integers, read-only arrays.
+    """
+    net = checks.layers(parameters)
+    checks.writable(parameters)
+    rate = checks.number("learning_rate", learning_rate)
+    for layer, (dW, db) in enumerate(checks.gradients(grads, net), start=1):
+        parameters[f"W{layer}"] -= (rate * dW).astype(net.dtype, copy=False)
+        parameters[f"b{layer}"] -= (rate * db).astype(net.dtype, copy=False)
+    return parameters
 
 
 class CourseTask(NamedTuple):

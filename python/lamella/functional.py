@@ -27,12 +27,20 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from . import _core, checks, course, optimizers
 from .checks import Array
-from .course import COSTS_EVERY, COURSE_RATE, Cache, Details, Parameters, dictionary
+from .course import (
+    COSTS_EVERY,
+    COURSE_RATE,
+    Cache,
+    Details,
+    Parameters,
+    dictionary,
+    initialize_parameters_deep,
+    update_parameters_deep,
+)
 from .initializers import Init
 from .layers import Dense, core_layer
 from .optimizers import Optimizer, Rate
-from .reference import initialize_parameters_deep, update_parameters_deep
-from .schedules import Clock, Timed
+from .timing import Clock, Timed
 
 __all__ = [
     "L_layer_model",

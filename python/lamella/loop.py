@@ -20,10 +20,11 @@ from . import checks
 from .callbacks import Callback, StopTraining
 from .checks import CSR, Array
 from .metrics import Metric
-from .schedules import Clock, Plateau, Schedule, Timed
 from .stopping import EarlyStopping, Watch
+from .timing import Clock, Plateau, Schedule, Timed
 
 if TYPE_CHECKING:
+    from .diagnosis import Diagnosis
     from .network import Network
 
 MOST_RATES = 1 << 18
@@ -54,12 +55,15 @@ class History:
         What ended the fit: "epochs", "early_stopping", "callback" or "time_limit".
     best_epoch : int, optional
         The epoch, from 0, that early stopping found best.
+    diagnosis : Diagnosis, optional
+        With `diagnose=True`: prints what is wrong, or that nothing is.
     """
 
     loss: Array
     metrics: dict[str, Array] = field(default_factory=dict)
     stopped: str = "epochs"
     best_epoch: int | None = None
+    diagnosis: Diagnosis | None = None
 
     def __len__(self) -> int:
         """Return the number of epochs."""

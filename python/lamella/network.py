@@ -15,8 +15,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -24,7 +25,6 @@ from numpy.typing import ArrayLike, DTypeLike
 from . import (
     _core,
     checks,
-    finder,
     initializers,
     lbfgs,
     loop,
@@ -35,9 +35,9 @@ from . import (
 )
 from . import callbacks as calling
 from . import metrics as measures
+from ._core import DivergenceError
 from .callbacks import Callback
 from .checks import CSR, Array
-from .finder import RateSearch
 from .initializers import Init
 from .layers import (
     Defaults,
@@ -53,9 +53,13 @@ from .loop import Asked, Data, History, Loop, Progress
 from .losses import Custom, Loss
 from .metrics import Metric
 from .optimizers import Optimizer, Rate
-from .schedules import Clock, Plateau, Timed
 from .stopping import EarlyStopping
+from .timing import Clock, Plateau, Timed
 from .weights import ClassWeight, weights
+
+if TYPE_CHECKING:
+    from .diagnosis import Diagnosis
+    from .finder import RateSearch
 
 __all__ = ["History", "Network"]
 
@@ -209,6 +213,7 @@ class Network:
         callbacks: Sequence[Callback | Callable[..., object]] | None = None,
         time_limit: float | None = None,
         threads: int | None = None,
+        diagnose: bool = False,
         progress: Progress = None,
     ) -> History:
         """Train, from where the last `fit` ended: parameters, optimizer state, counters.
@@ -222,8 +227,10 @@ class Network:
             Any real dtype, any strides, memory-mapped too; not changed, and copied only if it is
             wider than 64 bits, unaligned or not in native byte order. Sparse rows (CSR) are read
             as they are, with the bits of `X.toarray()`; other sparse formats are converted by
-            `tocsr()`, and entries of one place are summed, in a copy.
-        y : array_like
+            `tocsr()`, and entries of one place are summed, in a copy. Data frames and tables are
+            read in place where their columns lie as one matrix, and else copied once; arrays of
+            other libraries through DLPack.
+        y : array_like or series
             sigmoid: 0 and 1, `(m, n_outputs)`, or `(m,)` for one output; softmax: class indices
             `(m,)` or one-hot `(m, n_outputs)`; identity: real numbers, `(m, n_outputs)`, or
             `(m,)` for one output; exponential: the same, at least 0. With hinges: 0 and 1 as for
@@ -285,6 +292,10 @@ class Network:
             Seconds after which the fit ends, with a whole step.
         threads : int, optional
             At most so many; None is as many as help. The results are the same bits.
+        diagnose : bool
+            Whether to measure gradients, updates, dead and saturated units between steps, at about
+            two percent of the time: `print(history.diagnosis)` names what is wrong and what to
+            change, and so does the note of a `DivergenceError`. No bit of the training changes.
         progress : bool or callable, optional
             True shows a bar with the last epoch's numbers, steps a second and the time left
             (needs tqdm); a callable hears of every epoch, counted from 0, and of its loss.
@@ -307,6 +318,12 @@ class Network:
             After Ctrl-C; the model stays usable, with whole steps.
         """
         rows, labels = self._data(X, y)
+        diagnosis: Diagnosis | None = None
+        if checks.flag("diagnose", diagnose):
+            from .diagnosis import Diagnosis
+
+            diagnosis = Diagnosis(rows, labels)
+            callbacks = [diagnosis, *(callbacks or ())]
         if lbfgs.is_meant(optimizer):
             asked_for = (validation_data, validation_fraction, metrics, early_stopping, callbacks)
             self._refuse_for_lbfgs(sample_weight, class_weight, time_limit, *asked_for)
@@ -373,8 +390,14 @@ class Network:
             progress=progress,
         )
         fit = partial(self._net.fit, rows, labels, report=None, **settings)
-        history = Loop(self, asked, fit, partial(self._scores, threads=threads)).run()
-        return self._with_norms(history, clip_norm)
+        run = Loop(self, asked, fit, partial(self._scores, threads=threads)).run
+        if diagnosis is None:
+            return self._with_norms(run(), clip_norm)
+        try:
+            return self._with_norms(replace(run(), diagnosis=diagnosis), clip_norm)
+        except DivergenceError as error:
+            error.add_note(f"diagnosis:\n{diagnosis}")
+            raise
 
     def find_learning_rate(
         self,
@@ -415,6 +438,8 @@ class Network:
         ----------
         Smith (2017), "Cyclical learning rates for training neural networks", section 3.3.
         """
+        from . import finder
+
         return finder.search(
             self, X, y, low=low, high=high, steps=steps, smoothing=smoothing, batch_size=batch_size,
             optimizer=optimizer, clip_value=clip_value, shuffle=shuffle, threads=threads,
@@ -599,6 +624,14 @@ class Network:
             right = np.mean((outputs > threshold) == labels.reshape(outputs.shape), axis=1)
         return {"loss": loss, "accuracy": float(np.average(right, weights=w))}
 
+    def activations(self, X: ArrayLike | CSR) -> list[Array]:
+        """Return what every layer makes of X (m, n_features): `A[l] (m, n[l])`.
+
+        As in predictions: nothing is dropped, and batch normalisation uses its running
+        statistics. The last is the answer.
+        """
+        return self._net.activations(self._rows(X))
+
     # --- parameters ---
 
     @property
@@ -699,7 +732,8 @@ class Network:
         state : bool
             Whether the optimizer's state and the counters are kept too, so that a `fit` after
             `load` goes on with the bits of one that was never interrupted. It takes up to three
-            times the parameters' space more.
+            times the parameters' space more. (What a schedule that reduces on a plateau has seen
+            is not kept.)
 
         Raises
         ------

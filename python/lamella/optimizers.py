@@ -14,8 +14,8 @@ from typing import cast
 
 import numpy as np
 
-from . import checks, schedules
-from .schedules import Schedule
+from . import checks, timing
+from .timing import Schedule
 
 Spec = tuple[str, dict[str, float]]
 """What the core takes: a rule's name and its settings."""
@@ -62,7 +62,7 @@ class SGD:
         """Check the settings and store them as plain floats."""
         _store(
             self,
-            learning_rate=schedules.checked(self.learning_rate),
+            learning_rate=timing.checked(self.learning_rate),
             momentum=checks.number("momentum", self.momentum, below=1.0),
             nesterov=checks.flag("nesterov", self.nesterov),
         )
@@ -108,7 +108,7 @@ class Adam:
         """Check the settings and store them as plain floats."""
         _store(
             self,
-            learning_rate=schedules.checked(self.learning_rate),
+            learning_rate=timing.checked(self.learning_rate),
             beta1=checks.number("beta1", self.beta1, below=1.0),
             beta2=checks.number("beta2", self.beta2, below=1.0),
             epsilon=checks.number("epsilon", self.epsilon, positive=True),
@@ -178,7 +178,7 @@ class NAdam:
         """Check the settings and store them as plain floats."""
         _store(
             self,
-            learning_rate=schedules.checked(self.learning_rate),
+            learning_rate=timing.checked(self.learning_rate),
             beta1=checks.number("beta1", self.beta1, below=1.0),
             beta2=checks.number("beta2", self.beta2, below=1.0),
             epsilon=checks.number("epsilon", self.epsilon, positive=True),
@@ -225,7 +225,7 @@ class RMSprop:
         """Check the settings and store them as plain floats."""
         _store(
             self,
-            learning_rate=schedules.checked(self.learning_rate),
+            learning_rate=timing.checked(self.learning_rate),
             alpha=checks.number("alpha", self.alpha, below=1.0),
             epsilon=checks.number("epsilon", self.epsilon, positive=True),
             momentum=checks.number("momentum", self.momentum, below=1.0),
@@ -268,7 +268,7 @@ class Adagrad:
         decay = checks.number("learning_rate_decay", self.learning_rate_decay)
         _store(
             self,
-            learning_rate=schedules.checked(self.learning_rate),
+            learning_rate=timing.checked(self.learning_rate),
             epsilon=checks.number("epsilon", self.epsilon, positive=True),
             learning_rate_decay=decay,
         )
@@ -308,7 +308,7 @@ class Lion:
         """Check the settings and store them as plain floats."""
         _store(
             self,
-            learning_rate=schedules.checked(self.learning_rate),
+            learning_rate=timing.checked(self.learning_rate),
             beta1=checks.number("beta1", self.beta1, below=1.0),
             beta2=checks.number("beta2", self.beta2, below=1.0),
             weight_decay=checks.number("weight_decay", self.weight_decay),
@@ -385,7 +385,7 @@ class Muon:
         """Check the settings and store them as plain numbers."""
         _store(
             self,
-            learning_rate=schedules.checked(self.learning_rate),
+            learning_rate=timing.checked(self.learning_rate),
             weight_decay=checks.number("weight_decay", self.weight_decay),
             momentum=checks.number("momentum", self.momentum, below=1.0),
             nesterov=checks.flag("nesterov", self.nesterov),
@@ -509,7 +509,7 @@ def for_course(optimizer: str | Optimizer, learning_rate: Rate, default: float) 
         rule, schedule = split(resolve(optimizer, default), learning_rate)
     else:
         rule, schedule = split(optimizer)
-        own, rate = resolve(optimizer).learning_rate, schedules.checked(learning_rate)
+        own, rate = resolve(optimizer).learning_rate, timing.checked(learning_rate)
         if rate not in (default, own):
             raise checks.wrong("learning_rate", f"the optimizer's own {own}", rate)
     if schedule is None:

@@ -74,7 +74,8 @@ class LearningCurveDisplay:
         """Draw what `Network.fit` returned: its loss and its metrics."""
         curves = {"training loss": history.loss}
         for name, curve in history.metrics.items():
-            curves[name.replace("val_", "validation_").replace("_", " ")] = curve
+            if name != "learning_rate":
+                curves[name.replace("val_", "validation_").replace("_", " ")] = curve
         return cls(curves).plot(ax, **style)
 
     @classmethod

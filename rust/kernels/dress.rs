@@ -139,13 +139,9 @@ fn rows<T: Math, S: Simd<T>>(s: S, d: &mut Dress<'_, T>, f: impl Fn(S::V) -> (S:
 /// What four neighbouring samples' units are multiplied by: 0 or the mask's scale.
 #[inline(always)]
 fn draw<T: Math>(mask: Mask, rows: usize, width: usize, kept: &mut [[T; WIDEST]; 4]) {
-    let mut counter = [[0; WIDEST]; 4];
-    for lane in 0..WIDEST {
-        counter[0][lane] = rows as u32;
-        counter[1][lane] = (mask.first_unit + lane) as u32;
-        counter[2][lane] = mask.counter[0];
-        counter[3][lane] = mask.counter[1];
-    }
+    let [third, fourth] = mask.counter;
+    let mut counter = [[rows as u32; WIDEST], [0; WIDEST], [third; WIDEST], [fourth; WIDEST]];
+    counter[1].iter_mut().enumerate().for_each(|(lane, unit)| *unit = (mask.first_unit + lane) as u32);
     philox(&mut counter, mask.key, width);
     let scale = T::from_f64(mask.scale);
     for (kept, words) in kept.iter_mut().zip(&counter) {

@@ -70,6 +70,13 @@ pub enum Loss {
     },
     /// `sum exp(z) - y z`
     Poisson,
+    /// The cross-entropy of sigmoid outputs, probabilities held within eps of 0 and 1; targets are 0 and 1. `scikit.rs` has this
+    /// and the next two.
+    BoundedBinaryCrossEntropy,
+    /// The cross-entropy of a softmax with one class, probabilities held within eps of 0 and 1.
+    BoundedCrossEntropy,
+    /// `sum exp(z) - y + y log(y / exp(z))`
+    PoissonDeviance,
     /// `sum max(q (y - z), (q - 1) (y - z))`; each target has as many outputs as there are quantiles, side by side.
     Quantile {
         /// Each in (0, 1).
@@ -102,6 +109,9 @@ impl Loss {
             ("absolute_error", []) => Loss::AbsoluteError,
             ("huber", &[delta]) => Loss::Huber { delta },
             ("poisson", []) => Loss::Poisson,
+            ("bounded_binary_cross_entropy", []) => Loss::BoundedBinaryCrossEntropy,
+            ("bounded_cross_entropy", []) => Loss::BoundedCrossEntropy,
+            ("poisson_deviance", []) => Loss::PoissonDeviance,
             ("custom", []) => Loss::Custom,
             ("quantile", quantiles @ [_, ..]) => Loss::Quantile { quantiles: quantiles.to_vec() },
             _ => {
@@ -133,7 +143,9 @@ impl Loss {
             Loss::WeighedBinaryCrossEntropy { positive, .. } => (Activation::Sigmoid, positive.len()),
             Loss::CrossEntropy | Loss::SmoothedCrossEntropy { .. } => (Activation::Softmax, outputs),
             Loss::Focal { alpha, .. } => (Activation::Softmax, alpha.len()),
-            Loss::Poisson => (Activation::Exponential, outputs),
+            Loss::BoundedBinaryCrossEntropy => (Activation::Sigmoid, outputs),
+            Loss::BoundedCrossEntropy => (Activation::Softmax, outputs),
+            Loss::Poisson | Loss::PoissonDeviance => (Activation::Exponential, outputs),
             Loss::Quantile { quantiles } => (Activation::Identity, outputs.next_multiple_of(quantiles.len())),
             Loss::Custom => (output, outputs),
             _ => (Activation::Identity, outputs),
@@ -151,14 +163,17 @@ impl Loss {
 
     /// Whether a sample's target is one class.
     pub fn takes_classes(&self) -> bool {
-        use Loss::{CrossEntropy, Focal, MultiMargin, SmoothedCrossEntropy};
-        matches!(self, CrossEntropy | SmoothedCrossEntropy { .. } | Focal { .. } | MultiMargin { .. })
+        use Loss::{BoundedCrossEntropy, CrossEntropy, Focal, MultiMargin, SmoothedCrossEntropy};
+        let bounded = *self == BoundedCrossEntropy;
+        bounded || matches!(self, CrossEntropy | SmoothedCrossEntropy { .. } | Focal { .. } | MultiMargin { .. })
     }
 
     /// Whether targets are 0 and 1.
     pub fn takes_bits(&self) -> bool {
-        use Loss::{BinaryCrossEntropy, BinaryFocal, Hinge, WeighedBinaryCrossEntropy};
-        matches!(self, BinaryCrossEntropy | WeighedBinaryCrossEntropy { .. } | BinaryFocal { .. } | Hinge { .. })
+        use Loss::{BinaryCrossEntropy, BinaryFocal, BoundedBinaryCrossEntropy, Hinge, WeighedBinaryCrossEntropy};
+        let bounded = *self == BoundedBinaryCrossEntropy;
+        bounded
+            || matches!(self, BinaryCrossEntropy | WeighedBinaryCrossEntropy { .. } | BinaryFocal { .. } | Hinge { .. })
     }
 
     /// Outputs that each target has.
@@ -456,7 +471,7 @@ pub(super) fn exponentials<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &mut [T
 }
 
 #[inline(always)]
-fn cross_entropy<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &mut [T], y: &[T]) -> S::V {
+pub(super) fn cross_entropy<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &mut [T], y: &[T]) -> S::V {
     // sum of y z first: the exponentials take the logits' place.
     let mut weight = s.splat(T::ZERO);
     let agreement = strided_sum(

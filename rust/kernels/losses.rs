@@ -5,6 +5,7 @@
 
 use super::loss::{Loss, at, exponentials, put, strided_sum};
 use super::math::{self, Math};
+use super::scikit;
 use crate::isa::Simd;
 
 /// The loss of each lane's sample; the logits become its gradient.
@@ -25,6 +26,9 @@ pub(super) fn further<T: Math, S: Simd<T>>(s: S, loss: &Loss, outputs: usize, z:
         Loss::Huber { delta } => huber(s, outputs, z, y, *delta),
         Loss::Poisson => poisson(s, outputs, z, y),
         Loss::Quantile { quantiles } => quantile(s, outputs, z, y, quantiles),
+        Loss::BoundedBinaryCrossEntropy | Loss::BoundedCrossEntropy | Loss::PoissonDeviance => {
+            scikit::reported(s, loss, outputs, z, y)
+        }
         Loss::BinaryCrossEntropy | Loss::CrossEntropy | Loss::SquaredError => unreachable!("has a kernel of its own"),
         Loss::Custom => unreachable!("is the host's"),
     }

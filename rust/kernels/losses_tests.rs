@@ -125,7 +125,7 @@ fn losses_equal_the_textbook_and_gradients_their_differences_with_the_same_bits_
                 if loss.takes_classes() {
                     f64::from(class(r) == j)
                 } else if loss.takes_bits() {
-                    f64::from((r + j) % 3 == 0)
+                    f64::from((r + j).is_multiple_of(3))
                 } else {
                     ((r * 13 + j * 29) % 7) as f64 / 3.0
                 }

@@ -15,6 +15,7 @@ mod losses;
 pub mod math;
 pub mod norm;
 pub mod peak;
+mod scikit;
 pub mod update;
 
 #[cfg(test)]

@@ -296,7 +296,7 @@ fn sum_of_row<T: Math, S: Simd<T>>(
     }
     for half in [16, 8, 4, 2, 1] {
         for i in 0..half {
-            numbers[i] = numbers[i] + numbers[i + half];
+            numbers[i] += numbers[i + half];
         }
     }
     numbers[0]
@@ -322,7 +322,7 @@ fn by_sample<T: Math, S: Simd<T>>(
     let (n, keeps) = (units.lanes(), normed.rows() > 0);
     let (gamma, beta) = affine.split_at(affine.len() / 2);
     let (count, epsilon) = (T::from_f64(n as f64), T::from_f64(epsilon));
-    for row in 0..units.rows() {
+    for (row, inverse) in inverse.iter_mut().enumerate().take(units.rows()) {
         let z = &*units;
         let mean = sum_of_row(
             s,
@@ -343,8 +343,8 @@ fn by_sample<T: Math, S: Simd<T>>(
                 s.mul(d, d)
             },
         ) / count;
-        inverse[row] = T::ONE / (variance + epsilon).sqrt();
-        let factor = s.splat(inverse[row]);
+        *inverse = T::ONE / (variance + epsilon).sqrt();
+        let factor = s.splat(*inverse);
         for p in 0..units.panels() {
             let (width, first) = (units.width(p), p * units.geometry().panel());
             for lane in (0..width).step_by(S::LANES) {
@@ -362,7 +362,7 @@ fn by_sample<T: Math, S: Simd<T>>(
 #[inline(always)]
 fn back_by_sample<T: Math, S: Simd<T>>(s: S, deltas: &mut Panels<T>, normed: &Panels<T>, inverse: &[T], affine: &[T]) {
     let count = T::from_f64(deltas.lanes() as f64);
-    for row in 0..deltas.rows() {
+    for (row, &inverse) in inverse.iter().enumerate().take(deltas.rows()) {
         // Padding has a gamma of 0.
         let d = &*deltas;
         let plain = sum_of_row(
@@ -379,7 +379,7 @@ fn back_by_sample<T: Math, S: Simd<T>>(s: S, deltas: &mut Panels<T>, normed: &Pa
             #[inline(always)]
             |p, index, unit| s.mul(s.mul(at(s, d.panel(p), index), at(s, affine, unit)), at(s, normed.panel(p), index)),
         ) / count;
-        let (plain, both, factor) = (s.splat(plain), s.splat(both), s.splat(inverse[row]));
+        let (plain, both, factor) = (s.splat(plain), s.splat(both), s.splat(inverse));
         for p in 0..deltas.panels() {
             let (width, first) = (deltas.width(p), p * deltas.geometry().panel());
             for lane in (0..width).step_by(S::LANES) {

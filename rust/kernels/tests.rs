@@ -372,6 +372,8 @@ fn rules<T: Number>() -> Vec<Rule<T>> {
         Rule::Descent { rate: t(0.1) },
         Rule::Momentum { rate: t(0.1), momentum: t(0.9), nesterov: false },
         Rule::Momentum { rate: t(0.1), momentum: t(0.9), nesterov: true },
+        Rule::Velocity { rate: t(0.1), momentum: t(0.9), nesterov: false },
+        Rule::Velocity { rate: t(0.1), momentum: t(0.9), nesterov: true },
         adam(false),
         adam(true),
         Rule::Nadam {
@@ -413,6 +415,10 @@ fn naive_rule(rule: Rule<f64>, shrink: Shrink<f64>, [w, g, first, second, third]
         Rule::Momentum { rate, momentum, nesterov } => {
             let velocity = momentum * first + g;
             [w - rate * if nesterov { g + momentum * velocity } else { velocity }, velocity, second, third]
+        }
+        Rule::Velocity { rate, momentum, nesterov } => {
+            let u = momentum * first - rate * g;
+            [w + if nesterov { momentum * u - rate * g } else { u }, u, second, third]
         }
         Rule::Adam { step, scale, beta1_rest, beta2, beta2_rest, epsilon, greatest } => {
             let (m, v) = (first + beta1_rest * (g - first), beta2 * second + beta2_rest * g * g);

@@ -27,6 +27,16 @@ pub enum Rule<T> {
         /// Whether to look ahead.
         nesterov: bool,
     },
+    /// `u = momentum u - rate g; w += u`, or with Nesterov's look-ahead `w += momentum u - rate g`: the rate inside the velocity
+    /// (Sutskever, Martens, Dahl and Hinton 2013, and scikit-learn), which differs where the rate changes.
+    Velocity {
+        /// The learning rate.
+        rate: T,
+        /// What is kept of the velocity.
+        momentum: T,
+        /// Whether to look ahead.
+        nesterov: bool,
+    },
     /// `m += (1 - beta1) (g - m); v = beta2 v + (1 - beta2) g^2; w -= step m / (sqrt(v) scale + epsilon)`
     /// (Kingma and Ba 2015, algorithm 1), with `step = rate / (1 - beta1^t)` and `scale = 1 / sqrt(1 - beta2^t)`.
     Adam {
@@ -108,7 +118,7 @@ impl<T> Rule<T> {
     pub fn states(&self) -> usize {
         match self {
             Rule::Descent { .. } => 0,
-            Rule::Momentum { .. } | Rule::Adagrad { .. } | Rule::Lion { .. } => 1,
+            Rule::Momentum { .. } | Rule::Velocity { .. } | Rule::Adagrad { .. } | Rule::Lion { .. } => 1,
             Rule::Adam { greatest: false, .. } | Rule::Nadam { .. } => 2,
             Rule::Adam { greatest: true, .. } | Rule::RmsProp { centered: true, .. } => 3,
             Rule::RmsProp { velocity, .. } => 1 + usize::from(*velocity),
@@ -187,6 +197,20 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for UpdateOp<'_, '_, T> {
                         first.set(s, velocity);
                         let direction = if nesterov { s.mul_add(momentum, velocity, g) } else { velocity };
                         s.mul_add(rate, direction, w)
+                    },
+                );
+            }
+            Rule::Velocity { rate, momentum, nesterov } => {
+                let (rate, momentum) = (s.splat(-rate), s.splat(momentum));
+                each(
+                    s,
+                    u,
+                    #[inline(always)]
+                    |w, g, [first, _, _]| {
+                        let push = s.mul(rate, g);
+                        let velocity = flush(s, s.mul_add(momentum, first.get(s), push));
+                        first.set(s, velocity);
+                        s.add(w, if nesterov { s.mul_add(momentum, velocity, push) } else { velocity })
                     },
                 );
             }

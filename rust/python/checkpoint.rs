@@ -37,11 +37,11 @@ pub fn parse_file(py: Python<'_>, head: PyBackedBytes, size: usize) -> PyResult<
     Ok((entries.into_iter().map(place).collect(), text))
 }
 
+/// Counters, and each state's arrays.
+pub type State<'py> = (Bound<'py, PyDict>, Vec<Vec<Bound<'py, PyAny>>>);
+
 /// The counters, and each state's arrays.
-pub fn get_state<'py, T: Number + numpy::Element>(
-    py: Python<'py>,
-    net: &mut Core<T>,
-) -> PyResult<(Bound<'py, PyDict>, Vec<Vec<Bound<'py, PyAny>>>)> {
+pub fn get_state<'py, T: Number + numpy::Element>(py: Python<'py>, net: &mut Core<T>) -> PyResult<State<'py>> {
     let Progress { steps, state_steps, epochs, beta1_power, beta2_power, optimizer } = net.progress;
     let counters = PyDict::new(py);
     counters.set_item("steps", steps)?;
@@ -83,7 +83,7 @@ pub fn set_state<T: Number + numpy::Element>(
             let name = format!("state{s}.{name}");
             let numbers: Vec<T> = arrays::plain(&name, array, (*rows, *columns))?;
             // Infinity is a second moment that overflowed, which training takes.
-            if numbers.iter().any(|x| *x != *x) {
+            if numbers.iter().any(|x| x.to_f64().is_nan()) {
                 return Err(exception(Error::expected(name, "numbers", "NaN")));
             }
             plain.push((index, *layer, numbers));

@@ -56,7 +56,7 @@ pub fn fit_many<'py>(
     let data: Vec<TargetData<'_>> = labels.iter().map(Labels::as_data).collect();
     let mut jobs = Vec::with_capacity(tasks.len());
     for ((network, options), (_, _, target, rows, held_out)) in networks.iter_mut().zip(options).zip(&tasks) {
-        let network = match &mut network.inner {
+        let network = match &mut *network.inner {
             Any::F32(model) => Trainee::F32(&mut model.net),
             Any::F64(model) => Trainee::F64(&mut model.net),
         };
@@ -93,7 +93,7 @@ fn checked_selections<'s>(selections: &'s [PyReadonlyArray1<'_, u32>], rows: usi
 
 /// What decides whether targets fit a network.
 fn kind(network: &Network) -> (Loss, usize) {
-    match &network.inner {
+    match &*network.inner {
         Any::F32(model) => (model.net.loss.clone(), model.net.outputs()),
         Any::F64(model) => (model.net.loss.clone(), model.net.outputs()),
     }
@@ -114,7 +114,7 @@ fn labels<'py>(
         if users.any(|network| kind(network) != kind(first)) {
             return Err(exception(Error::value("targets: expected networks of one loss and width")));
         }
-        match &first.inner {
+        match &*first.inner {
             Any::F32(model) => Labels::new(&model.net, target),
             Any::F64(model) => Labels::new(&model.net, target),
         }

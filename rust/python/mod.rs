@@ -8,6 +8,7 @@ mod checkpoint;
 mod functional;
 mod many;
 mod model;
+mod scikit;
 
 use crate::error::Error;
 use crate::isa::Isa;

@@ -2,7 +2,7 @@
 
 use super::arrays::{self, Held, Samples};
 use super::checkpoint;
-use super::{Interpreter, exception, unlocked};
+use super::{Interpreter, exception, scikit, unlocked};
 use crate::activation::Activation;
 use crate::data::Matrix;
 use crate::error::Error;
@@ -13,6 +13,7 @@ use crate::step::TargetData;
 use crate::step::muon::{Adjust, Muon};
 use crate::train::infer::{self, Penalty, Spares, Wanted, infer};
 use crate::train::optimizer::{Kind, Moments, Optimizer};
+use crate::train::scikit::Scikit;
 use crate::train::stretch::{Cursor, Stretch};
 use crate::train::trainer::{self, Options, Workspace};
 use numpy::prelude::*;
@@ -70,7 +71,8 @@ macro_rules! with_model {
 /// A dense network in the core: plain arrays in and out, samples x features.
 #[pyclass(module = "lamella._core")]
 pub struct Network {
-    pub(super) inner: Any,
+    /// In a box of its own: parts of it stand on cache lines, which Python's allocator does not know of.
+    pub(super) inner: Box<Any>,
     /// Where the last fit ended.
     cursor: Cursor,
 }
@@ -89,23 +91,23 @@ impl Network {
             "bfloat16" => Core::mixed(n_features, &specs, loss, isa).map(|net| Any::F32(Model::new(net))),
             _ => Err(Error::expected("dtype", "\"float32\", \"float64\" or \"bfloat16\"", format!("{dtype:?}"))),
         };
-        Ok(Network { inner: inner.map_err(exception)?, cursor: Cursor::START })
+        Ok(Network { inner: Box::new(inner.map_err(exception)?), cursor: Cursor::START })
     }
 
     /// Copies plain arrays in, of each layer W1 (n1, n0), and where it has them b1, gamma1 and beta1, (n1,) or (n1, 1).
     /// Optimizer state is kept.
     fn set_parameters(&mut self, arrays: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
-        with_core!(&mut self.inner, net => set_parameters(net, &arrays))
+        with_core!(&mut *self.inner, net => set_parameters(net, &arrays))
     }
 
     /// Copies the parameters out: of each layer W1 (n1, n0), and where it has them b1, gamma1 and beta1, (n1,).
     fn get_parameters<'py>(&mut self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
-        with_core!(&mut self.inner, net => get_layers(py, net, WEIGHTS))
+        with_core!(&mut *self.inner, net => get_layers(py, net, WEIGHTS))
     }
 
     /// The running statistics: of each layer with batch normalisation mean and variance, (n,).
     fn get_statistics<'py>(&mut self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
-        with_core!(&mut self.inner, net => {
+        with_core!(&mut *self.inner, net => {
             let mut arrays = Vec::new();
             for (place, &l) in net.coupled.iter().enumerate() {
                 let (reading, n) = (net.statistics.read(), net.layers[l].outputs);
@@ -120,7 +122,7 @@ impl Network {
 
     /// Copies running statistics in, as `get_statistics` gives them.
     fn set_statistics(&mut self, arrays: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
-        with_core!(&mut self.inner, net => set_statistics(net, &arrays))
+        with_core!(&mut *self.inner, net => set_statistics(net, &arrays))
     }
 
     /// Trains; returns the loss of each epoch that it finished. It may be a stretch of a longer training: `begin` is the
@@ -186,7 +188,7 @@ impl Network {
         check_options(&options).map_err(exception)?;
         let mut host = Interpreter::new(report).with_loss(loss);
         let cursor = &mut self.cursor;
-        with_core!(&mut self.inner, net, workspace => {
+        with_core!(&mut *self.inner, net, workspace => {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let fitted = unlocked(py, || {
@@ -241,7 +243,7 @@ impl Network {
         let options = Options { muon, clip_value, clip_norm, average, weights, ..plain };
         check_options(&options).map_err(exception)?;
         let mut host = Interpreter::new(None).with_loss(loss);
-        with_core!(&mut self.inner, net, workspace => {
+        with_core!(&mut *self.inner, net, workspace => {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let loss = unlocked(py, || {
@@ -258,7 +260,7 @@ impl Network {
     #[pyo3(signature = (X, Y = None))]
     #[allow(non_snake_case)]
     fn takes<'py>(&self, X: &Bound<'py, PyAny>, Y: Option<&Bound<'py, PyAny>>) -> PyResult<bool> {
-        with_core!(&self.inner, net => {
+        with_core!(&*self.inner, net => {
             let mut rows = 0;
             let x = arrays::is_plain(X, |shape| {
                 rows = shape[0];
@@ -282,7 +284,7 @@ impl Network {
         threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyAny>> {
         check_threads(threads).map_err(exception)?;
-        with_model!(&self.inner, model => {
+        with_model!(&*self.inner, model => {
             let x = Samples::new("X", X)?;
             let x = x.matrix();
             let filled = arrays::filled(py, [x.rows(), model.net.outputs()], |numbers| {
@@ -290,6 +292,23 @@ impl Network {
                 answer(py, model, &x, None, wanted, threads)
             });
             Ok(filled?.1)
+        })
+    }
+
+    /// What every layer returns, A1 (m, n1), ..., AL; in a prediction.
+    #[pyo3(signature = (X))]
+    #[allow(non_snake_case)]
+    fn activations<'py>(&self, py: Python<'py>, X: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let mut host = Interpreter::new(None);
+        with_model!(&*self.inner, model => {
+            let x = Samples::new("X", X)?;
+            let x = x.matrix();
+            let all = unlocked(py, || {
+                check_columns(&model.net, &x, None)?;
+                infer::activations(&model.net, &model.spares, &x, &mut host)
+            });
+            let layers = model.net.layers.iter().zip(host.settle(all)?);
+            Ok(layers.map(|(layer, numbers)| arrays::matrix(py, x.rows(), layer.outputs, numbers)).collect())
         })
     }
 
@@ -304,7 +323,7 @@ impl Network {
         threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyAny>> {
         check_threads(threads).map_err(exception)?;
-        with_model!(&self.inner, model => {
+        with_model!(&*self.inner, model => {
             let x = Samples::new("X", X)?;
             let x = x.matrix();
             let fill = |labels: &mut [i64]| answer(py, model, &x, None, Wanted::Labels(labels), threads);
@@ -331,7 +350,7 @@ impl Network {
     ) -> PyResult<(f64, Bound<'py, PyAny>)> {
         let weights = as_weights(&weights)?;
         check_threads(threads).map_err(exception)?;
-        with_model!(&self.inner, model => {
+        with_model!(&*self.inner, model => {
             let net = &model.net;
             if net.loss == Loss::Custom {
                 return Err(exception(Error::expected("loss", "one that the core has", "a function")));
@@ -366,7 +385,7 @@ impl Network {
         let options = Options { weights, ..one_batch(Optimizer::descent(0.0), penalty, loss_scale, seed, threads) };
         check_options(&options).map_err(exception)?;
         let mut host = Interpreter::new(None).with_loss(loss);
-        with_core!(&mut self.inner, net, workspace => {
+        with_core!(&mut *self.inner, net, workspace => {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let loss = unlocked(py, || {
@@ -380,14 +399,66 @@ impl Network {
         })
     }
 
+    /// One epoch over the rows of `order` by scikit-learn's conventions; returns its loss.
+    #[pyo3(signature = (X, Y, order, *, batch_size, optimizer, alpha, loss_scale, gradient_scale, weights, threads))]
+    #[allow(non_snake_case, clippy::too_many_arguments)]
+    fn epoch<'py>(
+        &mut self,
+        py: Python<'py>,
+        X: &Bound<'py, PyAny>,
+        Y: &Bound<'py, PyAny>,
+        order: &Bound<'py, PyAny>,
+        batch_size: usize,
+        optimizer: (PyBackedStr, Bound<'py, PyDict>),
+        alpha: f64,
+        loss_scale: f64,
+        gradient_scale: f64,
+        weights: Option<PyReadonlyArray1<'py, f64>>,
+        threads: Option<usize>,
+    ) -> PyResult<f64> {
+        let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
+        let batch_size = check_batch(Some(batch_size)).map_err(exception)?;
+        let weights = as_weights(&weights)?;
+        let options = Options { batch_size, weights, ..one_batch(optimizer, NO_PENALTY, loss_scale, 0, threads) };
+        check_options(&options).map_err(exception)?;
+        let by = Scikit { gradient_scale, alpha };
+        with_core!(&mut *self.inner, net, workspace => scikit::epoch(py, net, workspace, X, Y, order, &options, by))
+    }
+
+    /// The loss of all rows as one batch by scikit-learn's conventions, and its gradient, shaped as the parameters.
+    #[pyo3(signature = (X, Y, *, alpha, loss_scale, gradient_scale, weights, threads))]
+    #[allow(non_snake_case, clippy::too_many_arguments)]
+    fn objective<'py>(
+        &mut self,
+        py: Python<'py>,
+        X: &Bound<'py, PyAny>,
+        Y: &Bound<'py, PyAny>,
+        alpha: f64,
+        loss_scale: f64,
+        gradient_scale: f64,
+        weights: Option<PyReadonlyArray1<'py, f64>>,
+        threads: Option<usize>,
+    ) -> PyResult<(f64, Vec<Bound<'py, PyAny>>)> {
+        let weights = as_weights(&weights)?;
+        let options = Options { weights, ..one_batch(Optimizer::descent(0.0), NO_PENALTY, loss_scale, 0, threads) };
+        check_options(&options).map_err(exception)?;
+        let by = Scikit { gradient_scale, alpha };
+        with_core!(&mut *self.inner, net, workspace => {
+            let loss = scikit::objective(py, net, workspace, X, Y, &options, by);
+            let gradients = get_layers(py, net, GRADIENT);
+            net.arena.release(GRADIENT);
+            Ok((loss?, gradients))
+        })
+    }
+
     /// What the penalty (l1, l2, whether on biases) adds to the loss.
     fn penalty(&self, penalty: (f64, f64, bool)) -> f64 {
-        with_core!(&self.inner, net => infer::penalty(net, as_penalty(penalty)))
+        with_core!(&*self.inner, net => infer::penalty(net, as_penalty(penalty)))
     }
 
     /// From now on the weights of each output of layer l are at most `limits[l]` long after an update; None for no limit.
     fn set_max_norms(&mut self, limits: Vec<Option<f64>>) -> PyResult<()> {
-        with_core!(&mut self.inner, net => {
+        with_core!(&mut *self.inner, net => {
             if limits.len() != net.layers.len() {
                 return Err(exception(Error::expected("max_norm", format!("{} limits", net.layers.len()), limits.len())));
             }
@@ -401,56 +472,59 @@ impl Network {
 
     /// Copies the moving average of the parameters out, if one is kept: W1 (n1, n0), b1 (n1,), W2, ...
     fn get_average<'py>(&mut self, py: Python<'py>) -> Option<Vec<Bound<'py, PyAny>>> {
-        with_core!(&mut self.inner, net => {
+        with_core!(&mut *self.inner, net => {
             if net.arena.buffer(AVERAGE).is_empty() { None } else { Some(get_layers(py, net, AVERAGE)) }
         })
     }
 
     /// Takes the mean norms of the gradient in the epochs finished since they were last taken, where fits clipped by it.
     fn take_gradient_norms(&mut self) -> Vec<f64> {
-        with_core!(&mut self.inner, net => std::mem::take(&mut net.gradient_norms).epochs)
+        with_core!(&mut *self.inner, net => std::mem::take(&mut net.gradient_norms).epochs)
     }
 
     /// Weights and biases.
     #[getter]
     fn n_parameters(&self) -> usize {
-        with_core!(&self.inner, net => net.n_parameters())
+        with_core!(&*self.inner, net => net.n_parameters())
     }
 
     /// Bytes that parameters in their packed forms and optimizer state take now.
     #[getter]
     fn n_bytes(&self) -> usize {
-        with_core!(&self.inner, net => net.bytes())
+        with_core!(&*self.inner, net => net.bytes())
     }
 
     /// Updates made since the start or `reset`.
     #[getter]
     fn steps(&self) -> u64 {
-        with_core!(&self.inner, net => net.progress.steps)
+        with_core!(&*self.inner, net => net.progress.steps)
     }
 
     /// Epochs finished since the start or `reset`.
     #[getter]
     fn epochs(&self) -> u64 {
-        with_core!(&self.inner, net => net.progress.epochs)
+        with_core!(&*self.inner, net => net.progress.epochs)
     }
 
     /// The counters, the state's name among them, and for each number of state that a weight has, arrays shaped as the
     /// parameters.
-    fn get_state<'py>(&mut self, py: Python<'py>) -> PyResult<(Bound<'py, PyDict>, Vec<Vec<Bound<'py, PyAny>>>)> {
-        with_core!(&mut self.inner, net => checkpoint::get_state(py, net))
+    fn get_state<'py>(&mut self, py: Python<'py>) -> PyResult<checkpoint::State<'py>> {
+        with_core!(&mut *self.inner, net => checkpoint::get_state(py, net))
     }
 
     /// Takes counters and state of a network of these layers over. Everything is checked before anything is changed.
     fn set_state(&mut self, counters: &Bound<'_, PyDict>, states: Vec<Vec<Bound<'_, PyAny>>>) -> PyResult<()> {
-        with_core!(&mut self.inner, net => checkpoint::set_state(net, counters, &states))
+        with_core!(&mut *self.inner, net => checkpoint::set_state(net, counters, &states))
     }
 
     /// Forgets optimizer state and counters.
     fn reset(&mut self) {
-        with_core!(&mut self.inner, net => net.reset());
+        with_core!(&mut *self.inner, net => net.reset());
     }
 }
+
+/// Neither l1 nor l2.
+const NO_PENALTY: (f64, f64, bool) = (0.0, 0.0, false);
 
 /// A layer as Python tells of it: units, activation and its parameter, whether it has biases, normalisation ("batch" or "layer",
 /// epsilon, momentum), dropout, whether its input is added.
@@ -508,6 +582,8 @@ pub(super) fn parse_optimizer(name: &str, parameters: &Bound<'_, PyDict>) -> PyR
     };
     let kind = match name {
         "sgd" => Kind::Sgd { momentum: get("momentum")?, nesterov: get("nesterov")? != 0.0 },
+        "velocity" => Kind::Velocity { momentum: get("momentum")?, nesterov: get("nesterov")? != 0.0 },
+        "adam_hat" => Kind::AdamHat { moments: moments()? },
         "adam" => Kind::Adam { moments: moments()?, amsgrad: get("amsgrad")? != 0.0 },
         "nadam" => Kind::Nadam { moments: moments()?, momentum_decay: get("momentum_decay")? },
         "rmsprop" => Kind::RmsProp {
@@ -519,7 +595,7 @@ pub(super) fn parse_optimizer(name: &str, parameters: &Bound<'_, PyDict>) -> PyR
         "adagrad" => Kind::Adagrad { epsilon: get("epsilon")?, rate_decay: get("learning_rate_decay")? },
         "lion" => Kind::Lion { beta1: get("beta1")?, beta2: get("beta2")? },
         _ => {
-            let names = "one of sgd, adam, nadam, rmsprop, adagrad, lion";
+            let names = "one of sgd, velocity, adam, adam_hat, nadam, rmsprop, adagrad, lion";
             return Err(exception(Error::expected("optimizer", names, format!("{name:?}"))));
         }
     };

@@ -105,7 +105,7 @@ fn moments<'a, T: Number>(layer: &Layer, statistics: &mut Statistics<T>, chunks:
             for lane in 0..width {
                 let (mean, squares) = (&mut mean[first + lane], &mut squares[first + lane]);
                 let d = of_mean[lane] - *mean;
-                *mean = *mean + d * share;
+                *mean += d * share;
                 *squares = *squares + of_squares[lane] + d * d * both;
             }
         }
@@ -137,7 +137,7 @@ fn sums<'a, T: Number>(
         for p in 0..sums.panels() {
             let (width, first) = (sums.width(p), p * sums.geometry().panel());
             let (deltas, products) = sums.panel(p)[2 * c * width..][..2 * width].split_at(width);
-            let add = |into: &mut [T], x: &[T]| into.iter_mut().zip(x).for_each(|(into, &x)| *into = *into + x);
+            let add = |into: &mut [T], x: &[T]| into.iter_mut().zip(x).for_each(|(into, &x)| *into += x);
             add(&mut of_deltas[first..], deltas);
             add(&mut of_products[first..], products);
         }

@@ -5,6 +5,7 @@ use crate::activation::Activation;
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
 use crate::kernels::{Loss, Number};
+use crate::memory;
 use crate::network::{Network, WEIGHTS};
 use crate::panel::Panels;
 use crate::plan::{self, Plan};
@@ -176,6 +177,39 @@ pub fn infer_rows<T: Number>(
     let call = Call { network, spares, x, rows: Some(rows), y: Some((y, scale)), plan, work };
     call.alone(Wanted::Outputs(outputs), &mut losses, &Mutex::new(host))?;
     Ok(losses)
+}
+
+/// A[1] ... A[L] of all rows, each plain `(rows, n[l])`; on this thread.
+///
+/// # Errors
+/// [`Error::Memory`] where they do not fit, or what the host stopped the call with.
+pub fn activations<T: Number>(
+    network: &Network<T>,
+    spares: &Spares<T>,
+    x: &Matrix<'_>,
+    host: &mut dyn Host,
+) -> Result<Vec<Vec<T>>, Error> {
+    let (rows, step) = (x.rows(), plan::inference(network, x.rows(), Some(1)).slice_rows);
+    let units: usize = network.layers.iter().map(|layer| layer.outputs).sum();
+    let bytes = rows.saturating_mul(units).saturating_mul(size_of::<T>());
+    if !memory::suffices(bytes) {
+        return Err(Error::Memory { what: "activations", bytes });
+    }
+    let mut all: Vec<Vec<T>> = network.layers.iter().map(|layer| vec![T::ZERO; rows * layer.outputs]).collect();
+    let mut slice = spares.take(network, step.min(rows))?;
+    let (mut poller, host) = (Poller::new(), Mutex::new(host));
+    for first in (0..rows).step_by(step) {
+        let count = step.min(rows - first);
+        slice.gather(x, Selection::From(first), count);
+        forward::forward(network, forward::Weights::of(&network.arena.read()), &mut slice);
+        forward::output(network, &mut slice);
+        for (l, (into, layer)) in all.iter_mut().zip(&network.layers).enumerate() {
+            unpack(slice.result(l), &mut into[first * layer.outputs..(first + count) * layer.outputs]);
+        }
+        poller.poll(2.0 * (network.n_parameters() * count) as f64, &host)?;
+    }
+    spares.put(slice);
+    Ok(all)
 }
 
 impl<T: Number> Call<'_, '_, '_, T> {

@@ -6,7 +6,9 @@ use crate::kernels::{Number, Rule, math};
 use crate::network::Progress;
 
 /// What optimizers' state is called ([`Optimizer::state_name`]), and how many numbers a weight has in it.
-const STATES: [(&str, usize); 20] = [
+const STATES: [(&str, usize); 22] = [
+    ("velocity", 1),
+    ("adam_hat", 2),
     ("sgd", 0),
     ("momentum", 1),
     ("adam", 2),
@@ -54,6 +56,19 @@ pub enum Kind {
         momentum: f64,
         /// Whether to look ahead.
         nesterov: bool,
+    },
+    /// Gradient descent whose velocity has the rate in it, as in scikit-learn.
+    Velocity {
+        /// What is kept of the velocity; 1 keeps all of it.
+        momentum: f64,
+        /// Whether to look ahead.
+        nesterov: bool,
+    },
+    /// Adam in the more efficient order at the end of its paper's section 2, as in scikit-learn: epsilon is added before the
+    /// second moment's bias is corrected.
+    AdamHat {
+        /// The moments.
+        moments: Moments,
     },
     /// Adam (Kingma and Ba 2015).
     Adam {
@@ -136,7 +151,9 @@ impl Optimizer {
                 }
                 Ok(())
             }
-            Kind::Adam { moments, .. } => moments.check(),
+            Kind::Velocity { momentum: 1.0, .. } => Ok(()),
+            Kind::Velocity { momentum, .. } => below_one("momentum", momentum),
+            Kind::Adam { moments, .. } | Kind::AdamHat { moments } => moments.check(),
             Kind::Nadam { moments, momentum_decay } => {
                 moments.check()?;
                 at_least_zero("momentum_decay", momentum_decay)
@@ -162,6 +179,8 @@ impl Optimizer {
         match self.kind {
             Kind::Sgd { momentum: 0.0, .. } => "sgd",
             Kind::Sgd { .. } => "momentum",
+            Kind::Velocity { .. } => "velocity",
+            Kind::AdamHat { .. } => "adam_hat",
             Kind::Adam { amsgrad: false, .. } => "adam",
             Kind::Adam { amsgrad: true, .. } => "amsgrad",
             Kind::Nadam { .. } => "nadam",
@@ -208,6 +227,20 @@ impl Optimizer {
         match self.kind {
             Kind::Sgd { momentum: 0.0, .. } => Rule::Descent { rate: t(rate) },
             Kind::Sgd { momentum, nesterov } => Rule::Momentum { rate: t(rate), momentum: t(momentum), nesterov },
+            Kind::Velocity { momentum, nesterov } => Rule::Velocity { rate: t(rate), momentum: t(momentum), nesterov },
+            Kind::AdamHat { moments: Moments { beta1, beta2, epsilon } } => {
+                progress.beta1_power *= beta1;
+                progress.beta2_power *= beta2;
+                Rule::Adam {
+                    step: t(rate * (1.0 - progress.beta2_power).sqrt() / (1.0 - progress.beta1_power)),
+                    scale: T::ONE,
+                    beta1_rest: t(1.0 - beta1),
+                    beta2: t(beta2),
+                    beta2_rest: t(1.0 - beta2),
+                    epsilon: t(epsilon),
+                    greatest: false,
+                }
+            }
             Kind::Adam { moments: Moments { beta1, beta2, epsilon }, amsgrad } => {
                 progress.beta1_power *= beta1;
                 progress.beta2_power *= beta2;

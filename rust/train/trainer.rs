@@ -12,6 +12,7 @@ use super::amendments::Amendments;
 use super::exchange::{Exchange, Losses};
 use super::infer::{Penalty, StridedSum, penalty};
 use super::optimizer::Optimizer;
+use super::scikit::{Scikit, sum_of_squares};
 use super::stretch::{Cursor, Stretch};
 use super::{Host, Poller, lock};
 use crate::data::{Matrix, Selection};
@@ -106,7 +107,7 @@ pub fn fit_stretch<T: Number>(
     };
     network.prepare_state(name, states)?;
     // The counters belong to the state that the steps left, also where an error ended them.
-    let (done, progress, norms) = Run::new(network, workspace, x, y, options, true)?.execute(workspace, host);
+    let (done, progress, norms) = Run::new(network, workspace, x, y, options, Task::UPDATES)?.execute(workspace, host);
     network.progress = progress;
     network.gradient_norms = norms;
     done
@@ -145,7 +146,7 @@ pub fn loss_and_gradient<T: Number>(
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
     let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
-    let (done, ..) = Run::new(network, workspace, x, y, &options, false)?.execute(workspace, host);
+    let (done, ..) = Run::new(network, workspace, x, y, &options, Task::GRADIENT)?.execute(workspace, host);
     let loss = done?.0[0];
     add_penalty(network, options.penalty);
     Ok(loss)
@@ -337,15 +338,30 @@ struct Books {
 }
 
 /// The losses of the epochs that a call finished, and where it ended.
-type Done = Result<(Vec<f64>, Cursor), Error>;
+pub(super) type Done = Result<(Vec<f64>, Cursor), Error>;
 
-struct Run<'r, 'x, 'y, T: Number> {
+/// What a run is for.
+#[derive(Clone, Copy)]
+pub(super) struct Task {
+    /// Whether weights are updated, or else the gradient is left in the arena.
+    pub updates: bool,
+    /// Whose conventions are followed, where they are not this crate's.
+    pub scikit: Option<Scikit>,
+}
+
+impl Task {
+    const UPDATES: Self = Task { updates: true, scikit: None };
+    const GRADIENT: Self = Task { updates: false, scikit: None };
+}
+
+pub(super) struct Run<'r, 'x, 'y, T: Number> {
     network: &'r Network<T>,
     x: &'r Matrix<'x>,
     y: &'r TargetData<'y>,
     options: &'r Options<'r>,
     plan: Plan,
     updates: bool,
+    scikit: Option<Scikit>,
     buffers: Buffers<T>,
     amendments: Amendments<T>,
     /// Where the loss is the host's.
@@ -364,13 +380,13 @@ struct Run<'r, 'x, 'y, T: Number> {
 }
 
 impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
-    fn new(
+    pub(super) fn new(
         network: &'r mut Network<T>,
         workspace: &mut Workspace<T>,
         x: &'r Matrix<'x>,
         y: &'r TargetData<'y>,
         options: &'r Options<'r>,
-        updates: bool,
+        Task { updates, scikit }: Task,
     ) -> Result<Self, Error> {
         let all = options.rows.map_or(x.rows(), <[u32]>::len);
         let batch = options.batch_size.min(all);
@@ -432,6 +448,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             options,
             plan,
             updates,
+            scikit,
             buffers,
             amendments,
             exchange: own.map(RwLock::new),
@@ -447,7 +464,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         Ok(run)
     }
 
-    fn execute(self, workspace: &mut Workspace<T>, host: &mut dyn Host) -> (Done, Progress, Norms) {
+    pub(super) fn execute(self, workspace: &mut Workspace<T>, host: &mut dyn Host) -> (Done, Progress, Norms) {
         let host = Mutex::new(host);
         let ran = threads::run(self.plan.threads, |team, worker| self.work(team, worker, &host));
         if ran.is_ok() {
@@ -590,10 +607,11 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     /// The loss of a slice's rows and its gradient.
     fn loss(&self, slice: &mut Slice<T>, selection: Selection<'_>, state: State<T>) {
         let scale = self.options.loss_scale;
+        let of_gradient = self.scikit.map_or(scale, |scikit| scikit.gradient_scale);
         match self.options.weights {
-            None => slice.loss(self.network, self.y, T::from_f64(scale), T::from_f64(scale / state.weight)),
+            None => slice.loss(self.network, self.y, T::from_f64(scale), T::from_f64(of_gradient / state.weight)),
             Some(weights) => {
-                let factor = |i| T::from_f64(ratio(scale * weights[selection.row(i)], state.weight));
+                let factor = |i| T::from_f64(ratio(of_gradient * weights[selection.row(i)], state.weight));
                 slice.weighted_loss(self.network, self.y, T::from_f64(scale), factor);
             }
         }
@@ -636,8 +654,8 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let how = Finishing {
             goes_on: state.group > 0,
             rule: state.rule.filter(|_| last),
-            shrink: self.shrink(true, state.keep),
-            shrink_biases: self.shrink(self.options.penalty.biases, state.keep),
+            shrink: self.shrink(true, state),
+            shrink_biases: self.shrink(self.options.penalty.biases, state),
             amend: if last && self.amendments.amends_weights() { Some(&amend) } else { None },
         };
         let slices = self.buffers.slices.read();
@@ -654,7 +672,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
 
     /// The update that had to wait, or the constraint, job by job.
     fn amend(&self, team: &Team, worker: usize, phase: Phase, state: State<T>) {
-        let shrink = |penalised| Amendments::shrink_of_update(self.shrink(penalised, state.keep));
+        let shrink = |penalised| Amendments::shrink_of_update(self.shrink(penalised, state));
         self.amendments.with_amend(phase, |amend| {
             let how = Finishing {
                 goes_on: true,
@@ -671,11 +689,13 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     }
 
     /// What is done to weights, or to biases, besides the rule.
-    fn shrink(&self, penalised: bool, keep: T) -> Shrink<T> {
+    fn shrink(&self, penalised: bool, state: State<T>) -> Shrink<T> {
         let Options { penalty, clip_value, .. } = *self.options;
         let clip = T::from_f64(clip_value);
-        if penalised {
-            Shrink { l1: T::from_f64(penalty.l1), l2: T::from_f64(penalty.l2), clip, keep }
+        if let (true, Some(scikit)) = (penalised, self.scikit) {
+            Shrink { l2: T::from_f64(ratio(scikit.alpha, state.weight)), ..Shrink::NONE }
+        } else if penalised {
+            Shrink { l1: T::from_f64(penalty.l1), l2: T::from_f64(penalty.l2), clip, keep: state.keep }
         } else {
             Shrink { clip, ..Shrink::NONE }
         }
@@ -736,8 +756,8 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
 
     /// A batch's loss from its samples' mean; ends training where it is not finite.
     fn finite(&self, books: &mut Books, mean: f64, state: State<T>) -> Option<f64> {
-        let loss = mean + penalty(self.network, self.options.penalty);
-        if loss.is_finite() {
+        let loss = mean + self.penalty(state);
+        if loss.is_finite() || self.scikit.is_some() {
             return Some(loss);
         }
         let slices = self.buffers.slices.read();
@@ -761,10 +781,21 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
     }
 
+    /// What the penalty adds to the mean loss of the batch.
+    fn penalty(&self, state: State<T>) -> f64 {
+        match self.scikit {
+            None => penalty(self.network, self.options.penalty),
+            Some(Scikit { alpha: 0.0, .. }) => 0.0,
+            Some(Scikit { alpha, .. }) => ratio(0.5 * alpha * sum_of_squares(self.network), state.weight),
+        }
+    }
+
     /// Enters a batch's loss; its update is next.
     fn enter(&self, books: &mut Books, loss: f64, state: State<T>) {
-        books.cursor.epoch_loss += loss * state.weight;
-        books.cursor.epoch_weight += state.weight;
+        // In scikit-learn a batch counts by its rows, whatever their weights.
+        let counts = if self.scikit.is_some() { state.rows as f64 } else { state.weight };
+        books.cursor.epoch_loss += loss * counts;
+        books.cursor.epoch_weight += counts;
         books.cursor.loss = loss;
         let optimizer = self.optimizer(books);
         let now = self.updates && !self.amendments.splits();
@@ -969,5 +1000,5 @@ fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 
 /// `part / whole`, or 0 of nothing.
 fn ratio(part: f64, whole: f64) -> f64 {
-    if whole > 0.0 { part / whole } else { 0.0 }
+    if whole != 0.0 { part / whole } else { 0.0 }
 }

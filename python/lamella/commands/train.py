@@ -22,6 +22,7 @@ from lamella import checkpoint, tables
 from lamella.checks import Array
 from lamella.demo import progress, say
 from lamella.network import History, Network
+from lamella.stopping import EarlyStopping
 from lamella.tables import Encoder, NumberColumn, Target, TextColumn
 
 __all__ = ["Settings", "predict", "train"]
@@ -192,32 +193,25 @@ def _say_data(settings: Settings, encoder: Encoder, rows: int, missing: dict[str
 
 
 def _fit(network: Network, seen: Part, unseen: Part, settings: Settings) -> History:
-    """Train epoch by epoch until `unseen` has not improved for a while; keep the best epoch."""
-    batch = settings.batch_size or (32 if len(seen.y) < LARGE else 256)
-    losses, validation = [], []
-    best, best_epoch, kept = np.inf, -1, network.parameters
+    """Train until `unseen` has not improved for a while; keep the best epoch."""
     began = time.perf_counter()
     with progress("train", settings.epochs) as report:
-        for epoch in range(settings.epochs):
-            losses += network.fit(
-                seen.X,
-                seen.y,
-                batch_size=batch,
-                optimizer=settings.optimizer,
-                learning_rate=settings.learning_rate,
-                threads=settings.threads,
-            ).loss.tolist()
-            loss = network.evaluate(unseen.X, unseen.y, threads=settings.threads)["loss"]
-            validation.append(loss)
-            report(epoch, losses[-1])
-            if loss < best:
-                best, best_epoch, kept = loss, epoch, network.parameters
-            elif epoch - best_epoch >= settings.patience:
-                break
+        history = network.fit(
+            seen.X,
+            seen.y,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size or (32 if len(seen.y) < LARGE else 256),
+            optimizer=settings.optimizer,
+            learning_rate=settings.learning_rate,
+            validation_data=(unseen.X, unseen.y),
+            early_stopping=EarlyStopping(patience=settings.patience),
+            threads=settings.threads,
+            progress=report,
+        )
     seconds = time.perf_counter() - began
-    network.parameters = kept
-    say("training", f"{len(losses)} epochs in {seconds:.2f} s; the best was {best_epoch + 1}")
-    return History(np.array(losses), {"validation_loss": np.array(validation)})
+    best = len(history) if history.best_epoch is None else history.best_epoch + 1
+    say("training", f"{len(history)} epochs in {seconds:.2f} s; the best was {best}")
+    return history
 
 
 def _report(network: Network, target: Target, test: Part, seen: Part) -> None:

@@ -17,6 +17,7 @@ holds for each output with its own cost: sigmoid, softmax, identity.
 
 from __future__ import annotations
 
+from ..course import initialize_parameters_deep, update_parameters_deep
 from .activations import relu, sigmoid, softmax, tanh
 from .functions import (
     L_layer_model,
@@ -24,9 +25,7 @@ from .functions import (
     L_model_forward,
     compute_cost,
     gradient_check,
-    initialize_parameters_deep,
     predict,
-    update_parameters_deep,
 )
 from .layers import bfloat16
 from .lbfgs import fit_lbfgs

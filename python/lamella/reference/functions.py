@@ -9,7 +9,7 @@ from typing import Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from .. import checks, course, initializers, optimizers
+from .. import checks, course, optimizers
 from ..checks import Array
 from ..course import COSTS_EVERY, COURSE_RATE, Cache, Details, Parameters, dictionary
 from ..initializers import Init
@@ -17,44 +17,6 @@ from ..optimizers import Optimizer, Rate
 from .layers import Passed, backward, forward, layers_like
 from .losses import losses
 from .trainer import fit
-
-
-def initialize_parameters_deep(
-    layer_dims: Sequence[int],
-    *,
-    init: Init = "normal",
-    seed: int = 3,
-    dtype: DTypeLike = "float64",
-) -> Parameters:
-    """Draw the parameters of an L-layer network.
-
-    Parameters
-    ----------
-    layer_dims : sequence of int
-        `n[0], ..., n[L]`.
-    init : {"normal", "lecun", "xavier", "he"} or float
-        What standard normal draws are multiplied by: 0.01, 1/sqrt(n[l-1]),
-        sqrt(2/(n[l-1]+n[l])), sqrt(2/n[l-1]), or a number. See `lamella.initializers`.
-    seed : int
-        Of `numpy.random.RandomState`; the global random state is not touched.
-    dtype : {"float64", "float32"}
-
-    Returns
-    -------
-    dict of ndarray
-        `W1, b1, ..., WL, bL`: `W[l] (n[l], n[l-1])`, `b[l] (n[l], 1)`, zeros.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For sizes that are not integers of at least 1, fewer than two of them, an unknown
-        `init`.
-    MemoryError
-        If the parameters exceed the available memory.
-    """
-    dims = checks.layer_dims("layer_dims", layer_dims)
-    inits = [initializers.checked(init)] * (len(dims) - 1)
-    return initializers.draw(dims, inits, checks.seed(seed), checks.floating(dtype))
 
 
 def L_model_forward(
@@ -116,34 +78,6 @@ def L_model_backward(
     pairs = zip(cached.inputs, cached.pre_activations, strict=True)
     passed = [Passed(A_prev, Z, Z, Z, one, 1.0) for A_prev, Z in pairs]
     return backward(dZ, dictionary(cached.net.weights, cached.net.biases), layers, passed)
-
-
-def update_parameters_deep(
-    parameters: Parameters, grads: Mapping[str, ArrayLike], learning_rate: float
-) -> Parameters:
-    """Make one step of gradient descent in place: `W[l] -= learning_rate * dW[l]`, b likewise.
-
-    Parameters
-    ----------
-    parameters : dict of ndarray
-        Changed, and returned. Everything is checked before anything is changed.
-    grads : dict of ndarray
-        `dW1, db1, ...`, shaped like the parameters; further keys are ignored.
-    learning_rate : float
-        At least 0.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For shapes that differ, numbers that are not finite, arrays of integers, read-only arrays.
-    """
-    net = checks.layers(parameters)
-    checks.writable(parameters)
-    rate = checks.number("learning_rate", learning_rate)
-    for layer, (dW, db) in enumerate(checks.gradients(grads, net), start=1):
-        parameters[f"W{layer}"] -= (rate * dW).astype(net.dtype, copy=False)
-        parameters[f"b{layer}"] -= (rate * db).astype(net.dtype, copy=False)
-    return parameters
 
 
 def L_layer_model(

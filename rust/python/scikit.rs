@@ -1,0 +1,97 @@
+//! What the estimators of `lamella.sklearn` need of a network besides what everybody uses (`model.rs`): epochs in a given order
+//! and objectives by scikit-learn's conventions.
+
+use super::arrays::Samples;
+use super::model::Labels;
+use super::{Interpreter, exception, unlocked};
+use crate::data::Matrix;
+use crate::error::Error;
+use crate::kernels::Number;
+use crate::network::Network;
+use crate::step::TargetData;
+use crate::train::scikit::{self, Scikit};
+use crate::train::trainer::{Options, Workspace};
+use numpy::PyArray1;
+use numpy::prelude::*;
+use pyo3::prelude::*;
+
+/// An X and a Y that the estimators checked; only their shapes are looked at again.
+fn check_shapes<T: Number>(
+    net: &Network<T>,
+    x: &Matrix<'_>,
+    y: &TargetData<'_>,
+    weights: Option<&[f64]>,
+) -> Result<(), Error> {
+    if weights.is_some_and(|weights| weights.len() != x.rows()) {
+        return Err(Error::expected("weights", format!("{} numbers", x.rows()), "others"));
+    }
+    if x.rows() == 0 || x.rows() > u32::MAX as usize {
+        return Err(Error::expected("X", "between 1 and 2^32 - 1 samples", x.rows()));
+    }
+    if x.columns() != net.features() {
+        return Err(Error::expected("X", format!("{} features", net.features()), x.columns()));
+    }
+    let (rows, columns) = match y {
+        TargetData::Classes(classes) => (classes.len(), net.outputs()),
+        TargetData::Dense(y) => (y.rows(), y.columns()),
+        TargetData::Elsewhere(_) => return Err(Error::expected("loss", "one of the core", "one in Python")),
+    };
+    if (rows, columns) != (x.rows(), net.outputs()) {
+        let expected = format!("{} rows of {} outputs", x.rows(), net.outputs());
+        return Err(Error::expected("Y", expected, format!("{rows} of {columns}")));
+    }
+    Ok(())
+}
+
+/// Rows from an int64 vector.
+fn rows(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
+    let expected = || exception(Error::expected(name, "a vector of int64 rows", "something else"));
+    let array = object.cast::<PyArray1<i64>>().map_err(|_| expected())?.try_readonly()?;
+    let row = |&row: &i64| {
+        u32::try_from(row).map_err(|_| exception(Error::expected(name, "rows in 0..2^32", format!("{row}"))))
+    };
+    array.as_array().iter().map(row).collect()
+}
+
+/// One epoch in a given order; see [`scikit::epoch`].
+#[allow(clippy::too_many_arguments)]
+pub fn epoch<'py, T: Number>(
+    py: Python<'py>,
+    net: &mut Network<T>,
+    workspace: &mut Workspace<T>,
+    x: &Bound<'py, PyAny>,
+    y: &Bound<'py, PyAny>,
+    order: &Bound<'py, PyAny>,
+    options: &Options<'_>,
+    convention: Scikit,
+) -> PyResult<f64> {
+    let mut host = Interpreter::new(None);
+    let order = rows("order", order)?;
+    let (x, y) = (Samples::new("X", x)?, Labels::new(net, y)?);
+    let (x, y) = (x.matrix(), y.as_data());
+    let loss = unlocked(py, || {
+        check_shapes(net, &x, &y, options.weights)?;
+        scikit::epoch(net, workspace, &x, &y, &order, options, convention, &mut host)
+    });
+    host.settle(loss)
+}
+
+/// Loss of all rows as one batch, its gradient left in the arena; see [`scikit::objective`].
+pub fn objective<'py, T: Number>(
+    py: Python<'py>,
+    net: &mut Network<T>,
+    workspace: &mut Workspace<T>,
+    x: &Bound<'py, PyAny>,
+    y: &Bound<'py, PyAny>,
+    options: &Options<'_>,
+    convention: Scikit,
+) -> PyResult<f64> {
+    let mut host = Interpreter::new(None);
+    let (x, y) = (Samples::new("X", x)?, Labels::new(net, y)?);
+    let (x, y) = (x.matrix(), y.as_data());
+    let loss = unlocked(py, || {
+        check_shapes(net, &x, &y, options.weights)?;
+        scikit::objective(net, workspace, &x, &y, options, convention, &mut host)
+    });
+    host.settle(loss)
+}

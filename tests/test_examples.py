@@ -1,0 +1,68 @@
+"""The examples run, say what they are there to say, and draw their pictures."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> object:
+    def run(name: str) -> str:
+        """Run an example in a directory of its own; return what it prints."""
+        environment = os.environ | {"MPLBACKEND": "agg"}
+        done = subprocess.run(
+            [sys.executable, "-W", "error", EXAMPLES / f"{name}.py"],
+            capture_output=True, text=True, check=False, cwd=tmp_path, env=environment,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+        return done.stdout
+
+    return run
+
+
+def test_depth_folds_what_width_counts(run: object) -> None:
+    said = run("depth")  # type: ignore[operator]
+    assert re.search(r"deep +4 hidden layers, +8 units: 100%", said)
+    assert re.search(r"shallow +1 hidden layers, 16 units: 100%", said)
+
+
+def test_gradients_vanish_explode_or_pass(run: object) -> None:
+    said = run("gradients")  # type: ignore[operator]
+    assert re.search(r"^0.01: .*\n +vanishing", said, re.M)
+    assert re.search(r"^twice He: .*\n +exploding", said, re.M)
+    assert re.search(r"^He: .*\n +healthy", said, re.M)
+    assert re.search(r"^He, batch norm, residual: .*\n +healthy", said, re.M)
+
+
+def test_overfitting_is_cured(run: object) -> None:
+    said = run("overfitting")  # type: ignore[operator]
+    found = re.findall(r"^(\w+).*? loss ([\d.]+) on the 200 it learned, ([\d.]+) on", said, re.M)
+    losses = {name: (float(known), float(unknown)) for name, known, unknown in found}
+    plain, l2, dropout = losses["plain"], losses["l2"], losses["dropout"]
+    assert plain[0] < 0.01 < 0.2 < plain[1]
+    assert l2[1] < plain[1]
+    assert dropout[1] < plain[1]
+
+
+def test_optimizers_are_compared(run: object) -> None:
+    said = run("optimizers")  # type: ignore[operator]
+    rows = re.findall(r"^(\w+) +[\d.e-]+ +([\d.]+) +([\d.]+)$", said, re.M)
+    assert {name for name, *_ in rows} >= {"sgd", "momentum", "adam", "lion"}
+    assert all(float(accuracy) > 0.9 for _, _, accuracy in rows)
+
+
+def test_a_network_of_152_layers_trains(run: object) -> None:
+    said = run("very_deep")  # type: ignore[operator]
+    accuracy, diagnosis = re.findall(r"with residuals: accuracy ([\d.]+); (\w+)", said)[0]
+    assert float(accuracy) >= 0.97
+    assert diagnosis == "healthy"
+    assert re.search(r"plain layers from 0.01: .*; vanishing: the gradients of layer", said)
