@@ -59,6 +59,7 @@ impl Block {
 
 impl<T: Number> Amend<'_, T> {
     /// Does it to the block at `run.at`; returns whether weights were written.
+    #[inline(never)]
     pub(super) fn block(&self, run: &mut Run<'_, T>, block: Block) -> bool {
         if self.penalises {
             penalise(run, block);

@@ -147,6 +147,7 @@ pub fn job<T: Number>(net: &Network<T>, index: usize, group: &Group<'_, T>, how:
 }
 
 /// What is done to the numbers of one job once the whole gradient is in memory.
+#[inline(never)]
 pub fn amend<T: Number>(net: &Network<T>, index: usize, how: Finishing<'_, T>) {
     let job = &net.jobs[index];
     let mut writing = net.arena.write(index);
@@ -201,6 +202,7 @@ struct Task<'r, T> {
 }
 
 impl<'r, T: Number> Run<'r, T> {
+    #[inline(always)]
     fn new(
         net: &'r Network<T>,
         job: &'r Job,
@@ -214,6 +216,8 @@ impl<'r, T: Number> Run<'r, T> {
 }
 
 impl<T: Number> Run<'_, T> {
+    // Inlined in the plain step too, which has one caller and `amend` another.
+    #[inline(always)]
     fn part(&mut self, part: &Part, pairs: &[Pair<'_, T>]) {
         let task = Task { part, layer: &self.net.layers[part.layer], pairs };
         if task.layer.form == Form::Narrow && part.bias {

@@ -89,6 +89,9 @@ impl<T: Number> Amendments<T> {
 
     /// The phase after `phase` of a step whose gradient is complete; `None` where the step is done.
     pub fn following(&self, phase: Phase) -> Option<Phase> {
+        if !self.splits() && !self.constrains {
+            return None;
+        }
         let next = match phase {
             Phase::Samples(_) | Phase::Asking | Phase::Returning => Phase::Weights,
             Phase::Weights => Phase::Norm,
