@@ -26,7 +26,9 @@ demo: $(VENV)/demo/ready ## train on handwritten digits, compare with plain NumP
 info: $(VENV)/demo/ready ## show version, CPU features, kernels and threads
 	$(VENV)/demo/bin/python -m lamella info
 
-test: test-rust test-counts test-python ## run all tests
+# Two at once: compiling one crate keeps one processor busy.
+test: ## run all tests
+	$(MAKE) --jobs=2 --output-sync=line test-python test-rust test-counts
 
 test-rust: ## run the tests of the Rust core, without Python
 	cargo test --locked --no-default-features

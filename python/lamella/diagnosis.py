@@ -237,7 +237,8 @@ Rule = Sequence[Health]
 def _vanishing(records: Rule, layers: Sequence[str]) -> Finding | None:
     """Look for a layer whose gradients were never a ten-thousandth of the largest."""
     gradients = np.max([_relative(r.gradient_norms) for r in records], axis=0)
-    signal = np.max([_relative(r.signal[:-1]) for r in records], axis=0)
+    strengths = [r.signal[:-1] / max(float(r.signal[0]), 1e-300) for r in records]
+    signal = np.max(strengths, axis=0, initial=0.0)
     if len(layers) < 2 or min(np.min(gradients), np.min(signal)) >= 1e-4:
         return None
     advice = (
@@ -248,8 +249,8 @@ def _vanishing(records: Rule, layers: Sequence[str]) -> Finding | None:
         layer = int(np.argmin(signal))
         faded = int(np.sum(signal < 1e-4))
         text = (
-            f"{faded} of {len(layers)} layers pass on less than a ten-thousandth of the strongest"
-            f" signal, layer {layer + 1} {signal[layer]:.1e} of it, and gradients fade with it;"
+            f"{faded} of {len(layers)} layers pass on less than a ten-thousandth of the first"
+            f" layer's signal, layer {layer + 1} {signal[layer]:.1e} of it, and gradients fade too;"
         )
         return Finding("vanishing", layer + 1, text, advice)
     layer = int(np.argmin(gradients))
