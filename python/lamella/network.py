@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from .diagnosis import Diagnosis
     from .finder import RateSearch
 
-__all__ = ["History", "Network"]
+__all__ = ["History", "Network", "load"]
 
 Metrics = Sequence[str | Metric | Callable[..., Any]]
 """Names, metrics, or functions of the targets and the predictions."""
@@ -1050,3 +1050,6 @@ def _amendments(
         "clip_norm": checks.clip("clip_norm", clip_norm),
         "average": checks.decay("average", average),
     }
+
+
+load = Network.load
