@@ -471,3 +471,40 @@ def test_wrong_norms_are_named() -> None:
         LayerNorm(0.0)
     with pytest.raises(ValueError, match="momentum: expected"):
         BatchNorm(1.5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "output", "n"),
+    [("focal", "sigmoid", 3), ("cross_entropy", "softmax", 4), ("huber", "identity", 2)],
+)
+def test_a_network_checks_its_own_gradient(loss: str, output: str, n: int) -> None:
+    X, _ = data(20, 5)
+    y = RANDOM.randint(0, 2, (20, n)) if output != "softmax" else RANDOM.randint(0, n, 20)
+    layers: list[int | Dense] = [5, Dense(17, "gelu", norm="batch", dropout=0.2, bias=False)]
+    layers += [Dense(17, "elu", norm="layer", residual=True), Dense(9, "mish"), n]
+    net = Network(layers, output=output, loss=loss, init="lecun", l2=0.01)
+    before = net.parameters
+    difference = net.gradient_check(X, y, sample_weight=np.linspace(0, 1, 20))
+    assert isinstance(difference, float)
+    assert difference < 1e-6
+    np.testing.assert_array_equal(net.parameters["W1"], before["W1"])
+
+
+def test_a_wrong_gradient_does_not_pass_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = data(20, 5)
+    net = Network([5, 8, 4], output="softmax", hidden="tanh")
+    right = Network.loss_and_gradients
+
+    def wrong(self: Network, *args: Any, **options: Any) -> Any:
+        loss, gradients = right(self, *args, **options)
+        gradients["dW2"] = gradients["dW2"].copy()
+        gradients["dW2"][0, 0] += 0.1
+        return loss, gradients
+
+    monkeypatch.setattr(Network, "loss_and_gradients", wrong)
+    found = net.gradient_check(X, y, details=True)
+    assert isinstance(found, tuple)
+    difference, worst = found
+    assert difference > 1e-3
+    assert worst["dW2"].place == (0, 0)
+    assert abs(worst["dW2"].gradient - worst["dW2"].numerical - 0.1) < 1e-6

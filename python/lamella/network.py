@@ -58,6 +58,7 @@ from .timing import Clock, Plateau, Timed
 from .weights import ClassWeight, weights
 
 if TYPE_CHECKING:
+    from .course import WorstEntry
     from .diagnosis import Diagnosis
     from .finder import RateSearch
 
@@ -540,6 +541,47 @@ class Network:
             threads=checks.threads(threads),
         )
         return loss, dict(zip((f"d{name}" for name in self._names), arrays, strict=True))
+
+    def gradient_check(
+        self,
+        X: ArrayLike | CSR,
+        y: ArrayLike,
+        *,
+        epsilon: float = 1e-6,
+        entries: int = 20,
+        sample_weight: ArrayLike | None = None,
+        details: bool = False,
+    ) -> float | tuple[float, dict[str, WorstEntry]]:
+        """Compare `loss_and_gradients` with central differences of the loss it returns.
+
+        Computed by a copy in float64, with the masks of the next step's dropout and the batch's
+        own statistics, so that every setting of the network is part of what is checked. Where an
+        activation or a loss has a kink, a large difference there is no error.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for `fit`.
+        epsilon : float
+            Half the distance between the two losses of a difference.
+        entries : int
+            How many entries of each parameter are checked, evenly spaced.
+        details : bool
+
+        Returns
+        -------
+        difference : float
+            `|g - h| / (|g| + |h|)` (Euclidean norms over all that was checked) of the gradient g
+            and the differences h; about 1e-6 or less for a right gradient.
+        worst : dict of WorstEntry
+            With `details=True`, of each array `dW1, db1, ...` the entry farthest off.
+        """
+        from . import gradients
+
+        return gradients.check(
+            self, X, y, epsilon=epsilon, entries=entries, sample_weight=sample_weight,
+            details=details,
+        )  # fmt: skip
 
     # --- answers ---
 
