@@ -18,6 +18,12 @@
 //!            +-------------------------------------------+     +----------------------------------+
 //! ```
 //!
+//! A hidden layer may do more than a product and an activation: `A[l] = dropout(f(norm(Z))) + A[l-1]`, each part optional
+//! (`step/dress.rs`). A plain layer does all it does in the epilogue of its product; another one's panel is dressed right after
+//! its last tile, and what backward multiplies by is kept. Masks are drawn from a counter of seed, step, layer, unit and sample.
+//! Batch normalisation couples the samples: it cuts their way into stretches (`step/route.rs`), with a barrier at each end where the
+//! statistics of chunks of 32 samples are merged in order. So does a loss written in Python, at the logits.
+//!
 //! What couples all weights has phases of its own behind these two, each with a barrier: the norm of the whole gradient, which
 //! then stays in memory until the update; Muon's directions, a layer a claim; the lengths of weights that are to stay
 //! short, and their shortening (`train/trainer.rs` names them, `train/amendments.rs` says when they come).
