@@ -455,6 +455,13 @@ impl<T: Number> Network<T> {
         pair_kernels: Option<&'static dyn PairKernels<T>>,
     ) -> Result<Self, Error> {
         check(features, specs, &loss)?;
+        for (l, spec) in (1..).zip(specs) {
+            let (Some(Norm::Batch { epsilon, .. }) | Some(Norm::Layer { epsilon })) = spec.norm else { continue };
+            if T::from_f64(epsilon) <= T::ZERO {
+                let expected = format!("a number that {} holds above 0", T::NAME);
+                return Err(Error::expected(format!("layer {l}: epsilon"), expected, epsilon));
+            }
+        }
         let kernels = T::kernels(isa);
         let layers = place(features, specs, kernels.geometry(), pair_kernels.is_some());
         // Before the table of parts, which a network too large for the memory would make too large as well.

@@ -673,8 +673,10 @@ class Network:
         statistics. With `training` as the next step would see them, all samples, at most 1,024,
         one batch. The last is the answer.
         """
-        seed = self.seed if checks.flag("training", training) else None
-        return self._net.activations(self._rows(X), seed)
+        rows = self._rows(X)
+        if checks.flag("training", training):
+            return self._net.activations_in_training(rows, self.seed)
+        return self._net.activations(rows)
 
     # --- parameters ---
 

@@ -126,6 +126,13 @@ fn labels<'py>(
 fn check(jobs: &[Job<'_, '_>], targets: &[usize], x: &Matrix<'_>, threads: Option<usize>) -> Result<(), Error> {
     let mut seen = HashSet::new();
     for (job, target) in jobs.iter().zip(targets) {
+        let loss = match &job.network {
+            Trainee::F32(network) => &network.loss,
+            Trainee::F64(network) => &network.loss,
+        };
+        if *loss == Loss::Custom {
+            return Err(Error::expected("loss", "one of the core's own, for many networks", "a function"));
+        }
         match &job.network {
             Trainee::F32(network) if seen.insert((*target, false, network.features())) => {
                 model::check_data(network, x, job.y, threads)?;

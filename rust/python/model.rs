@@ -295,30 +295,42 @@ impl Network {
         })
     }
 
-    /// What every layer returns, A1 (m, n1), ..., AL; in a prediction, or as the next step of training with this seed sees it.
-    #[pyo3(signature = (X, seed = None))]
+    /// What every layer returns, A1 (m, n1), ..., AL; in a prediction.
+    #[pyo3(signature = (X))]
     #[allow(non_snake_case)]
-    fn activations<'py>(
-        &self,
-        py: Python<'py>,
-        X: &Bound<'py, PyAny>,
-        seed: Option<u64>,
-    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    fn activations<'py>(&self, py: Python<'py>, X: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let mut host = Interpreter::new(None);
         with_model!(&*self.inner, model => {
             let x = Samples::new("X", X)?;
             let x = x.matrix();
             let all = unlocked(py, || {
                 check_columns(&model.net, &x, None)?;
-                match seed {
-                    None => infer::activations(&model.net, &model.spares, &x, &mut host),
-                    Some(seed) => {
-                        let draw = Draw { seed, step: model.net.progress.steps + 1 };
-                        infer::activations_in_training(&model.net, &x, draw)
-                    }
-                }
+                infer::activations(&model.net, &model.spares, &x, &mut host)
             });
             let layers = model.net.layers.iter().zip(host.settle(all)?);
+            Ok(layers.map(|(layer, numbers)| arrays::matrix(py, x.rows(), layer.outputs, numbers)).collect())
+        })
+    }
+
+    /// The same as the next step of training with this seed sees it. (Not beside other calls: the batch's statistics are the
+    /// network's own.)
+    #[pyo3(signature = (X, seed))]
+    #[allow(non_snake_case)]
+    fn activations_in_training<'py>(
+        &mut self,
+        py: Python<'py>,
+        X: &Bound<'py, PyAny>,
+        seed: u64,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        with_model!(&mut *self.inner, model => {
+            let x = Samples::new("X", X)?;
+            let x = x.matrix();
+            let draw = Draw { seed, step: model.net.progress.steps + 1 };
+            let all = unlocked(py, || {
+                check_columns(&model.net, &x, None)?;
+                infer::activations_in_training(&model.net, &x, draw)
+            });
+            let layers = model.net.layers.iter().zip(all.map_err(exception)?);
             Ok(layers.map(|(layer, numbers)| arrays::matrix(py, x.rows(), layer.outputs, numbers)).collect())
         })
     }
@@ -404,9 +416,11 @@ impl Network {
                 check_weights(options.weights, x.rows())?;
                 trainer::loss_and_gradient(net, workspace, &x, &y, &options, &mut host)
             });
+            // Where it failed there may be no gradient.
+            let loss = host.settle(loss)?;
             let gradients = get_layers(py, net, GRADIENT);
             net.arena.release(GRADIENT);
-            Ok((host.settle(loss)?, gradients))
+            Ok((loss, gradients))
         })
     }
 
@@ -455,10 +469,11 @@ impl Network {
         check_options(&options).map_err(exception)?;
         let by = Scikit { gradient_scale, alpha };
         with_core!(&mut *self.inner, net, workspace => {
-            let loss = scikit::objective(py, net, workspace, X, Y, &options, by);
+            // Where it failed there may be no gradient.
+            let loss = scikit::objective(py, net, workspace, X, Y, &options, by)?;
             let gradients = get_layers(py, net, GRADIENT);
             net.arena.release(GRADIENT);
-            Ok((loss?, gradients))
+            Ok((loss, gradients))
         })
     }
 
@@ -884,13 +899,18 @@ fn set_statistics<T: Number + numpy::Element>(net: &mut Core<T>, arrays: &[Bound
             arrays.len(),
         )));
     }
-    for (place, (&l, pair)) in net.coupled.iter().zip(arrays.chunks_exact(2)).enumerate() {
+    // Everything is checked before anything is changed.
+    let mut plain = Vec::with_capacity(net.coupled.len());
+    for (&l, pair) in net.coupled.iter().zip(arrays.chunks_exact(2)) {
         let layer = net.layers[l];
         let mean: Vec<T> = finite(&format!("mean{}", l + 1), &pair[0], (layer.outputs, 1))?;
         let variance: Vec<T> = finite(&format!("variance{}", l + 1), &pair[1], (layer.outputs, 1))?;
         if variance.iter().any(|&x| x < T::ZERO) {
             return Err(exception(Error::expected(format!("variance{}", l + 1), "numbers of at least 0", "less")));
         }
+        plain.push((layer, mean, variance));
+    }
+    for (place, (layer, mean, variance)) in plain.into_iter().enumerate() {
         let mut statistics = net.statistics.write(place);
         statistics.running_mean[..layer.outputs].copy_from_slice(&mean);
         statistics.running_variance[..layer.outputs].copy_from_slice(&variance);

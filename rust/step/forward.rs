@@ -145,7 +145,7 @@ fn narrow<T: Number>(net: &Network<T>, layer: &Layer, weights: &[T], slice: &mut
     let panel = geometry.panel();
     let stays = slice.role == Role::LearnsTheSameRows;
     let z = slice.narrow.as_mut().expect("a narrow layer's result");
-    let w = &weights[layer.row(0, 0)..layer.weights + layer.numbers()];
+    let w = &weights[layer.row(0, 0)..layer.affine().start];
     let w = PanelsRef::new(w, layer.outputs, layer.inputs, geometry);
     for p in 0..z.panels() {
         let width = z.width(p);

@@ -265,9 +265,9 @@ impl<T: Number> Direction<T> {
     }
 }
 
-/// Whether the layer's form has the lesser size as rows, so that Y is its transpose.
+/// Whether the layer's form has the lesser size as rows, so that Y is its transpose. Of a square matrix all forms take W.
 fn is_turned(layer: &Layer) -> bool {
-    layer.rows() < layer.lanes()
+    layer.rows() < layer.lanes() || (layer.rows() == layer.lanes() && layer.form == Form::Narrow)
 }
 
 /// `c = a b`, all in panels.

@@ -62,6 +62,10 @@ impl<T: Number> Amendments<T> {
             None => None,
         };
         let mut norms = std::mem::take(&mut network.gradient_norms);
+        if options.stretch.begin.row == 0 {
+            // Of an epoch that was never finished.
+            (norms.sum, norms.steps) = (0.0, 0);
+        }
         norms.epochs.reserve(if clips { options.epochs.min(super::trainer::LOSSES_AT_ONCE) } else { 0 });
         Ok(Amendments {
             clip_norm: options.clip_norm,

@@ -10,6 +10,7 @@ use super::trainer::{self, Options, Workspace};
 use super::{Host, POLL_INTERVAL, lock};
 use crate::data::Matrix;
 use crate::error::Error;
+use crate::isa::Isa;
 use crate::kernels::Number;
 use crate::memory;
 use crate::network::{Form, Layer, LayerSpec, Network};
@@ -253,12 +254,14 @@ struct Shape {
     /// Inputs, form and specification of each layer.
     layers: Vec<(usize, Form, LayerSpec)>,
     mixed: bool,
+    isa: Isa,
 }
 
 impl Shape {
     fn of<T: Number>(network: &Network<T>) -> Self {
         let of_layer = |layer: &Layer| (layer.inputs, layer.form, layer.spec());
-        Shape { layers: network.layers.iter().map(of_layer).collect(), mixed: network.pair_kernels.is_some() }
+        let layers = network.layers.iter().map(of_layer).collect();
+        Shape { layers, mixed: network.pair_kernels.is_some(), isa: network.isa }
     }
 }
 
@@ -364,7 +367,6 @@ mod tests {
     use super::*;
     use crate::activation::Activation;
     use crate::data::Dense;
-    use crate::isa::Isa;
     use crate::kernels::Loss;
     use crate::network::{FIRST, WEIGHTS};
     use crate::train::infer::Penalty;

@@ -136,6 +136,22 @@ impl Optimizer {
         Optimizer { learning_rate, weight_decay: 0.0, kind: Kind::Sgd { momentum: 0.0, nesterov: false } }
     }
 
+    /// Refuses an epsilon that is nothing in the numbers that train.
+    ///
+    /// # Errors
+    /// [`Error::Value`], which names it.
+    pub fn fits<T: Number>(&self) -> Result<(), Error> {
+        let epsilon = match self.kind {
+            Kind::Adam { moments, .. } | Kind::AdamHat { moments } | Kind::Nadam { moments, .. } => moments.epsilon,
+            Kind::RmsProp { epsilon, .. } | Kind::Adagrad { epsilon, .. } => epsilon,
+            Kind::Sgd { .. } | Kind::Velocity { .. } | Kind::Lion { .. } => return Ok(()),
+        };
+        if T::from_f64(epsilon) > T::ZERO {
+            return Ok(());
+        }
+        Err(Error::expected("epsilon", format!("a number that {} holds above 0", T::NAME), epsilon))
+    }
+
     /// Refuses parameters outside their ranges.
     ///
     /// # Errors

@@ -41,6 +41,7 @@ pub fn epoch<T: Number>(
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
     options.optimizer.check()?;
+    options.optimizer.fits::<T>()?;
     if let Some(&row) = order.iter().find(|&&row| row as usize >= x.rows()) {
         return Err(Error::expected("order", format!("rows below {}", x.rows()), row));
     }
@@ -51,8 +52,9 @@ pub fn epoch<T: Number>(
     let whole = Options { epochs: 1, shuffle: false, report_every: 0, stretch: Stretch::WHOLE, ..*options };
     let options = Options { rows: Some(order), ..whole };
     let task = Task { updates: true, scikit: Some(scikit) };
-    let (done, progress, _) = Run::new(network, workspace, x, y, &options, task)?.execute(workspace, host);
+    let (done, progress, norms) = Run::new(network, workspace, x, y, &options, task)?.execute(workspace, host);
     network.progress = progress;
+    network.gradient_norms = norms;
     done.map(|(losses, _)| losses[0])
 }
 

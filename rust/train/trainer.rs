@@ -99,7 +99,9 @@ pub fn fit_stretch<T: Number>(
     host: &mut dyn Host,
 ) -> Result<(Vec<f64>, Cursor), Error> {
     options.optimizer.check()?;
+    options.optimizer.fits::<T>()?;
     let rows = options.rows.map_or(x.rows(), <[u32]>::len);
+    check_coupled(network, options.batch_size.min(rows))?;
     options.stretch.check(options.epochs, rows, options.batch_size.min(rows))?;
     let (name, states) = match options.muon {
         None => (options.optimizer.state_name(), options.optimizer.states()),
@@ -111,6 +113,15 @@ pub fn fit_stretch<T: Number>(
     network.progress = progress;
     network.gradient_norms = norms;
     done
+}
+
+/// Refuses batches too large to be held whole.
+fn check_coupled<T: Number>(network: &Network<T>, batch: usize) -> Result<(), Error> {
+    if network.coupled.is_empty() || batch <= MAX_COUPLED_ROWS {
+        return Ok(());
+    }
+    let expected = format!("at most {MAX_COUPLED_ROWS} rows in a batch with batch normalisation");
+    Err(Error::expected("batch_size", expected, batch))
 }
 
 /// One update on all rows as one batch, which is no epoch; returns the loss before it.
@@ -146,8 +157,11 @@ pub fn loss_and_gradient<T: Number>(
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
     let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
-    let (done, ..) = Run::new(network, workspace, x, y, &options, Task::GRADIENT)?.execute(workspace, host);
-    let loss = done?.0[0];
+    // The norms are of the fit that may go on.
+    let norms = std::mem::take(&mut network.gradient_norms);
+    let run = Run::new(network, workspace, x, y, &options, Task::GRADIENT).map(|run| run.execute(workspace, host));
+    network.gradient_norms = norms;
+    let loss = run?.0?.0[0];
     add_penalty(network, options.penalty);
     Ok(loss)
 }
@@ -390,10 +404,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     ) -> Result<Self, Error> {
         let all = options.rows.map_or(x.rows(), <[u32]>::len);
         let batch = options.batch_size.min(all);
-        if !network.coupled.is_empty() && batch > MAX_COUPLED_ROWS {
-            let expected = format!("at most {MAX_COUPLED_ROWS} rows in a batch with batch normalisation");
-            return Err(Error::expected("batch_size", expected, batch));
-        }
+        check_coupled(network, batch)?;
         let steps = options.epochs as f64 * all.div_ceil(batch) as f64;
         let plan = plan::training(network, batch, steps, options.threads);
         let amendments = Amendments::new(network, &mut workspace.directions, options, plan.threads, updates)?;
@@ -800,9 +811,6 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let optimizer = self.optimizer(books);
         let now = self.updates && !self.amendments.splits();
         let rule = now.then(|| optimizer.step(&mut books.progress));
-        if self.updates {
-            route::run_on(self.network, state.rows);
-        }
         self.set_state(State { rule, keep: optimizer.keep(), phase: Some(Phase::Weights), ..state });
         let whole = state.rows == self.n_rows() && self.plan.group_rows >= state.rows;
         self.gathered.store(whole, Ordering::Relaxed);
@@ -899,6 +907,10 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
                 rule = Some(self.optimizer(&books).step(&mut books.progress));
             }
             return self.set_state(State { rule, phase: Some(phase), ..state });
+        }
+        // The step is done: what it saw of the batch counts.
+        if self.updates {
+            route::run_on(self.network, state.rows);
         }
         let batch = state.batch + state.rows;
         if batch < self.n_rows() {
