@@ -21,7 +21,13 @@ def network(**settings: Any) -> Network:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"hidden": "gelu", "l2": 0.1}, {"dropout": 0.3}, {"norm": "layer", "bias": False}],
+    [
+        {},
+        {"hidden": "gelu", "l2": 0.1},
+        {"dropout": 0.3},
+        {"norm": "layer", "bias": False},
+        {"norm": "batch", "max_norm": 0.5},
+    ],
 )
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_core_and_reference_agree(settings: dict[str, Any], optimizer: str) -> None:
@@ -67,6 +73,20 @@ def test_a_wrong_gradient_is_found() -> None:
     found = compare(network(), Wrong(network(), "sgd"), X, Y)
     assert (found.step, found.layer, found.tensor) == (3, 2, "dW2")
     assert 0.009 < found.difference < 0.011
+
+
+def test_a_layer_is_named_under_normalisation_too() -> None:
+    a, b = network(norm="batch"), network(norm="batch")
+    changed = b.parameters
+    changed["W2"][0, 0] += 0.1
+    b.parameters = changed
+    assert compare(a, b, X, Y).tensor == "A2"
+
+
+def test_float32_agrees_with_its_reference_within_its_own_tolerance() -> None:
+    found = compare(network(dtype="float32"), "reference", X, Y, optimizer="adam")
+    assert found.tolerance == 1e-3
+    assert found, str(found)
 
 
 def test_a_wrong_rate_shows_after_the_update() -> None:

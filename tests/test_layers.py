@@ -289,6 +289,41 @@ def test_a_first_layer_of_either_form_may_be_normalised(features: int) -> None:
     parity(net, X, y, batch_size=50, optimizer="sgd")
 
 
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+@pytest.mark.parametrize("units", [1, 3, 7, 17, 20])
+def test_narrow_first_layers_may_be_normalised(norm: str, units: int) -> None:
+    X, y = data(150, 300)
+    nets = [
+        Network([300, units, 4], norm=norm, bias=False, output="softmax", dtype=dtype)
+        for dtype in ("float32", "float64")
+    ]
+    losses = [net.fit(X, y, epochs=3, batch_size=50, threads=2).loss for net in nets]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+
+
+def test_epsilons_that_are_nothing_in_float32_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"layer 1: epsilon: expected.*f32.*above 0, got 1e-50"):
+        Network([3, Dense(4, norm=BatchNorm(epsilon=1e-50)), 2])
+    net = Network([3, 4, 2])
+    with pytest.raises(ValueError, match=r"epsilon: expected.*above 0, got 1e-50"):
+        net.fit(np.ones((4, 3)), np.ones((4, 2)), optimizer=lamella.Adam(epsilon=1e-50))
+
+
+def test_wrong_data_is_an_error_where_there_is_no_gradient_yet() -> None:
+    net = Network([300, 20, 1])
+    with pytest.raises(ValueError, match="X: expected finite numbers"):
+        net.loss_and_gradients(np.full((4, 300), np.nan), np.zeros(4))
+
+
+def test_statistics_are_all_checked_before_any_is_set() -> None:
+    net = Network([3, 4, 5, 2], norm="batch")
+    wrong = {name: array - (name == "variance2") * 2 for name, array in net.statistics.items()}
+    wrong["mean1"] = wrong["mean1"] + 1
+    with pytest.raises(ValueError, match="variance2"):
+        net.statistics = wrong
+    np.testing.assert_array_equal(net.statistics["mean1"], np.zeros(4))
+
+
 def test_batches_too_large_for_batch_normalisation_are_refused() -> None:
     X = np.zeros((65_537, 1), np.float32)
     net = Network([1, Dense(2, norm="batch"), 1])

@@ -172,3 +172,19 @@ def test_a_gradient_of_zeros_moves_no_matrix() -> None:
     net.parameters = {k: np.zeros_like(v) for k, v in net.parameters.items()}
     net.fit(np.ones((5, 3)), np.zeros((5, 2)), optimizer="muon", epochs=3)
     assert (flat(net.parameters) == 0).all()
+
+
+@pytest.mark.parametrize("dims", [[5, 8, 8, 8, 2], [5, 3, 3, 2], [5, 2, 3, 3]])
+def test_square_layers_have_the_same_bits_everywhere(
+    dims: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((64, 5)), rng.standard_normal((64, dims[-1]))
+    trained = []
+    for isa in lamella._core.info()["available"]:
+        monkeypatch.setenv("LAMELLA_ISA", isa)
+        net = lamella.Network(dims)
+        net.fit(X, y, epochs=3, optimizer=lamella.Muon())
+        trained.append(b"".join(array.tobytes() for array in net.parameters.values()))
+    assert len(trained) > 1
+    assert len(set(trained)) == 1

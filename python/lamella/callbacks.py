@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from . import checks
 
 if TYPE_CHECKING:
@@ -84,7 +86,8 @@ class EpochFunction(Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float], network: Network) -> bool | None:
         """Call the function; True ends the fit."""
-        return self.function(epoch, logs, network) is True
+        answer = self.function(epoch, logs, network)
+        return isinstance(answer, bool | np.bool_) and bool(answer)
 
 
 def checked(callbacks: object) -> list[Callback]:

@@ -35,8 +35,8 @@ LARGEST = (1 << 31) - (1 << 20)
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 """Of Klambauer, Unterthiner, Mayr, Hochreiter (2017), as PyTorch has them."""
 
-AT_REST = {"units", "activation", "init", "bias", "norm", "dropout", "residual"}
-"""What a layer may have for an export. (Dropout drops nothing in answers.)"""
+AT_REST = {"units", "activation", "init", "bias", "norm", "dropout", "residual", "max_norm"}
+"""What a layer may have for an export. (Dropout and limits are of training.)"""
 
 
 def to_onnx(network: Network, path: PathLike | None = None) -> Any:

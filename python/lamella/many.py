@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 from . import _core, checks, lbfgs
 from .checks import CSR, Array
 from .loop import History, bar
+from .losses import Loss
 from .network import Network
 
 __all__ = ["Fitted", "fit_many", "folds", "grid", "sample"]
@@ -92,7 +93,7 @@ class _Shared:
 
     def labels(self, network: Network, rows: Array | CSR, y: ArrayLike) -> int:
         """Return the place of the checked labels of all rows for such a network."""
-        key = (network.output, network.n_outputs, network.dtype)
+        key = (network.output, network.n_outputs, network.dtype, network._task)
         if key not in self._places:
             self.targets.append(network._data(rows, y)[1])
             self._places[key] = len(self.targets) - 1
@@ -325,7 +326,7 @@ def _settings(
         raise checks.wrong("layers", f"{n_features} features, as X has", network.n_features)
     if lbfgs.is_meant(arguments.get("optimizer")):
         raise checks.wrong("optimizer", "one that makes steps of its own", "lbfgs")
-    if network.loss == "custom":
+    if not isinstance(network.criterion, Loss):
         raise checks.wrong("loss", "one of the core's own, for many networks at once", "a function")
     return network._fit_settings(m, **arguments)
 

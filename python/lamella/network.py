@@ -40,6 +40,7 @@ from .callbacks import Callback
 from .checks import CSR, Array
 from .initializers import Init
 from .layers import (
+    BatchNorm,
     Defaults,
     Dense,
     Norm,
@@ -320,13 +321,21 @@ class Network:
         """
         rows, labels = self._data(X, y)
         diagnosis: Diagnosis | None = None
+        heard = calling.checked(callbacks)
         if checks.flag("diagnose", diagnose):
             from .diagnosis import Diagnosis
 
             diagnosis = Diagnosis(rows, labels)
-            callbacks = [diagnosis, *(callbacks or ())]
+            heard = [diagnosis, *heard]
         if lbfgs.is_meant(optimizer):
-            asked_for = (validation_data, validation_fraction, metrics, early_stopping, callbacks)
+            for n, layer in enumerate(self.layers, start=1):
+                if isinstance(layer.norm, BatchNorm) or layer.dropout:
+                    raise checks.wrong(
+                        f"layers[{n}]", "neither batch normalisation nor dropout with lbfgs", layer
+                    )
+            asked_for = (
+                validation_data, validation_fraction, metrics, early_stopping, heard or None
+            )  # fmt: skip
             self._refuse_for_lbfgs(sample_weight, class_weight, time_limit, *asked_for)
             for name, given in (("clip_norm", clip_norm), ("average", average)):
                 if given is not None:
@@ -366,7 +375,7 @@ class Network:
             "report_every": 1,
             **self._objective,
         }
-        asks = (schedule, scored, metrics, callbacks, time_limit)
+        asks = (schedule, scored, metrics, heard or None, time_limit)
         plain = early_stopping is False and all(asked is None for asked in asks)
         if plain and not isinstance(progress, bool):
             losses = self._net.fit(rows, labels, epochs=epochs, report=progress, **settings)
@@ -386,7 +395,7 @@ class Network:
             validates=scored is not None,
             metrics=measures.checked(metrics, self._kind),
             early_stopping=stopping.checked(early_stopping),
-            callbacks=calling.checked(callbacks),
+            callbacks=heard,
             time_limit=time_limit,
             progress=progress,
         )
@@ -997,8 +1006,13 @@ class Network:
             if fraction is not None:
                 raise checks.wrong("validation_fraction", "None with validation_data", fraction)
             if not isinstance(given, tuple | list) or len(given) != 2:
-                raise TypeError("validation_data: expected (X, y)")
-            return data, Data(*self._data(*given)), w
+                raise TypeError(f"validation_data: expected (X, y), got {type(given).__name__}")
+            try:
+                held = Data(*self._data(*given))
+                self._net.outputs(held.rows, logits=True, threads=None)  # looks at every number
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"validation_data: {error}") from error
+            return data, held, w
         share = checks.number("validation_fraction", fraction, positive=True, below=1.0)
         task = self._task
         by_class = task.targets == "classes" or (task.targets == "bits" and task.columns == 1)
