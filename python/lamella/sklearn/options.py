@@ -58,7 +58,7 @@ LARGEST_SEED = 2**31 - 1
 
 
 def loss_constraint(*own: str, classes: bool) -> list[Any]:
-    """Return what a loss may be: scikit-learn's `own`, the core's for classes or not, a function."""
+    """Return what a loss may be: scikit-learn's `own`, one for classes or values, a function."""
     fitting = {name for name, loss in BY_NAME.items() if _is_for_classes(loss) is classes}
     return [StrOptions((fitting - {"poisson"}) | set(own)), Loss, callable]
 

@@ -11,6 +11,7 @@ Alphabet: m samples, n[0] features, L layers of n[l] units. `coefs_[l] (n[l], n[
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -245,9 +246,9 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
 
     def _update_no_improvement_count(self, early_stopping: bool, *held_out: Any) -> None:
         """Count as scikit-learn does; keep the whole of the best network, not `coefs_` alone."""
-        best = self._best_coefs
+        best = vars(self).get("_best_coefs")
         super()._update_no_improvement_count(early_stopping, *held_out)
-        if self._best_coefs is not best and "network_" in vars(self):
+        if vars(self).get("_best_coefs") is not best and "network_" in vars(self):
             self._best_network = self.network_._snapshot()
 
     def _hold_best(self) -> None:
@@ -407,6 +408,66 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
             1 - optimizer.beta_1**optimizer.t
         )
         optimizer.learning_rate = optimizer.learning_rate_init * corrections
+
+    def _training_state(self) -> Any:
+        """Return counters and state of what trains, or None where nothing was trained."""
+        if "_optimizer" not in vars(self):
+            return None
+        if "network_" in vars(self):
+            return self.network_._net.get_state()
+        return vars(self._prepared_engine().exported(self._optimizer)).get("_state")
+
+    # --- files ---
+
+    def save(self, path: str | os.PathLike[str], *, state: bool = False) -> None:
+        """Write parameters and fitted attributes to a safetensors file, without any pickle.
+
+        The file appears under its name when it is whole. `load` gives an estimator that answers
+        with the same bits. `callbacks` and `validation_data` are not kept.
+
+        Parameters
+        ----------
+        path : str or path
+        state : bool
+            Whether the optimizer's state is kept too, so that `partial_fit` after `load` goes on
+            with the bits of one that was never interrupted; without it, `partial_fit` goes on
+            from the weights with a new optimizer. What a schedule that reduces on a plateau has
+            seen is not kept.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before a fit.
+        ValueError
+            If a weight is not finite.
+        TypeError
+            If a parameter is a function, which no file can hold.
+        OSError
+            If the file cannot be written; one that was there is still whole.
+        """
+        from . import saving
+
+        saving.save(self, path, state=state)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Return the estimator that `save` wrote to a file. The file may come from anybody.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, holds no estimator of this class, or needs a newer version or
+            another CPU ("bfloat16").
+        MemoryError
+            If it exceeds the available memory.
+        OSError
+            If the file cannot be read.
+        """
+        from . import saving
+
+        return saving.load(path, cls)
+
+    # --- copies ---
 
     def _prepared_engine(self) -> Engine:
         """Return the estimator's engine; copies and pickles come without one."""
