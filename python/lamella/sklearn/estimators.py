@@ -216,12 +216,12 @@ class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[m
         self.validation_data = validation_data
         self.metric = metric
 
-    @available_if(gives_probabilities)
+    @available_if(gives_probabilities)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> Any:
         """Return probabilities (m, n_classes), as scikit-learn does; not with a hinge."""
         return super().predict_proba(X)
 
-    @available_if(gives_margins)
+    @available_if(gives_margins)  # type: ignore[untyped-decorator]
     def decision_function(self, X: Any) -> Any:
         """Return margins (m,), or for several outputs (m, n_outputs); only with a hinge."""
         check_is_fitted(self)

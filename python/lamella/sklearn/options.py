@@ -366,5 +366,5 @@ def _indices(estimator: Any, labels: Any) -> Array:
     """Return labels as class indices (m,), or of several labels as 0 and 1 (m, n)."""
     binary: Array = estimator._label_binarizer.transform(labels)
     if estimator._label_binarizer.y_type_ == "multiclass":
-        return np.argmax(binary, axis=1)
+        binary = np.argmax(binary, axis=1)[:, None]
     return binary[:, 0] if binary.shape[1] == 1 else binary

@@ -106,7 +106,7 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
     def _initialize(self, y: Array, layer_units: list[int], dtype: Any) -> None:
         """Draw the parameters as scikit-learn does; forget a network that was trained before."""
         for name in ("network_", "_network_copies", "_best_network"):
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
         super()._initialize(y, layer_units, dtype)
         self.out_activation_ = options.output_of(self)
 
@@ -164,7 +164,7 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
             network = options.trained_network(self, anew=anew)
             epoch = options.epochs_of(self, network, data, batch_size)
         else:
-            vars(self).pop("network_", None)
+            self.__dict__.pop("network_", None)
             network = engine.trainer(self)
             engine.own(self._optimizer)
             epoch = partial(self._epoch, network, data, batch_size)
@@ -330,7 +330,7 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
             y = y[:, 0]
         columns = 1 if y.ndim == 1 else y.shape[1]
         if is_classifier(self):
-            missing = [] if columns > 1 else np.setdiff1d(y, self.classes_)
+            missing = np.setdiff1d(y, self.classes_ if columns == 1 else y)
             if len(missing):
                 raise checks.wrong("validation_data", f"classes of {self.classes_}", missing)
         many = self._label_binarizer.y_type_ if is_classifier(self) else "continuous-multioutput"
@@ -492,7 +492,7 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         """Take the attributes; networks are made of them when they are needed."""
         super().__setstate__(state)
         self._engine = Engine()
-        kept = vars(self).pop("_network_state", None)
+        kept = self.__dict__.pop("_network_state", None)
         if kept is not None:
             self.network_._net.set_state(*kept)
 

@@ -31,7 +31,7 @@ from ..checkpoint import decoded, encoded
 from ..layers import statistic_names
 from ..network import Network
 from . import options
-from .engine import LOSSES, precision
+from .engine import ACTIVATIONS, LOSSES, precision
 
 Array = NDArray[Any]
 Estimator = TypeVar("Estimator")
@@ -330,12 +330,11 @@ def _check(estimator: Any) -> None:
         if w.dtype != coefs[0].dtype or b.dtype != coefs[0].dtype:
             raise checks.wrong(f"W{n}", f"numbers of {coefs[0].dtype}", w.dtype)
     outputs, activation = estimator.n_outputs_, estimator.out_activation_
-    fitting = (sizes[-1], len(coefs) + 1, sizes[0])
-    names = vars(estimator).get("feature_names_in_", np.zeros(sizes[0]))
-    if (outputs, estimator.n_layers_, len(names)) != fitting:
-        raise checks.wrong(
-            "n_outputs_, n_layers_, features", fitting, (outputs, estimator.n_layers_)
-        )
+    if min(sizes) < 1 or (outputs, estimator.n_layers_) != (sizes[-1], len(sizes)):
+        raise checks.wrong("n_layers_", f"{len(sizes)} layers of at least 1 unit", f"{sizes}")
+    names = vars(estimator).get("feature_names_in_")
+    if names is not None and len(names) != sizes[0]:
+        raise checks.wrong("feature_names_in_", f"{sizes[0]} names", len(names))
     allowed = ["identity", "exp"]
     if is_classifier(estimator):
         kind, count = estimator._label_binarizer.y_type_, len(estimator.classes_)
@@ -345,7 +344,7 @@ def _check(estimator: Any) -> None:
         allowed = ["identity", "softmax" if kind == "multiclass" else "logistic"]
     checks.choice("out_activation_", activation, allowed)
     network = vars(estimator).get("network_")
-    name = options.ACTIVATIONS.get(activation, activation)
+    name = ACTIVATIONS.get(activation, activation)
     if network is not None and network.output != name:
         raise checks.wrong("network.output", name, network.output)
 
