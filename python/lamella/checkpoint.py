@@ -119,26 +119,26 @@ def load_extra(path: PathLike, kind: type[Model]) -> tuple[Model, dict[str, Any]
         If the file cannot be read.
     """
     arrays, text = read(path)
-    with _told_of(path):
+    with told_of(path):
         if text["kind"] != "Network":
             raise checks.wrong("kind", "'Network'", repr(text["kind"]))
-        chosen = _object("settings", text.get("settings"))
+        chosen = an_object("settings", text.get("settings"))
         known = list(inspect.signature(kind).parameters)
         for name in chosen:
             if name not in known:
                 raise checks.wrong("settings", f"names among {', '.join(known)}", repr(name))
         arguments = {name: decoded(name, value) for name, value in chosen.items()}
-        _check_sizes(arguments.get("layers"), arrays)
+        check_sizes(arguments.get("layers"), arrays)
         arguments["layers"] = _started(arguments["layers"], arrays)
         network = kind(**arguments)
-        _check_dtypes(arrays, network)
+        check_dtypes(arrays, network)
         names = statistic_names(network.layers)
         statistics = {name: arrays.pop(name) for name in names if name in arrays}
-        states = _take_states(arrays)
+        states = take_states(arrays)
         network.parameters = arrays
         network.statistics = statistics
         _resume(network, text.get("counters"), states)
-        return network, _object("extra", text.get("extra", {}))
+        return network, an_object("extra", text.get("extra", {}))
 
 
 def settings(network: Network) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def settings(network: Network) -> dict[str, Any]:
     return {name: encoded(name, value) for name, value in own.items()}
 
 
-def _check_sizes(layers: object, arrays: Mapping[str, Array]) -> None:
+def check_sizes(layers: object, arrays: Mapping[str, Array]) -> None:
     """Refuse layers that the file has no weights for, before memory is taken for them."""
     if not isinstance(layers, tuple) or len(layers) < 2:
         raise checks.wrong("layers", "the number of features and the layers", repr(layers))
@@ -181,14 +181,14 @@ def _started(layers: tuple[Any, ...], arrays: Mapping[str, Array]) -> tuple[Any,
     )
 
 
-def _check_dtypes(arrays: Mapping[str, Array], network: Network) -> None:
+def check_dtypes(arrays: Mapping[str, Array], network: Network) -> None:
     """Refuse numbers of another dtype than the network's, which would be rounded."""
     for name, array in arrays.items():
         if array.dtype != network.dtype:
             raise checks.wrong(name, f"numbers of {network.dtype}", array.dtype)
 
 
-def _take_states(arrays: dict[str, Array]) -> list[list[Array]]:
+def take_states(arrays: dict[str, Array]) -> list[list[Array]]:
     """Take the optimizer's state out of a file's arrays: of each state, those of W1, b1, W2, ..."""
     found: dict[int, dict[str, Array]] = {}
     for name in list(arrays):
@@ -209,7 +209,7 @@ def _resume(network: Network, counters: object, states: list[list[Array]]) -> No
         if states:
             raise checks.wrong("counters", "them beside the optimizer's state", "none")
         return
-    network._net.set_state(_object("counters", counters), states)
+    network._net.set_state(an_object("counters", counters), states)
 
 
 # --- values in JSON --------------------------------------------------------------------------
@@ -259,8 +259,10 @@ def decoded(name: str, value: Any) -> Any:
 def _types() -> dict[str, type[Any]]:
     """Return the types that settings may have: the package's public dataclasses, by name."""
     import lamella
+    from lamella import schedules
 
     public = {name: getattr(lamella, name) for name in lamella.__all__}
+    public |= {name: getattr(schedules, name) for name in schedules.__all__}
     return {
         name: kind
         for name, kind in public.items()
@@ -268,7 +270,7 @@ def _types() -> dict[str, type[Any]]:
     }
 
 
-def _object(name: str, value: object) -> dict[str, Any]:
+def an_object(name: str, value: object) -> dict[str, Any]:
     """Return a JSON object."""
     if not isinstance(value, dict):
         raise checks.wrong(name, "an object", repr(value))
@@ -342,7 +344,7 @@ def read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
     OSError
         If the file cannot be read.
     """
-    with _told_of(path):
+    with told_of(path):
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise checks.wrong("file", "a regular file", "a device or a pipe")
@@ -381,7 +383,7 @@ def _text(text: str | None) -> dict[str, Any]:
     """Return a file's text, checked as far as every kind of model has it in common."""
     if text is None:
         raise checks.wrong("file", "one that Lamella wrote", "other tensors")
-    contents = _object("text", json.loads(text))
+    contents = an_object("text", json.loads(text))
     version = contents.get("format")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise checks.wrong("format", "the number of a version", repr(version))
@@ -395,7 +397,7 @@ def _text(text: str | None) -> dict[str, Any]:
 
 
 @contextmanager
-def _told_of(path: PathLike) -> Iterator[None]:
+def told_of(path: PathLike) -> Iterator[None]:
     """Name the file in the error of what it says, always a `ValueError`."""
     name = os.fspath(path)
     try:

@@ -26,10 +26,10 @@ Key = tuple[int, tuple[Layer, ...], str, str]
 Spec = tuple[str, dict[str, float]]
 """An optimizer, as the core takes it."""
 
-_ACTIVATIONS = {"logistic": "sigmoid", "exp": "exponential"}
+ACTIVATIONS = {"logistic": "sigmoid", "exp": "exponential"}
 """scikit-learn's names that the core spells otherwise."""
 
-_LOSSES = {
+LOSSES = {
     "softmax": "bounded_cross_entropy",
     "logistic": "bounded_binary_cross_entropy",
     "identity": "squared_error",
@@ -85,8 +85,8 @@ class Engine:
         """Write the trainer's parameters into the estimator's arrays."""
         assert self._trainer is not None
         arrays = self._trainer.network.get_parameters()
-        _assign(estimator.coefs_, [weights.T for weights in arrays[0::2]])
-        _assign(estimator.intercepts_, arrays[1::2])
+        assign(estimator.coefs_, [weights.T for weights in arrays[0::2]])
+        assign(estimator.intercepts_, arrays[1::2])
         self._trainer.remember(estimator)
 
     # --- answers ---
@@ -150,13 +150,13 @@ def key_of(estimator: Any, dtype: str) -> Key:
     names = [estimator.activation] * (len(estimator.coefs_) - 1) + [estimator.out_activation_]
     sizes = [int(weights.shape[1]) for weights in estimator.coefs_]
     layers = [_plain_layer(n, name) for n, name in zip(sizes, names, strict=True)]
-    loss = _LOSSES[estimator.out_activation_]
+    loss = LOSSES[estimator.out_activation_]
     return int(estimator.coefs_[0].shape[0]), tuple(layers), loss, "bfloat16" if mixed else dtype
 
 
 def _plain_layer(units: int, name: str) -> Layer:
     """Return a layer as scikit-learn has them: biases, and nothing more."""
-    return units, _ACTIVATIONS.get(name, name), 0.0, True, None, 0.0, False
+    return units, ACTIVATIONS.get(name, name), 0.0, True, None, 0.0, False
 
 
 def precision(dtype: Any) -> str | None:
@@ -194,7 +194,7 @@ def _dtype(coefs: Sequence[Array]) -> str:
     return "float32" if all(weights.dtype == np.float32 for weights in coefs) else "float64"
 
 
-def _assign(into: list[Array], arrays: Sequence[Array]) -> None:
+def assign(into: list[Array], arrays: Sequence[Array]) -> None:
     """Write arrays in place, where they can be written to, as scikit-learn's updates do."""
     for i, array in enumerate(arrays):
         if into[i].flags.writeable and into[i].dtype == array.dtype:

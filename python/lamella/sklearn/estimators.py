@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from sklearn import neural_network
 from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
 
+from .options import gives_margins, gives_probabilities, loss_constraint
 from .perceptron import ADDITIONS, Perceptron
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
@@ -28,8 +32,12 @@ class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[m
     ----------
     hidden_layer_sizes, activation
         As in scikit-learn, where the defaults are the same too.
-    solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, shuffle
+    solver, alpha, batch_size, learning_rate_init, power_t, max_iter, shuffle
         As in scikit-learn.
+    learning_rate : {"constant", "invscaling", "adaptive"}, Schedule or callable, default="constant"
+        As in scikit-learn, or a schedule such as `lamella.schedules.Cosine()`, whose total is
+        `max_iter` epochs where it has none and which scales `learning_rate_init`, or a function
+        of the updates made before a step. A schedule that reduces on a plateau hears of "loss".
     random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping
         As in scikit-learn.
     validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
@@ -51,6 +59,46 @@ class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[m
         What the samples of a class count, besides `sample_weight`, as scikit-learn's other
         classifiers have it: "balanced" is inversely proportional to the classes' frequencies; a
         dict for each of several labels. It counts in the validation of early stopping too.
+    loss : str, lamella.Focal, another loss of lamella's or callable, default="log_loss"
+        "log_loss" is scikit-learn's. "focal", "cross_entropy" and "binary_cross_entropy", or
+        objects with settings, keep the probabilities; "hinge" and "squared_hinge" give margins,
+        with `decision_function` in place of `predict_proba`. A function is as for
+        `lamella.Network`: its targets are class indices (rows,), or 0 and 1 (rows, n_outputs).
+    activations : str, list of str or None, default=None
+        Of the hidden layers, in place of `activation`: one for all or one for each, of those that
+        `lamella.Dense` has, such as "gelu" or "leaky_relu". The initial weights are drawn as for
+        `activation` all the same.
+    dropout : float, default=0.0
+        The share of hidden units that training drops, in [0, 1).
+    norm : {"batch", "layer"}, lamella.BatchNorm, lamella.LayerNorm or None, default=None
+        Normalisation of the hidden layers, before their activation. Its own parameters and
+        running statistics are `network_`'s: `coefs_` and `intercepts_` are not the whole model.
+    residual : bool, default=False
+        Whether the input of a hidden layer is added to its result, where both are as wide.
+    optimizer : str, lamella.Adam, another optimizer of lamella's or None, default=None
+        In place of `solver`, which must not be "lbfgs" then. A name ("adamw", "lion", ...) takes
+        `learning_rate_init`, an object has a rate of its own. `alpha` counts beside its weight
+        decay.
+    clip_norm : float or None, default=None
+        The greatest norm of the gradient, which longer ones are scaled to.
+    max_norm : float or None, default=None
+        The greatest length of a unit's incoming weights after each update.
+    validation_data : (X, y) or None, default=None
+        With `early_stopping`, what the validation score is computed on, in place of a
+        `validation_fraction` of the training data; all of that is trained on then.
+    metric : str, callable, lamella.Metric or None, default=None
+        With `early_stopping`, the validation score, in place of accuracy or R2: a name that
+        `lamella.Network.fit` knows or a function `metric(y, predictions)`, of which more is
+        better. A `Metric` may have it the other way, as "log_loss" and the errors do:
+        `validation_scores_` has the negatives of those. All rows count the same.
+
+    Where `activations`, `dropout`, `norm`, `residual`, `optimizer`, `clip_norm`, `max_norm`, a
+    schedule or a loss of lamella's is used, a `lamella.Network` trains. Initial weights, rules of
+    the solvers, gradients of the losses, stopping and attributes stay scikit-learn's, but the
+    shuffle is the network's, by a seed drawn after the initial weights; the penalty of a shorter
+    last batch is that of a whole one; an error that is not finite is a
+    `lamella.DivergenceError`; and values of the squared error are summed over several outputs.
+    `solver="lbfgs"` does none of this.
 
     Attributes
     ----------
@@ -60,6 +108,8 @@ class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[m
         The biases.
     loss_curve_ : list of float
         The loss of each epoch, penalties included; not with lbfgs.
+    network_ : lamella.Network
+        What was trained, where a network was needed. It follows what is written into `coefs_`.
 
     The others, such as `best_loss_`, `n_iter_`, `t_` and `validation_scores_`, are scikit-learn's.
 
@@ -80,6 +130,7 @@ class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[m
         **neural_network.MLPClassifier._parameter_constraints,
         **ADDITIONS,
         "class_weight": [StrOptions({"balanced"}), dict, list, None],
+        "loss": loss_constraint("log_loss", classes=True),
     }
 
     def __init__(
@@ -90,7 +141,7 @@ class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[m
         solver: str = "adam",
         alpha: float = 0.0001,
         batch_size: int | str = "auto",
-        learning_rate: str = "constant",
+        learning_rate: Any = "constant",
         learning_rate_init: float = 0.001,
         power_t: float = 0.5,
         max_iter: int = 200,
@@ -113,6 +164,16 @@ class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[m
         callbacks: Any = None,
         time_limit: float | None = None,
         class_weight: Any = None,
+        loss: Any = "log_loss",
+        activations: Any = None,
+        dropout: float = 0.0,
+        norm: Any = None,
+        residual: bool = False,
+        optimizer: Any = None,
+        clip_norm: float | None = None,
+        max_norm: float | None = None,
+        validation_data: Any = None,
+        metric: Any = None,
     ) -> None:
         super().__init__(
             hidden_layer_sizes=hidden_layer_sizes,
@@ -144,6 +205,36 @@ class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[m
         self.callbacks = callbacks
         self.time_limit = time_limit
         self.class_weight = class_weight
+        self.loss = loss
+        self.activations = activations
+        self.dropout = dropout
+        self.norm = norm
+        self.residual = residual
+        self.optimizer = optimizer
+        self.clip_norm = clip_norm
+        self.max_norm = max_norm
+        self.validation_data = validation_data
+        self.metric = metric
+
+    @available_if(gives_probabilities)  # type: ignore[untyped-decorator]
+    def predict_proba(self, X: Any) -> Any:
+        """Return probabilities (m, n_classes), as scikit-learn does; not with a hinge."""
+        return super().predict_proba(X)
+
+    @available_if(gives_margins)  # type: ignore[untyped-decorator]
+    def decision_function(self, X: Any) -> Any:
+        """Return margins (m,), or for several outputs (m, n_outputs); only with a hinge."""
+        check_is_fitted(self)
+        margins = self._forward_pass_fast(X)
+        return margins[:, 0] if margins.shape[1] == 1 else margins
+
+    def _predict(self, X: Any, check_input: bool = True) -> Any:
+        """Return the classes of X: with margins, those above 0 or the greatest."""
+        binarizer = self._label_binarizer
+        if self.out_activation_ != "identity" or binarizer.y_type_ == "multiclass":
+            return super()._predict(X, check_input)
+        bits = (self._forward_pass_fast(X, check_input) > 0).astype(np.int64)
+        return binarizer.inverse_transform(bits[:, 0] if self.n_outputs_ == 1 else bits)
 
 
 class MLPRegressor(Perceptron, neural_network.MLPRegressor):  # type: ignore[misc]
@@ -156,12 +247,19 @@ class MLPRegressor(Perceptron, neural_network.MLPRegressor):  # type: ignore[mis
 
     Parameters
     ----------
-    loss : {"squared_error", "poisson"}, default="squared_error"
-        Half of the squared error, or of the Poisson deviance of the exponential of the output.
+    loss : str, lamella.Huber, another loss of lamella's or callable, default="squared_error"
+        "squared_error" and "poisson" are scikit-learn's: half of the squared error, or of the
+        Poisson deviance of the exponential of the output. "huber", "quantile",
+        "mean_absolute_error" and "mean_squared_error", objects such as
+        `lamella.Quantile(0.9)` (of one quantile) and functions are as for `lamella.Network`.
     hidden_layer_sizes, activation
         As in scikit-learn, where the defaults are the same too.
-    solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, shuffle
+    solver, alpha, batch_size, learning_rate_init, power_t, max_iter, shuffle
         As in scikit-learn.
+    learning_rate : {"constant", "invscaling", "adaptive"}, Schedule or callable, default="constant"
+        As in scikit-learn, or a schedule such as `lamella.schedules.Cosine()`, whose total is
+        `max_iter` epochs where it has none and which scales `learning_rate_init`, or a function
+        of the updates made before a step. A schedule that reduces on a plateau hears of "loss".
     random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping
         As in scikit-learn.
     validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
@@ -179,6 +277,41 @@ class MLPRegressor(Perceptron, neural_network.MLPRegressor):  # type: ignore[mis
         `Callback`, `on_epoch_end` is called.
     time_limit : float or None, default=None
         Seconds after which a fit by "adam" or "sgd" ends with the epoch that it is in.
+    activations : str, list of str or None, default=None
+        Of the hidden layers, in place of `activation`: one for all or one for each, of those that
+        `lamella.Dense` has, such as "gelu" or "leaky_relu". The initial weights are drawn as for
+        `activation` all the same.
+    dropout : float, default=0.0
+        The share of hidden units that training drops, in [0, 1).
+    norm : {"batch", "layer"}, lamella.BatchNorm, lamella.LayerNorm or None, default=None
+        Normalisation of the hidden layers, before their activation. Its own parameters and
+        running statistics are `network_`'s: `coefs_` and `intercepts_` are not the whole model.
+    residual : bool, default=False
+        Whether the input of a hidden layer is added to its result, where both are as wide.
+    optimizer : str, lamella.Adam, another optimizer of lamella's or None, default=None
+        In place of `solver`, which must not be "lbfgs" then. A name ("adamw", "lion", ...) takes
+        `learning_rate_init`, an object has a rate of its own. `alpha` counts beside its weight
+        decay.
+    clip_norm : float or None, default=None
+        The greatest norm of the gradient, which longer ones are scaled to.
+    max_norm : float or None, default=None
+        The greatest length of a unit's incoming weights after each update.
+    validation_data : (X, y) or None, default=None
+        With `early_stopping`, what the validation score is computed on, in place of a
+        `validation_fraction` of the training data; all of that is trained on then.
+    metric : str, callable, lamella.Metric or None, default=None
+        With `early_stopping`, the validation score, in place of accuracy or R2: a name that
+        `lamella.Network.fit` knows or a function `metric(y, predictions)`, of which more is
+        better. A `Metric` may have it the other way, as "log_loss" and the errors do:
+        `validation_scores_` has the negatives of those. All rows count the same.
+
+    Where `activations`, `dropout`, `norm`, `residual`, `optimizer`, `clip_norm`, `max_norm`, a
+    schedule or a loss of lamella's is used, a `lamella.Network` trains. Initial weights, rules of
+    the solvers, gradients of the losses, stopping and attributes stay scikit-learn's, but the
+    shuffle is the network's, by a seed drawn after the initial weights; the penalty of a shorter
+    last batch is that of a whole one; an error that is not finite is a
+    `lamella.DivergenceError`; and values of the squared error are summed over several outputs.
+    `solver="lbfgs"` does none of this.
 
     Attributes
     ----------
@@ -188,6 +321,8 @@ class MLPRegressor(Perceptron, neural_network.MLPRegressor):  # type: ignore[mis
         The biases.
     loss_curve_ : list of float
         The loss of each epoch, penalties included; not with lbfgs.
+    network_ : lamella.Network
+        What was trained, where a network was needed. It follows what is written into `coefs_`.
 
     The others, such as `best_loss_`, `n_iter_`, `t_` and `validation_scores_`, are scikit-learn's.
 
@@ -207,18 +342,19 @@ class MLPRegressor(Perceptron, neural_network.MLPRegressor):  # type: ignore[mis
     _parameter_constraints: dict[str, Any] = {  # noqa: RUF012 - scikit-learn's protocol
         **neural_network.MLPRegressor._parameter_constraints,
         **ADDITIONS,
+        "loss": loss_constraint("squared_error", "poisson", classes=False),
     }
 
     def __init__(
         self,
-        loss: str = "squared_error",
+        loss: Any = "squared_error",
         hidden_layer_sizes: Any = (100,),
         activation: str = "relu",
         *,
         solver: str = "adam",
         alpha: float = 0.0001,
         batch_size: int | str = "auto",
-        learning_rate: str = "constant",
+        learning_rate: Any = "constant",
         learning_rate_init: float = 0.001,
         power_t: float = 0.5,
         max_iter: int = 200,
@@ -240,6 +376,15 @@ class MLPRegressor(Perceptron, neural_network.MLPRegressor):  # type: ignore[mis
         threads: int | None = None,
         callbacks: Any = None,
         time_limit: float | None = None,
+        activations: Any = None,
+        dropout: float = 0.0,
+        norm: Any = None,
+        residual: bool = False,
+        optimizer: Any = None,
+        clip_norm: float | None = None,
+        max_norm: float | None = None,
+        validation_data: Any = None,
+        metric: Any = None,
     ) -> None:
         super().__init__(
             loss=loss,
@@ -271,3 +416,12 @@ class MLPRegressor(Perceptron, neural_network.MLPRegressor):  # type: ignore[mis
         self.threads = threads
         self.callbacks = callbacks
         self.time_limit = time_limit
+        self.activations = activations
+        self.dropout = dropout
+        self.norm = norm
+        self.residual = residual
+        self.optimizer = optimizer
+        self.clip_norm = clip_norm
+        self.max_norm = max_norm
+        self.validation_data = validation_data
+        self.metric = metric

@@ -11,11 +11,15 @@ Alphabet: m samples, n[0] features, L layers of n[l] units. `coefs_[l] (n[l], n[
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
+from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +27,20 @@ from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network._multilayer_perceptron import BaseMultilayerPerceptron
-from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
+from sklearn.neural_network._stochastic_optimizers import (
+    AdamOptimizer,
+    BaseOptimizer,
+    SGDOptimizer,
+)
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_consistent_length, validate_data
 from threadpoolctl import threadpool_limits
 
+from .. import checks
 from ..callbacks import Callback, StopTraining
+from . import options
 from .engine import Engine, precision, readable, spec
 
 Array = NDArray[Any]
@@ -44,6 +54,7 @@ ADDITIONS: dict[str, Any] = {
     "threads": [Interval(Integral, 1, None, closed="left"), None],
     "callbacks": [callable, Callback, list, tuple, None],
     "time_limit": [Interval(Real, 0, None, closed="neither"), None],
+    **options.PARAMETERS,
 }
 """Constraints of the parameters that scikit-learn's estimators do not have."""
 
@@ -70,9 +81,9 @@ class Data:
 class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
     """Training and answers by the core, in the place of scikit-learn's.
 
-    A further option of the core becomes a parameter beside `dtype` and `threads`, with its
-    constraint in `ADDITIONS`: what a network is made of belongs into `engine.key_of`, what the loss
-    is into `_objective`, what happens between epochs into `_end_epoch`.
+    Where a parameter asks for what scikit-learn's perceptrons do not have, a `lamella.Network`,
+    `network_`, trains and answers (`options.py`): what it is made of belongs there, what happens
+    between epochs into `_end_epoch`.
     """
 
     # --- what scikit-learn's `fit`, `partial_fit` and `predict` call ---
@@ -80,6 +91,7 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
     def _fit(self, X: Any, y: Any, sample_weight: Any = None, incremental: bool = False) -> Any:
         """Fit as scikit-learn does, with networks of the core at hand."""
         self._prepared_engine()
+        options.check(self, np.size(self.hidden_layer_sizes))
         weights = self._weights(y, sample_weight, incremental)
         return super()._fit(X, y, sample_weight=weights, incremental=incremental)
 
@@ -91,11 +103,26 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
             X = X.astype(np.float64 if wanted == "float64" else np.float32, copy=False)
         return X, y
 
+    def _initialize(self, y: Array, layer_units: list[int], dtype: Any) -> None:
+        """Draw the parameters as scikit-learn does; forget a network that was trained before."""
+        for name in ("network_", "_network_copies", "_best_network"):
+            self.__dict__.pop(name, None)
+        super()._initialize(y, layer_units, dtype)
+        self.out_activation_ = options.output_of(self)
+
     def _forward_pass_fast(self, X: Any, check_input: bool = True) -> Array:
         """Return what the output layer returns for X (m, n[0]), `(m, n[L])`."""
         if check_input:
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+        if "network_" in vars(self):
+            return options.outputs(self, X)
         return self._prepared_engine().outputs(self, X)
+
+    def _score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the score of early stopping: scikit-learn's, or `metric`."""
+        if self.metric is None:
+            return float(super()._score(X, y, sample_weight=sample_weight))
+        return options.score(self, X, y)
 
     def _backprop(
         self, X: Any, y: Array, sample_weight: Any, *_scratch: Any
@@ -123,50 +150,66 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
     def _fit_stochastic(self, X: Any, y: Array, sample_weight: Any, *scratch: Any) -> None:
         """Train by adam or sgd; the last argument says whether for one epoch, by `partial_fit`."""
         incremental = scratch[-1]
-        if not incremental or not hasattr(self, "_optimizer"):
+        anew = not incremental or not hasattr(self, "_optimizer")
+        if anew:
             self._optimizer = self._new_optimizer()
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
         data = self._data(X, y, sample_weight)
         batch_size = self._batch_rows(len(data.order))
         engine = self._prepared_engine()
-        network = engine.trainer(self)
-        engine.own(self._optimizer)
-        engine.is_training = True
+        network: Any
+        epoch: Callable[[], float]
+        if options.are_asked(self):
+            network = options.trained_network(self, anew=anew)
+            epoch = options.epochs_of(self, network, data, batch_size)
+        else:
+            self.__dict__.pop("network_", None)
+            network = engine.trainer(self)
+            engine.own(self._optimizer)
+            epoch = partial(self._epoch, network, data, batch_size)
+            engine.is_training = True
         try:
-            self._epochs(network, data, batch_size, incremental)
+            self._epochs(epoch, data, incremental)
         except StopTraining:
             pass
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=CALLER)
         finally:
-            engine.write_out(self)
+            self._write_out()
             engine.is_training = False
         self._tell_optimizer(network)
         if self.early_stopping:
             self.coefs_, self.intercepts_ = self._best_coefs, self._best_intercepts
-            engine.trainer(self)
+            self._hold_best()
 
     # --- a fit ---
 
-    def _epochs(self, network: Any, data: Data, batch_size: int, incremental: bool) -> None:
-        """Train epoch after epoch until it is time to stop."""
-        fixed = {
+    def _epoch(self, network: Any, data: Data, batch_size: int) -> float:
+        """Draw the order of the next epoch as scikit-learn does, train, return the loss."""
+        if self.shuffle:
+            drawn = np.arange(len(data.order))
+            self._random_state.shuffle(drawn)
+            data.order = data.order[drawn]
+        _check_weights(data, batch_size)
+        loss: float = network.epoch(
+            data.X,
+            data.y,
+            data.order,
+            optimizer=spec(self._optimizer),
             **self._objective(),
-            "batch_size": batch_size,
-            "weights": data.weights,
-            "threads": self.threads,
-        }
+            batch_size=batch_size,
+            weights=data.weights,
+            threads=self.threads,
+        )
+        return loss
+
+    def _epochs(self, epoch: Callable[[], float], data: Data, incremental: bool) -> None:
+        """Train epoch after epoch until it is time to stop."""
         self.n_iter_ = 0
         begin = time.monotonic()
         while self.n_iter_ < self.max_iter:
-            if self.shuffle:
-                drawn = np.arange(len(data.order))
-                self._random_state.shuffle(drawn)
-                data.order = data.order[drawn]
-            _check_weights(data, batch_size)
-            rule = spec(self._optimizer)
-            self.loss_ = network.epoch(data.X, data.y, data.order, optimizer=rule, **fixed)
+            self.loss_ = epoch()
             # In this order: callbacks hear of every epoch.
             if self._end_epoch(data) | self._is_asked_to_stop(begin) or incremental:
                 return
@@ -186,7 +229,7 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         if self.verbose:
             print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
         if self.early_stopping:
-            self._prepared_engine().write_out(self)
+            self._write_out()
         self._update_no_improvement_count(self.early_stopping, *data.held_out)
         self._optimizer.iteration_ends(self.t_)
         if self._no_improvement_count <= self.n_iter_no_change:
@@ -201,6 +244,31 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         self._no_improvement_count: int = 0
         return False
 
+    def _update_no_improvement_count(self, early_stopping: bool, *held_out: Any) -> None:
+        """Count as scikit-learn does; keep the whole of the best network, not `coefs_` alone."""
+        best = vars(self).get("_best_coefs")
+        super()._update_no_improvement_count(early_stopping, *held_out)
+        if vars(self).get("_best_coefs") is not best and "network_" in vars(self):
+            self._best_network = self.network_._snapshot()
+
+    def _hold_best(self) -> None:
+        """Give the network the best epoch's parameters, which the attributes hold already."""
+        if "network_" not in vars(self):
+            self._prepared_engine().trainer(self)
+            return
+        best = vars(self).get("_best_network")
+        if best is not None:
+            self.network_._restore(best)
+            self._network_copies = None
+        options.current(self)
+
+    def _write_out(self) -> None:
+        """Write the parameters of what trains into the attributes."""
+        if "network_" in vars(self):
+            options.write_out(self)
+        else:
+            self._prepared_engine().write_out(self)
+
     def _is_asked_to_stop(self, begin: float) -> bool:
         """Tell the callbacks of an epoch; return whether one, or the clock, ends the fit."""
         callbacks = self.callbacks
@@ -212,7 +280,7 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         if self.early_stopping:
             logs["val_score"] = self.validation_scores_[-1]
         if callbacks:
-            self._prepared_engine().write_out(self)
+            self._write_out()
         calls = [getattr(callback, "on_epoch_end", callback) for callback in callbacks]
         answers = [bool(call(self.n_iter_ - 1, logs, self)) for call in calls]
         late = self.time_limit is not None and time.monotonic() - begin >= self.time_limit
@@ -224,6 +292,9 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         all_weights = _as_weights(sample_weight)
         if not self.early_stopping:
             return Data(X, self._targets(y), all_weights, rows)
+        options.checked_metric(self)
+        if self.validation_data is not None:
+            return Data(X, self._targets(y), all_weights, rows, self._given_validation())
         train, held_out = train_test_split(
             rows,
             random_state=self._random_state,
@@ -241,6 +312,33 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         weights = None if sample_weight is None else sample_weight[held_out]
         held_out_data = (_safe_indexing(X, held_out), y_held_out, weights)
         return Data(X, self._targets(y), all_weights, train, held_out_data)
+
+    def _given_validation(self) -> tuple[Any, Any, None]:
+        """Return `validation_data`, checked, without weights."""
+        if len(self.validation_data) != 2:
+            raise checks.wrong("validation_data", "(X, y)", f"{len(self.validation_data)} parts")
+        X, y = validate_data(
+            self,
+            *self.validation_data,
+            accept_sparse=["csr", "csc"],
+            multi_output=True,
+            y_numeric=not is_classifier(self),
+            dtype=(np.float64, np.float32),
+            reset=False,
+        )
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = y[:, 0]
+        columns = 1 if y.ndim == 1 else y.shape[1]
+        if is_classifier(self):
+            missing = np.setdiff1d(y, self.classes_ if columns == 1 else y)
+            if len(missing):
+                raise checks.wrong("validation_data", f"classes of {self.classes_}", missing)
+        many = self._label_binarizer.y_type_ if is_classifier(self) else "continuous-multioutput"
+        wanted = self.n_outputs_ if many.startswith(("multilabel", "continuous")) else 1
+        if columns != wanted:
+            raise checks.wrong("validation_data", f"{wanted} columns of y", columns)
+        check_consistent_length(X, y)
+        return _canonical(readable(X)), y, None
 
     def _weights(self, y: Any, sample_weight: Any, incremental: bool) -> Any:
         """Return sample weights, multiplied by those of the classes, where these have any."""
@@ -269,7 +367,8 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
 
     def _targets(self, y: Array) -> Array:
         """Return y (m, n[L]) as the core reads it: classes (m,) for softmax."""
-        targets: Array = np.argmax(y, axis=1) if self.out_activation_ == "softmax" else readable(y)
+        of_classes = is_classifier(self) and self._label_binarizer.y_type_ == "multiclass"
+        targets: Array = np.argmax(y, axis=1) if of_classes else readable(y)
         return targets
 
     def _objective(self) -> dict[str, Any]:
@@ -285,6 +384,8 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
 
     def _new_optimizer(self) -> Any:
         """Return scikit-learn's optimizer, for its rate and decisions; its state is the core's."""
+        if self.optimizer is not None:
+            return BaseOptimizer(self.learning_rate_init)
         if self.solver == "adam":
             settings = (self.learning_rate_init, self.beta_1, self.beta_2, self.epsilon)
             return AdamOptimizer([], *settings)
@@ -308,6 +409,66 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         )
         optimizer.learning_rate = optimizer.learning_rate_init * corrections
 
+    def _training_state(self) -> Any:
+        """Return counters and state of what trains, or None where nothing was trained."""
+        if "_optimizer" not in vars(self):
+            return None
+        if "network_" in vars(self):
+            return self.network_._net.get_state()
+        return vars(self._prepared_engine().exported(self._optimizer)).get("_state")
+
+    # --- files ---
+
+    def save(self, path: str | os.PathLike[str], *, state: bool = False) -> None:
+        """Write parameters and fitted attributes to a safetensors file, without any pickle.
+
+        The file appears under its name when it is whole. `load` gives an estimator that answers
+        with the same bits. `callbacks` and `validation_data` are not kept.
+
+        Parameters
+        ----------
+        path : str or path
+        state : bool
+            Whether the optimizer's state is kept too, so that `partial_fit` after `load` goes on
+            with the bits of one that was never interrupted; without it, `partial_fit` goes on
+            from the weights with a new optimizer. What a schedule that reduces on a plateau has
+            seen is not kept.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before a fit.
+        ValueError
+            If a weight is not finite.
+        TypeError
+            If a parameter is a function, which no file can hold.
+        OSError
+            If the file cannot be written; one that was there is still whole.
+        """
+        from . import saving
+
+        saving.save(self, path, state=state)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Return the estimator that `save` wrote to a file. The file may come from anybody.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, holds no estimator of this class, or needs a newer version or
+            another CPU ("bfloat16").
+        MemoryError
+            If it exceeds the available memory.
+        OSError
+            If the file cannot be read.
+        """
+        from . import saving
+
+        return saving.load(path, cls)
+
+    # --- copies ---
+
     def _prepared_engine(self) -> Engine:
         """Return the estimator's engine; copies and pickles come without one."""
         engine: Engine | None = vars(self).get("_engine")
@@ -321,12 +482,19 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         engine = state.pop("_engine", None)
         if engine is not None and "_optimizer" in state:
             state["_optimizer"] = engine.exported(state["_optimizer"])
+        if "network_" in state:
+            state["network_"] = copy(self.network_)
+            state["_network_state"] = self.network_._net.get_state()
+            state.pop("_network_copies", None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the attributes; networks are made of them when they are needed."""
         super().__setstate__(state)
         self._engine = Engine()
+        kept = self.__dict__.pop("_network_state", None)
+        if kept is not None:
+            self.network_._net.set_state(*kept)
 
 
 def _canonical(X: Any) -> Any:
