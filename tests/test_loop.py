@@ -516,8 +516,9 @@ def test_the_finders_suggestion_trains() -> None:
     [
         ({"validation_data": (X, Y), "validation_fraction": 0.1}, "validation_fraction"),
         ({"validation_data": X}, "validation_data"),
-        ({"validation_data": (X[:, :3], Y)}, "X"),
-        ({"validation_data": (X, Y[:9])}, "y"),
+        ({"validation_data": (X[:, :3], Y)}, "validation_data: X"),
+        ({"validation_data": (X, Y[:9])}, "validation_data: y"),
+        ({"validation_data": (X * np.nan, Y)}, "validation_data: X"),
         ({"validation_fraction": 1.0}, "validation_fraction"),
         ({"validation_fraction": 0.999}, "validation_fraction"),
         ({"metrics": "accuracy"}, "metrics"),

@@ -390,3 +390,21 @@ def test_an_example_finds_a_network_that_knows_the_digits(name: str) -> None:
     column = {"search_grid": 2, "search_random": -1, "search_optuna": 1}[name]
     accuracies = [float(row[column]) for row in rows]
     assert max(accuracies) > 0.96
+
+
+def test_losses_may_differ() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 6)), rng.standard_normal(60)
+    losses = ["mean_squared_error", "huber", lamella.Huber(0.5), "mean_absolute_error"]
+    configs = [{"layers": [6, 8, 1], "loss": loss, "epochs": 2} for loss in losses]
+    for config, fitted in zip(configs, lamella.fit_many(configs, X, y), strict=True):
+        net = lamella.Network(config["layers"], loss=config["loss"])  # type: ignore[arg-type]
+        history = net.fit(X, y, epochs=2)
+        assert fitted.history is not None
+        np.testing.assert_array_equal(fitted.history.loss, history.loss)
+
+
+def test_a_loss_in_python_is_refused() -> None:
+    config = {"layers": [2, 1], "loss": lambda logits, y: (0.0, 0 * logits)}
+    with pytest.raises(ValueError, match=r"configs\[0\]: loss: expected one of the core"):
+        lamella.fit_many([config], np.ones((4, 2)), np.ones(4))

@@ -93,7 +93,7 @@ class _Shared:
 
     def labels(self, network: Network, rows: Array | CSR, y: ArrayLike) -> int:
         """Return the place of the checked labels of all rows for such a network."""
-        key = (network.output, network.n_outputs, network.dtype, network._task)
+        key = (network.output, network.n_outputs, network.dtype, repr(network._task))
         if key not in self._places:
             self.targets.append(network._data(rows, y)[1])
             self._places[key] = len(self.targets) - 1

@@ -788,7 +788,7 @@ class Network:
             Whether the optimizer's state and the counters are kept too, so that a `fit` after
             `load` goes on with the bits of one that was never interrupted. It takes up to three
             times the parameters' space more. (What a schedule that reduces on a plateau has seen
-            is not kept.)
+            and the moving average of `fit(average=)` are not kept.)
 
         Raises
         ------
