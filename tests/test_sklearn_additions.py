@@ -1,4 +1,4 @@
-"""What lamella's estimators have beside scikit-learn's parameters: right, checked, kept in files."""
+"""What the estimators have beside scikit-learn's parameters: right, checked, kept in files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from sklearn.model_selection import GridSearchCV, train_test_split
 import lamella
 from lamella import checkpoint, schedules
 from lamella.sklearn import MLPClassifier, MLPRegressor
+from lamella.sklearn.engine import spec
+from lamella.sklearn.options import Rule
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -61,7 +64,7 @@ def halve(t: int) -> float:
     return float(0.01 / 2 ** (t // 5))
 
 
-def hinge(logits: Array, y: Array) -> tuple[Array, Array]:
+def squares(logits: Array, y: Array) -> tuple[Array, Array]:
     """Return the squared error as a loss in Python."""
     return np.sum((logits - y) ** 2, axis=1), 2 * (logits - y)
 
@@ -122,7 +125,7 @@ def test_each_has_an_effect_and_equals_a_network(kind: Any, extra: dict[str, Any
     rng = np.random.RandomState(0)
     dims = [rows.shape[1], 8, 8, 3 if classifies else 1]
     start = {}
-    for n, (n_in, n_out) in enumerate(zip(dims[:-1], dims[1:], strict=True), start=1):
+    for n, (n_in, n_out) in enumerate(pairwise(dims), start=1):
         bound = np.sqrt(6 / (n_in + n_out))
         start[f"W{n}"] = rng.uniform(-bound, bound, (n_in, n_out)).T
         start[f"b{n}"] = rng.uniform(-bound, bound, n_out)
@@ -135,15 +138,14 @@ def test_each_has_an_effect_and_equals_a_network(kind: Any, extra: dict[str, Any
         loss=model.network_.criterion,
         dtype="float64",
         seed=seed,
-        l2=SMALL_ALPHA / 50,
+        l2=1e-4 / 50,
         **made,
     )
     network.parameters = network.parameters | start
     rate = extra.get("learning_rate")
     optimizer = extra.get("optimizer")
     if optimizer is None:
-        # scikit-learn's Adam: where epsilon stands is all that differs
-        optimizer = model._optimizer and plain_rule(model)
+        optimizer = plain_rule(model)
     elif isinstance(optimizer, str):
         rate = extra["learning_rate_init"]
     history = network.fit(
@@ -162,14 +164,8 @@ def test_each_has_an_effect_and_equals_a_network(kind: Any, extra: dict[str, Any
                           model._forward_pass_fast(rows))  # fmt: skip
 
 
-SMALL_ALPHA = 1e-4
-
-
 def plain_rule(model: Any) -> Any:
-    """Return the solver's rule as networks take it."""
-    from lamella.sklearn.engine import spec
-    from lamella.sklearn.options import Rule
-
+    """Return scikit-learn's Adam as networks take it."""
     own = spec(model._optimizer)
     return Rule(learning_rate=own[1]["learning_rate"], own=own)
 
@@ -201,7 +197,7 @@ def test_regressors_minimise_the_loss_that_they_were_given() -> None:
     d = np.abs(huber.predict(X) - Y)
     value = np.mean(np.where(d <= 1, d**2 / 2, d - 0.5))
     assert huber.network_.evaluate(X, Y)["loss"] == pytest.approx(value, rel=1e-4)
-    custom = MLPRegressor(hinge, **SMALL).fit(X, Y)
+    custom = MLPRegressor(squares, **SMALL).fit(X, Y)
     named = MLPRegressor("mean_squared_error", **SMALL).fit(X, Y)
     assert difference(custom.predict(X), named.predict(X)) < 1e-9
     counts = MLPRegressor(lamella.Poisson(), **SMALL).fit(X, np.abs(Y))
@@ -246,8 +242,8 @@ def test_validation_data_takes_the_place_of_a_fraction() -> None:
     settings = SMALL | {"early_stopping": True, "max_iter": 20, "n_iter_no_change": 3}
     train, held = train_test_split(np.arange(150), random_state=1)
     given = (IRIS_X[held], NAMES[held])
-    for extra in ({}, {"norm": "batch"}):
-        model = MLPClassifier(validation_data=given, **settings, **extra)
+    for norm in (None, "batch"):
+        model = MLPClassifier(validation_data=given, norm=norm, **settings)
         model.fit(IRIS_X[train], NAMES[train])
         assert model.score(*given) == pytest.approx(max(model.validation_scores_), abs=1e-12)
         assert model.best_validation_score_ == max(model.validation_scores_)
@@ -413,7 +409,9 @@ KEPT: dict[str, tuple[Any, Array, Any]] = {
     "hinge": (MLPClassifier(**SMALL, loss=lamella.SquaredHinge()), IRIS_X, NAMES),
     "stopped": (MLPClassifier(**SMALL, norm="layer", early_stopping=True), IRIS_X, NAMES),
     "schedule": (
-        MLPRegressor("huber", **SMALL, learning_rate=schedules.Warmup(5, then=schedules.Cosine())),
+        MLPRegressor(
+            "huber", **SMALL, learning_rate=schedules.Warmup(steps=5, then=schedules.Cosine())
+        ),
         X,
         Y,
     ),
@@ -477,7 +475,7 @@ def test_what_cannot_be_kept_is_told(tmp_path: Path) -> None:
     with pytest.raises(NotFittedError):
         MLPClassifier().save(tmp_path / "a")
     with pytest.raises(TypeError, match="loss"):
-        MLPRegressor(hinge, **SMALL).fit(X, Y).save(tmp_path / "a")
+        MLPRegressor(squares, **SMALL).fit(X, Y).save(tmp_path / "a")
     broken = MLPRegressor(**SMALL).fit(X, Y)
     broken.coefs_[0][0, 0] = np.nan
     with pytest.raises(ValueError, match="W1"):
@@ -496,7 +494,19 @@ def test_another_class_does_not_load_it(tmp_path: Path) -> None:
         MLPClassifier.load(tmp_path / "b")
 
 
-BAD = (None, True, -1, 10**12, 1.5, "x", [], [[1]], {}, {"type": "Network"}, float("nan"))
+BAD: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    10**12,
+    1.5,
+    "x",
+    [],
+    [[1]],
+    {},
+    {"type": "Network"},
+    float("nan"),
+)
 
 
 def damaged(text: Any) -> list[Any]:

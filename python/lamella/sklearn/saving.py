@@ -141,6 +141,9 @@ def load(path: checkpoint.PathLike, kind: type[Estimator]) -> Estimator:
     """Read an estimator of class `kind` from a file; see `Perceptron.load`."""
     arrays, text = checkpoint.read(path)
     with checkpoint.told_of(path):
+        for name, array in arrays.items():
+            if array.dtype != (dtype := next(iter(arrays.values())).dtype):
+                raise checks.wrong(name, f"numbers of {dtype}, as the others", array.dtype)
         if text["kind"] != kind.__name__:
             raise checks.wrong("kind", repr(kind.__name__), repr(text["kind"]))
         estimator: Any = _constructed(kind, checkpoint.an_object("settings", text.get("settings")))
@@ -327,8 +330,6 @@ def _check(estimator: Any) -> None:
     for n, (w, b, shape) in enumerate(zip(coefs, intercepts, pairwise(sizes), strict=True), 1):
         if w.shape != shape or b.shape != shape[1:]:
             raise checks.wrong(f"W{n}", f"shape {shape[::-1]}", w.shape[::-1])
-        if w.dtype != coefs[0].dtype or b.dtype != coefs[0].dtype:
-            raise checks.wrong(f"W{n}", f"numbers of {coefs[0].dtype}", w.dtype)
     outputs, activation = estimator.n_outputs_, estimator.out_activation_
     if min(sizes) < 1 or (outputs, estimator.n_layers_) != (sizes[-1], len(sizes)):
         raise checks.wrong("n_layers_", f"{len(sizes)} layers of at least 1 unit", f"{sizes}")
