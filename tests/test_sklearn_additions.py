@@ -18,6 +18,7 @@ from sklearn import datasets, metrics, neural_network
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.utils.estimator_checks import check_estimator
 
 import lamella
 from lamella import checkpoint, schedules
@@ -182,6 +183,27 @@ def test_defaults_train_without_a_network() -> None:
     model.set_params(dropout=0.0).fit(IRIS_X, NAMES)
     assert not hasattr(model, "network_")
     assert same(model, MLPClassifier(**SMALL).fit(IRIS_X, NAMES))
+
+
+def test_weighted_rows_are_penalised_as_scikit_learn_does() -> None:
+    settings = SMALL | {"batch_size": 200, "alpha": 1.0}
+    weights = np.random.default_rng(0).uniform(0.1, 3.0, 200)
+    theirs = neural_network.MLPRegressor(**settings).fit(X, Y, sample_weight=weights)
+    ours = MLPRegressor(activations="relu", **settings).fit(X, Y, sample_weight=weights)
+    assert difference(ours.predict(X), theirs.predict(X)) < 1e-9
+    assert difference(ours.loss_curve_, theirs.loss_curve_) < 1e-9
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        MLPClassifier(loss="hinge", norm="layer", max_iter=100),
+        MLPRegressor("huber", optimizer="adamw", residual=True, max_iter=100),
+    ],
+)
+def test_scikit_learns_checks_pass_with_a_network(model: Any) -> None:
+    results = check_estimator(model, on_skip=None, on_fail="raise")
+    assert len(results) > 50
 
 
 # --- losses ----------------------------------------------------------------------------------

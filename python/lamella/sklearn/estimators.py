@@ -95,8 +95,8 @@ class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[m
     Where `activations`, `dropout`, `norm`, `residual`, `optimizer`, `clip_norm`, `max_norm`, a
     schedule or a loss of lamella's is used, a `lamella.Network` trains. Initial weights, rules of
     the solvers, gradients of the losses, stopping and attributes stay scikit-learn's, but the
-    shuffle is the network's, by a seed drawn after the initial weights; the penalty of a shorter
-    last batch is that of a whole one; an error that is not finite is a
+    shuffle is the network's, by a seed drawn after the initial weights; the penalty is that
+    of a whole batch of average weight in each; an error that is not finite is a
     `lamella.DivergenceError`; and values of the squared error are summed over several outputs.
     `solver="lbfgs"` does none of this.
 
@@ -221,6 +221,11 @@ class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[m
         """Return probabilities (m, n_classes), as scikit-learn does; not with a hinge."""
         return super().predict_proba(X)
 
+    @available_if(gives_probabilities)  # type: ignore[untyped-decorator]
+    def predict_log_proba(self, X: Any) -> Any:
+        """Return the logarithms of probabilities (m, n_classes); not with a hinge."""
+        return super().predict_log_proba(X)
+
     @available_if(gives_margins)  # type: ignore[untyped-decorator]
     def decision_function(self, X: Any) -> Any:
         """Return margins (m,), or for several outputs (m, n_outputs); only with a hinge."""
@@ -308,8 +313,8 @@ class MLPRegressor(Perceptron, neural_network.MLPRegressor):  # type: ignore[mis
     Where `activations`, `dropout`, `norm`, `residual`, `optimizer`, `clip_norm`, `max_norm`, a
     schedule or a loss of lamella's is used, a `lamella.Network` trains. Initial weights, rules of
     the solvers, gradients of the losses, stopping and attributes stay scikit-learn's, but the
-    shuffle is the network's, by a seed drawn after the initial weights; the penalty of a shorter
-    last batch is that of a whole one; an error that is not finite is a
+    shuffle is the network's, by a seed drawn after the initial weights; the penalty is that
+    of a whole batch of average weight in each; an error that is not finite is a
     `lamella.DivergenceError`; and values of the squared error are summed over several outputs.
     `solver="lbfgs"` does none of this.
 

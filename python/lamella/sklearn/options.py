@@ -284,14 +284,15 @@ def outputs(estimator: Any, X: Any) -> Array:
 def epochs_of(estimator: Any, network: Network, data: Any, batch_size: int) -> Callable[[], float]:
     """Return a function that trains by one epoch and returns its loss.
 
-    Of a batch of b rows scikit-learn's penalty is `alpha / (2 b) * sum(W^2)`; here b is
-    `batch_size` in the shorter last batch too.
+    Of a batch whose rows count b, scikit-learn's penalty is `alpha / (2 b) * sum(W^2)`; here b is
+    that of `batch_size` rows on average, in the shorter last batch too.
     """
     rows = data.order
     X, y, weights = data.X, data.y, data.weights
     if len(rows) < X.shape[0]:
         X, y, weights = X[rows], y[rows], None if weights is None else weights[rows]
-    network.l2 = float(estimator.alpha) / batch_size
+    mean = 1.0 if weights is None else float(np.mean(weights))
+    network.l2 = float(estimator.alpha) / (batch_size * mean) if mean > 0 else 0.0
     steps = -(-len(rows) // batch_size)
     fixed = {
         "batch_size": batch_size,
