@@ -241,7 +241,8 @@ def L_layer_model(
         Print the cost of iterations 0, 100, 200, ... as they go.
     seed : int
         Of the initial parameters (see `initialize_parameters_deep`) and of the shuffle.
-    init : {"normal", "lecun", "xavier", "he"} or float
+    init : str or float
+        See `lamella.initializers`.
     dtype : {"float64", "float32"}
         Of the initial parameters, and so of the computation.
     hidden, output : str
@@ -249,8 +250,8 @@ def L_layer_model(
         Adds `l2/2 * sum(W^2)` over all weights, not biases, to the cost.
     dropout : float
         The share of hidden units that each step drops, in [0, 1).
-    optimizer : str, SGD or Adam
-        "sgd", "momentum", "nesterov", "adam".
+    optimizer : str or Optimizer
+        A name or an object, as for `lamella.Network.fit`.
     batch_size : int, optional
         Samples a step; None is all of them, in their order. The short last batch is kept.
     shuffle : bool

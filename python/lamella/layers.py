@@ -25,7 +25,8 @@ class BatchNorm:
 
     Mean and variance of a unit are the batch's in training, and running ones in predictions:
     `running = (1 - momentum) * running + momentum * batch`, with the unbiased variance, as in
-    PyTorch. It needs the whole batch at once: at most 65,536 rows.
+    PyTorch. It needs the whole batch at once: at most 65,536 rows. In a batch of one row every
+    unit is its own mean, and the layer gives beta.
 
     Parameters
     ----------
