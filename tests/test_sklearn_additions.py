@@ -586,3 +586,54 @@ def test_arrays_of_other_shapes_are_refused(tmp_path: Path) -> None:
             with pytest.raises(ValueError, match="b: "):
                 MLPClassifier.load(tmp_path / "b")
     assert json.dumps(text)
+
+
+# --- the network behind an estimator ---
+
+
+@pytest.mark.parametrize("activation", ["relu", "logistic", "tanh", "identity"])
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_an_estimator_gives_its_network(kind: Any, activation: str, capsys: Any) -> None:
+    rows = np.random.RandomState(0).randn(60, 4)
+    y = rows[:, 0] > 0 if kind is MLPClassifier else rows[:, 0] * 2
+    model = kind(hidden_layer_sizes=(5, 3), activation=activation, max_iter=300).fit(rows, y)
+    net = model.to_network()
+    answers = net.predict_proba(rows)[:, 0] if kind is MLPClassifier else net.predict(rows)
+    wanted = model.predict_proba(rows)[:, 1] if kind is MLPClassifier else model.predict(rows)
+    np.testing.assert_allclose(answers, wanted, rtol=1e-12)
+    model.summary()
+    assert "float64" in capsys.readouterr().out
+    onnx = pytest.importorskip("onnx")
+    onnx.checker.check_model(model.to_onnx())
+
+
+def test_a_trained_network_is_handed_out_as_a_copy() -> None:
+    rows = np.random.RandomState(0).randn(60, 4)
+    model = MLPClassifier((5,), dropout=0.2, norm="layer", max_iter=30).fit(rows, rows[:, 0] > 0)
+    net = model.to_network()
+    np.testing.assert_array_equal(net.predict_proba(rows)[:, 0], model.predict_proba(rows)[:, 1])
+    before = model.predict_proba(rows)
+    net.fit(rows, rows[:, 0] > 0)
+    np.testing.assert_array_equal(model.predict_proba(rows), before)
+
+
+class Capsule:
+    """An array that shows itself through DLPack only."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self.array.__dlpack_device__()
+
+
+def test_dlpack_arrays_are_data() -> None:
+    rows = np.random.RandomState(0).randn(60, 4)
+    labels = (rows[:, 0] > 0).astype(np.int64)
+    plain = MLPClassifier((5,), max_iter=20, random_state=0).fit(rows, labels)
+    other = MLPClassifier((5,), max_iter=20, random_state=0).fit(Capsule(rows), Capsule(labels))
+    np.testing.assert_array_equal(plain.coefs_[0], other.coefs_[0])
+    np.testing.assert_array_equal(plain.predict(rows), other.predict(Capsule(rows)))

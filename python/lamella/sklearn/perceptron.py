@@ -35,11 +35,13 @@ from sklearn.neural_network._stochastic_optimizers import (
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.validation import check_consistent_length, validate_data
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
-from .. import checks
+from .. import checks, frames
 from ..callbacks import Callback, StopTraining
+from ..layers import Dense
+from ..network import Network
 from . import options
 from .engine import Engine, precision, readable, spec
 
@@ -97,6 +99,7 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
 
     def _validate_input(self, X: Any, y: Any, incremental: bool, reset: bool) -> Any:
         """Check as scikit-learn does, and take X to the dtype that was asked for."""
+        X, y = (_as_array(name, value) for name, value in (("X", X), ("y", y)))
         X, y = super()._validate_input(X, y, incremental, reset)
         wanted = precision(self.dtype)
         if wanted is not None:
@@ -112,6 +115,7 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
 
     def _forward_pass_fast(self, X: Any, check_input: bool = True) -> Array:
         """Return what the output layer returns for X (m, n[0]), `(m, n[L])`."""
+        X = _as_array("X", X)
         if check_input:
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
         if "network_" in vars(self):
@@ -419,6 +423,40 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
 
     # --- files ---
 
+    def to_network(self) -> Network:
+        """Return a `lamella.Network` with these layers and parameters: a copy, without a state."""
+        check_is_fitted(self)
+        if "network_" in vars(self):
+            options.current(self)
+            kept: Network = copy(self.network_)
+            return kept
+        hidden = CORE_NAMES.get(self.activation, self.activation)
+        output = CORE_NAMES.get(self.out_activation_, self.out_activation_)
+        units = [len(b) for b in self.intercepts_]
+        names = [hidden] * (len(units) - 1) + [output]
+        layers = [Dense(n, name) for n, name in zip(units, names, strict=True)]
+        network = Network(
+            [self.n_features_in_, *layers], output=output, dtype=self.coefs_[0].dtype, init="normal"
+        )
+        pairs = enumerate(zip(self.coefs_, self.intercepts_, strict=True), start=1)
+        network.parameters = {
+            f"{kind}{n}": array.T
+            for n, pair in pairs
+            for kind, array in zip("Wb", pair, strict=True)
+        }
+        return network
+
+    def summary(self) -> None:
+        """Print the layers, their activations, shapes, numbers of parameters and memory."""
+        self.to_network().summary()
+
+    def to_onnx(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Return, or write, the network as ONNX; see `lamella.Network.to_onnx`.
+
+        It gives what the last layer returns: probabilities or values, not labels.
+        """
+        return self.to_network().to_onnx(path)
+
     def save(self, path: str | os.PathLike[str], *, state: bool = False) -> None:
         """Write parameters and fitted attributes to a safetensors file, without any pickle.
 
@@ -495,6 +533,15 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         kept = self.__dict__.pop("_network_state", None)
         if kept is not None:
             self.network_._net.set_state(*kept)
+
+
+CORE_NAMES = {"logistic": "sigmoid", "exp": "exponential"}
+"""scikit-learn's names of activations that are others in the core."""
+
+
+def _as_array(name: str, value: Any) -> Any:
+    """Return a view of what shows its numbers through DLPack only, else `value`."""
+    return frames.from_dlpack(name, value) if frames.is_dlpack(value) else value
 
 
 def _canonical(X: Any) -> Any:
