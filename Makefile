@@ -15,7 +15,7 @@ SOURCES := pyproject.toml Cargo.toml Cargo.lock README.md LICENSE \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo info test test-rust test-counts test-python bench counts lint lock clean
+.PHONY: help demo info test test-rust test-counts test-python bench counts lint lint-rust lint-python lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,10 +47,17 @@ counts: ## renew bench/counts.json
 	cargo build --release --locked --no-default-features --example counts
 	$(PYTHON) bench/counts.py --write $(COUNTED)
 
-lint: $(VENV)/lint/ready ## check format, lints and types of Rust and Python
+# Two at once: compiling one crate keeps one processor busy, so the tests are compiled beside the wheel.
+lint: ## check format, lints and types of Rust and Python
+	$(MAKE) --jobs=2 --output-sync=line lint-python lint-rust
+
+lint-rust: $(VENV)/build/ready
 	cargo fmt --check
 	cargo clippy --locked --all-targets --no-default-features -- -D warnings
 	PYO3_PYTHON=$(abspath $(VENV)/build/bin/python) cargo clippy --locked --all-targets -- -D warnings
+	cargo test --locked --no-default-features --no-run
+
+lint-python: $(VENV)/lint/ready
 	$(VENV)/lint/bin/ruff check
 	$(VENV)/lint/bin/ruff format --check
 	$(VENV)/lint/bin/mypy
