@@ -31,11 +31,12 @@ test: ## run all tests
 	$(MAKE) --jobs=2 --output-sync=line test-python test-rust test-counts
 
 test-rust: ## run the tests of the Rust core, without Python
-	cargo test --locked --no-default-features
+	cargo test --locked --no-default-features --lib
 
-test-counts: ## hold the instruction counts of small cases to bench/counts.json (needs valgrind)
+test-counts: ## count allocations of steps, and hold instruction counts to bench/counts.json (needs valgrind)
 	cargo build --release --locked --no-default-features --example counts
 	$(PYTHON) bench/counts.py $(COUNTED)
+	cargo test --release --locked --no-default-features --test allocations
 
 test-python: $(VENV)/test/ready ## run the tests of the package and of the benchmark's engines
 	$(VENV)/test/bin/python -m pytest --benchmark-disable $(ARGS) tests bench
@@ -55,7 +56,7 @@ lint-rust: $(VENV)/build/ready
 	cargo fmt --check
 	cargo clippy --locked --all-targets --no-default-features -- -D warnings
 	PYO3_PYTHON=$(abspath $(VENV)/build/bin/python) cargo clippy --locked --all-targets -- -D warnings
-	cargo test --locked --no-default-features --no-run
+	cargo test --locked --no-default-features --lib --no-run
 
 lint-python: $(VENV)/lint/ready
 	$(VENV)/lint/bin/ruff check
