@@ -340,7 +340,7 @@ import hashlib
 import numpy as np
 import lamella
 from lamella.schedules import *
-from lamella.schedules import Clock, Timed
+from lamella.timing import Clock, Timed
 from lamella import exact
 clock, digest = Clock(0, 0, 0, 3), hashlib.sha256()
 for schedule in (
