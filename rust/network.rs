@@ -505,11 +505,6 @@ impl<T: Number> Network<T> {
         Ok(network)
     }
 
-    /// Whether a layer of it does more than a product and a simple activation.
-    pub fn is_plain(&self) -> bool {
-        self.layers.iter().all(Layer::is_plain)
-    }
-
     /// Features of a sample.
     pub fn features(&self) -> usize {
         self.layers[0].inputs

@@ -116,7 +116,8 @@ def test_it_costs_little() -> None:
     seconds(True)
     runs = [(seconds(False), seconds(True)) for _ in range(5)]
     plain, diagnosed = (min(run[i] for run in runs) for i in (0, 1))
-    assert diagnosed < 1.15 * plain + 0.02  # 3 % is the aim; other processes disturb this
+    # The first and the last measurement are made however short a fit is.
+    assert diagnosed < 1.15 * plain + 0.02
 
 
 def test_activations_are_every_layers() -> None:

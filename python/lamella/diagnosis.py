@@ -1,8 +1,9 @@
 """Diagnosis: what goes on inside a network as it trains, and what it means, in words.
 
 Owns the measurements between steps and the rules that read them. Promises that no bit of the
-training depends on them, and that together they take about two percent of a fit's time once it is
-longer than a few of them. Leaves the numbers to the core: gradients, activations, parameters.
+training depends on them. One is made before training and one after it, however short it is; those
+between take about two percent of the time. Leaves the numbers to the core: gradients,
+activations, parameters.
 """
 
 from __future__ import annotations

@@ -295,9 +295,10 @@ class Network:
         threads : int, optional
             At most so many; None is as many as help. The results are the same bits.
         diagnose : bool
-            Whether to measure gradients, updates, dead and saturated units between steps, at about
-            two percent of the time: `print(history.diagnosis)` names what is wrong and what to
-            change, and so does the note of a `DivergenceError`. No bit of the training changes.
+            Whether to measure gradients, updates, dead and saturated units before, between and
+            after steps; those between take about two percent of the time.
+            `print(history.diagnosis)` names what is wrong and what to change, and so does the
+            note of a `DivergenceError`. No bit of the training changes.
         progress : bool or callable, optional
             True shows a bar with the last epoch's numbers, steps a second and the time left
             (needs tqdm); a callable hears of every epoch, counted from 0, and of its loss.
