@@ -89,7 +89,7 @@ impl<'py> Given<'py> {
     fn of(settings: &Bound<'py, PyDict>) -> PyResult<Self> {
         let get = |name: &str| -> PyResult<Option<PyReadonlyArray1<'py, f64>>> {
             let item = settings.get_item(name)?.filter(|item| !item.is_none());
-            Ok(item.map(|item| item.extract()).transpose()?)
+            item.map(|item| item.extract()).transpose()
         };
         Ok(Given { weights: get("weights")?, rates: get("rates")?.map(|rates| rates.as_array().to_vec()) })
     }
