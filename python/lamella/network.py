@@ -367,7 +367,7 @@ class Network:
         settings: dict[str, Any] = {
             "batch_size": checks.batch_size(batch_size, rows.shape[0]),
             "optimizer": spec,
-            **_amendments(clip_value, clip_norm, average),
+            **optimizers.amendments(clip_value, clip_norm, average),
             "weights": w,
             "loss": self._asked(labels, w),
             "shuffle": checks.flag("shuffle", shuffle),
@@ -520,7 +520,7 @@ class Network:
             weights=w,
             seed=self.seed,
             threads=threads,
-            **_amendments(clip_value, clip_norm, average),
+            **optimizers.amendments(clip_value, clip_norm, average),
             **self._objective,
         )
 
@@ -786,10 +786,10 @@ class Network:
         ----------
         path : str or path
         state : bool
-            Whether the optimizer's state and the counters are kept too, so that a `fit` after
-            `load` goes on with the bits of one that was never interrupted. It takes up to three
-            times the parameters' space more. (What a schedule that reduces on a plateau has seen
-            and the moving average of `fit(average=)` are not kept.)
+            Whether the optimizer's state, the moving average of `fit(average=)` and the counters
+            are kept too, so that a `fit` after `load` goes on with the bits of one that was never
+            interrupted. It takes up to four times the parameters' space more. (What a schedule
+            that reduces on a plateau has seen is not kept.)
 
         Raises
         ------
@@ -920,21 +920,25 @@ class Network:
         epochs: int = 1,
         batch_size: int | None = 32,
         optimizer: str | Optimizer = "adam",
-        learning_rate: float | None = None,
+        learning_rate: Rate | None = None,
         clip_value: float | None = None,
         clip_norm: float | None = None,
         average: float | None = None,
         shuffle: bool = True,
     ) -> dict[str, Any]:
-        """Check arguments of `fit` on m samples; return what the core takes."""
-        spec = optimizers.spec(optimizer, learning_rate)
+        """Check arguments of `fit` on m samples; return what the core takes for one call."""
+        epochs, size = checks.integer("epochs", epochs), checks.batch_size(batch_size, m)
+        spec, rates = optimizers.spec(optimizer, learning_rate), None
         if spec is None:
-            raise checks.wrong("learning_rate", "a number, not a schedule, here", learning_rate)
+            rule, schedule = optimizers.split(optimizer, learning_rate)
+            spec, clock = rule.spec(), Clock(self.steps, self.epochs, 0, -(-m // (size or m)))
+            rates = optimizers.rates(rule, schedule, clock, epochs)
         return {
-            "epochs": checks.integer("epochs", epochs),
-            "batch_size": checks.batch_size(batch_size, m),
+            "epochs": epochs,
+            "batch_size": size,
             "optimizer": spec,
-            **_amendments(clip_value, clip_norm, average),
+            "rates": rates,
+            **optimizers.amendments(clip_value, clip_norm, average),
             "shuffle": checks.flag("shuffle", shuffle),
             "seed": self.seed,
             **self._objective,
@@ -1089,26 +1093,12 @@ class Network:
         task = self._task
         if not isinstance(self.criterion, Loss):
             return rows, losses.custom_targets(y, m)
-        like = {"bits": "sigmoid", "classes": "softmax"}.get(task.targets, "identity")
-        labels = checks.labels("y", y, task.columns, m, like, features_first=False)
+        labels = checks.labels("y", y, task.columns, m, task.like, features_first=False)
         if task.targets != "classes":
             checks.finite("y", labels, self.dtype)
         if task.targets == "counts" and labels.dtype.kind != "b":
             checks.refuse("y", "numbers of at least 0", labels, lambda block: block < 0)
         return rows, labels
-
-
-def _amendments(
-    clip_value: float | None, clip_norm: float | None, average: float | None
-) -> dict[str, Any]:
-    """Check what an update does beside the optimizer's rule."""
-    if None not in (clip_value, clip_norm):
-        raise checks.wrong("clip_norm", "None beside clip_value", clip_norm)
-    return {
-        "clip_value": checks.clip("clip_value", clip_value),
-        "clip_norm": checks.clip("clip_norm", clip_norm),
-        "average": checks.decay("average", average),
-    }
 
 
 load = Network.load
