@@ -88,6 +88,7 @@ class Asked:
     schedule: Schedule | None
     rate: float
     """What the schedule scales."""
+    progress: Progress
     scored: Data
     """The rows that metrics are computed on."""
     validates: bool
@@ -96,7 +97,6 @@ class Asked:
     early_stopping: EarlyStopping | None
     callbacks: list[Callback]
     time_limit: float | None
-    progress: Progress
 
     @property
     def prefix(self) -> str:
@@ -144,7 +144,7 @@ class Loop:
     network : Network
     asked : Asked
     fit : callable
-        The core's fit, which lacks the epochs and the stretch alone.
+        The core's fit, which lacks the epochs and the stretch alone and returns losses.
     score : callable
         Of samples, labels and metrics: the loss and the metrics' numbers.
     """
@@ -153,7 +153,7 @@ class Loop:
         self,
         network: Network,
         asked: Asked,
-        fit: Callable[..., Array],
+        fit: Callable[..., Any],
         score: Callable[[Data, Sequence[Metric]], tuple[float, list[float]]],
     ) -> None:
         self.began = time.monotonic()
@@ -320,6 +320,28 @@ class Loop:
     def _monitored(self, plateau: Plateau) -> str:
         """Return the name of the number that a plateau hears."""
         return plateau.schedule.monitor or ("val_loss" if self.asked.validates else "loss")
+
+
+class Minimisation(Loop):
+    """A fit that is one minimisation, whose iterations are its epochs.
+
+    Its `fit` takes a function of an iteration, from 0, and the loss before it, which it calls with
+    the network as the iteration left it; it ends where that returns True.
+    """
+
+    def _stretch(self) -> str:
+        """Minimise; after each iteration whatever is due. Return what ended it."""
+        ended: str | None = None
+
+        def heard(iteration: int, loss: float) -> bool:
+            nonlocal ended
+            ended = self._after_epoch(loss, None)
+            if ended is None and self._seconds_left() <= 0:
+                ended = "time_limit"
+            return ended is not None
+
+        self.fit(heard)
+        return ended or "epochs"
 
 
 @contextmanager
