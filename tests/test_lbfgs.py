@@ -55,7 +55,8 @@ def test_losses_and_parameters_follow_the_reference(output: str, penalty: dict[s
 
 
 @pytest.mark.parametrize("output", TARGETS)
-def test_the_flat_loss_and_gradient_are_the_references(output: str) -> None:
+@pytest.mark.parametrize("w", [None, RNG.random(80)], ids=["plain", "weighed"])
+def test_the_flat_loss_and_gradient_are_the_references(output: str, w: Array | None) -> None:
     net, rule = network(output, l2=0.02), lamella.LBFGS(max_iter=1, max_fun=1)
     seen: list[tuple[float, Array]] = []
 
@@ -67,10 +68,10 @@ def test_the_flat_loss_and_gradient_are_the_references(output: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lbfgs, "minimise", noting)
         patch.setattr("lamella.reference.lbfgs.minimise", noting)
-        net.fit(X, TARGETS[output], optimizer=rule)
+        net.fit(X, TARGETS[output], optimizer=rule, sample_weight=w)
         reference.fit_lbfgs(
             start([6, 7, 5, 3], seed=8), X.T, TARGETS[output].T, rule,
-            l2=0.02, loss_scale=SCALES[output], hidden="tanh", output=output,
+            l2=0.02, sample_weight=w, loss_scale=SCALES[output], hidden="tanh", output=output,
         )  # fmt: skip
     (ours, our_gradient), (theirs, their_gradient) = seen
     assert abs(ours - theirs) <= 1e-12
