@@ -19,6 +19,11 @@ const SPINS: usize = 2_000;
 /// More threads than this are never started.
 pub const MAX_THREADS: usize = 256;
 
+/// Bits for the number of workers in [`Team::phase`].
+const SIZE_BITS: u32 = 16;
+const MAX_SIZE: usize = (1 << SIZE_BITS) - 1;
+const _: () = assert!(MAX_THREADS <= MAX_SIZE);
+
 /// What [`set_limit`] asked for; 0 while nobody has.
 static ASKED: AtomicUsize = AtomicUsize::new(0);
 
@@ -156,16 +161,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The workers of one call, and their barrier.
 pub struct Team {
-    /// Workers that are there; none before the start.
+    /// Workers that are there.
     started: AtomicUsize,
-    /// The first so many take part; the others rest.
-    size: AtomicUsize,
+    /// The phase's number, and below it, in [`SIZE_BITS`], how many take part: the first so many workers; none before the start.
+    /// In one number, so that who joins arrives at this phase's barrier and all count alike.
+    phase: AtomicUsize,
+    /// How many are to take part in the next one; touched between two phases only.
+    next_size: AtomicUsize,
     /// Whether those that rest may leave.
     over: AtomicBool,
     /// Nanoseconds that workers slept at barriers.
     slept: AtomicU64,
     arrived: AtomicUsize,
-    generation: AtomicUsize,
     poisoned: AtomicBool,
     panic: Mutex<Option<String>>,
     /// Threads asleep or about to be: waking costs a system call, which a barrier makes only for them.
@@ -178,11 +185,11 @@ impl Team {
     fn new() -> Self {
         Team {
             started: AtomicUsize::new(0),
-            size: AtomicUsize::new(0),
+            phase: AtomicUsize::new(0),
+            next_size: AtomicUsize::new(0),
             over: AtomicBool::new(false),
             slept: AtomicU64::new(0),
             arrived: AtomicUsize::new(0),
-            generation: AtomicUsize::new(0),
             poisoned: AtomicBool::new(false),
             panic: Mutex::new(None),
             asleep: AtomicUsize::new(0),
@@ -193,7 +200,7 @@ impl Team {
 
     /// How many workers take part.
     pub fn size(&self) -> usize {
-        self.size.load(Ordering::Relaxed)
+        self.phase.load(Ordering::Relaxed) & MAX_SIZE
     }
 
     /// How many there are, with those that rest.
@@ -201,19 +208,19 @@ impl Team {
         self.started.load(Ordering::Relaxed)
     }
 
-    /// From the next phase on the first `active` workers take part, at least one and at most those that were started.
-    /// Only for the last to arrive at a barrier, once what the next phase reads is written: those who join read it at once.
+    /// From the next phase on the first `active` workers take part, at least one and at most those that were started. Only for
+    /// the last to arrive at a barrier.
     pub fn resize(&self, active: usize) {
-        self.size.store(active.clamp(1, self.started()), Ordering::Release);
-        self.wake_sleepers();
+        self.next_size.store(active.clamp(1, self.started()), Ordering::Relaxed);
     }
 
     /// Waits while `worker` is to rest; false where it is to leave, because all is done or a worker panicked.
     #[must_use]
     pub fn joins(&self, worker: usize) -> bool {
-        if worker >= self.size.load(Ordering::Acquire) {
+        let takes_part = || worker < self.phase.load(Ordering::Acquire) & MAX_SIZE;
+        if !takes_part() {
             let leaves = || self.over.load(Ordering::Acquire) || self.poisoned.load(Ordering::Acquire);
-            self.wait_until(|| worker < self.size.load(Ordering::Acquire) || leaves());
+            self.wait_until(|| takes_part() || leaves());
             return !leaves();
         }
         true
@@ -232,12 +239,19 @@ impl Team {
 
     fn start(&self, started: usize, active: usize) {
         self.started.store(started, Ordering::Relaxed);
-        self.size.store(active.clamp(1, started), Ordering::Release);
+        self.resize(active);
+        self.begin_phase(0);
+    }
+
+    /// Publishes the next phase, whatever was written before.
+    fn begin_phase(&self, number: usize) {
+        let size = self.next_size.load(Ordering::Relaxed);
+        self.phase.store(number << SIZE_BITS | size, Ordering::Release);
         self.wake_sleepers();
     }
 
     fn wait_for_start(&self) {
-        self.wait_until(|| self.size.load(Ordering::Acquire) > 0);
+        self.wait_until(|| self.phase.load(Ordering::Acquire) != 0);
     }
 
     fn poison(&self, message: String) {
@@ -251,21 +265,22 @@ impl Team {
     /// Returns false where a worker panicked: then leave.
     #[must_use]
     pub fn barrier(&self, last: impl FnOnce()) -> bool {
-        let size = self.size();
+        let phase = self.phase.load(Ordering::Acquire);
+        let (number, size) = (phase >> SIZE_BITS, phase & MAX_SIZE);
         if size == 1 {
             last();
+            if self.next_size.load(Ordering::Relaxed) > 1 {
+                self.begin_phase(number.wrapping_add(1));
+            }
             return true;
         }
-        let generation = self.generation.load(Ordering::Acquire);
         if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == size {
             last();
             self.arrived.store(0, Ordering::Relaxed);
-            self.generation.store(generation.wrapping_add(1), Ordering::Release);
-            self.wake_sleepers();
+            self.begin_phase(number.wrapping_add(1));
         } else {
-            let slept = self.wait_until(|| {
-                self.generation.load(Ordering::Acquire) != generation || self.poisoned.load(Ordering::Acquire)
-            });
+            let slept = self
+                .wait_until(|| self.phase.load(Ordering::Acquire) != phase || self.poisoned.load(Ordering::Acquire));
             if !slept.is_zero() {
                 self.slept.fetch_add(slept.as_nanos() as u64, Ordering::Relaxed);
             }

@@ -174,6 +174,22 @@ class Network:
         weights: NDArray[np.float64] | None,
         threads: int | None,
     ) -> float: ...
+    def drawn_epochs(
+        self,
+        X: NDArray[Any] | _CSR,
+        Y: NDArray[Any],
+        order: NDArray[np.int64],
+        turn: Callable[[float], tuple[NDArray[np.int64], float] | None],
+        *,
+        epochs: int,
+        batch_size: int,
+        optimizer: tuple[str, Mapping[str, float]],
+        alpha: float,
+        loss_scale: float,
+        gradient_scale: float,
+        weights: NDArray[np.float64] | None,
+        threads: int | None,
+    ) -> None: ...
     def objective(
         self,
         X: NDArray[Any] | _CSR,

@@ -49,18 +49,24 @@ fn unlocked<R: Send>(py: Python<'_>, work: impl FnOnce() -> Result<R, Error> + S
 struct Interpreter {
     report: Option<Py<PyAny>>,
     loss: Option<Py<PyAny>>,
+    turn: Option<Py<PyAny>>,
     raised: Option<PyErr>,
 }
 
 impl Interpreter {
     fn new(report: Option<Py<PyAny>>) -> Self {
-        Interpreter { report, loss: None, raised: None }
+        Interpreter { report, loss: None, turn: None, raised: None }
     }
 
     /// With a loss in Python: of a batch's logits `(rows, n)` and a slice or vector of its rows, either its value and None or
     /// None and the rows' values, and the gradient `(rows, n)`.
     fn with_loss(self, loss: Option<Py<PyAny>>) -> Self {
         Interpreter { loss, ..self }
+    }
+
+    /// With a callable that draws an epoch's order: see [`scikit::epochs`].
+    fn with_turn(self, turn: Py<PyAny>) -> Self {
+        Interpreter { turn: Some(turn), ..self }
     }
 
     fn keep(&mut self, result: PyResult<()>) -> Result<(), Error> {
@@ -108,6 +114,15 @@ impl Host for Interpreter {
             Exchanged::F64(batch) => ask(py, loss, batch),
         });
         self.keep(result)
+    }
+
+    fn turn(&mut self, loss: f64, order: &mut [u32]) -> Result<Option<f64>, Error> {
+        let Some(turn) = &self.turn else { return Ok(None) };
+        let answer = Python::attach(|py| scikit::turned(turn.bind(py).call1((loss,))?.as_any(), order));
+        match answer {
+            Ok(rate) => Ok(rate),
+            Err(error) => self.keep(Err(error)).map(|()| None),
+        }
     }
 
     fn poll(&mut self) -> Result<(), Error> {

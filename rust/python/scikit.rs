@@ -76,6 +76,45 @@ pub fn epoch<'py, T: Number>(
     host.settle(loss)
 }
 
+/// Epochs while Python draws orders for them; see [`scikit::epochs`]. `turn` gets an epoch's loss, and returns the next order and
+/// its learning rate, or None.
+#[allow(clippy::too_many_arguments)]
+pub fn epochs<'py, T: Number>(
+    py: Python<'py>,
+    net: &mut Network<T>,
+    workspace: &mut Workspace<T>,
+    x: &Bound<'py, PyAny>,
+    y: &Bound<'py, PyAny>,
+    order: &Bound<'py, PyAny>,
+    turn: Py<PyAny>,
+    options: &Options<'_>,
+    convention: Scikit,
+) -> PyResult<()> {
+    let mut host = Interpreter::new(None).with_turn(turn);
+    let order = rows("order", order)?;
+    let (x, y) = (Samples::new("X", x)?, Labels::new(net, y)?);
+    let (x, y) = (x.matrix(), y.as_data());
+    let done = unlocked(py, || {
+        check_shapes(net, &x, &y, options.weights)?;
+        scikit::epochs(net, workspace, &x, &y, &order, options, convention, &mut host)
+    });
+    host.settle(done)
+}
+
+/// The answer of a `turn`: fills `order`, returns the learning rate.
+pub fn turned(answer: &Bound<'_, PyAny>, order: &mut [u32]) -> PyResult<Option<f64>> {
+    let Some((next, rate)) = answer.extract::<Option<(Bound<'_, PyAny>, f64)>>()? else { return Ok(None) };
+    let next = rows("order", &next)?;
+    if next.len() != order.len() {
+        return Err(exception(Error::expected("order", format!("{} rows, as before", order.len()), next.len())));
+    }
+    if !(rate.is_finite() && rate >= 0.0) {
+        return Err(exception(Error::expected("learning_rate", "a finite number of at least 0", rate)));
+    }
+    order.copy_from_slice(&next);
+    Ok(Some(rate))
+}
+
 /// Loss of all rows as one batch, its gradient left in the arena; see [`scikit::objective`].
 pub fn objective<'py, T: Number>(
     py: Python<'py>,

@@ -103,10 +103,10 @@ impl<T: Number> Amendments<T> {
             Phase::Directions => Phase::Update,
             Phase::Update => Phase::Lengths,
             Phase::Lengths => Phase::Constraint,
-            Phase::Constraint => return None,
+            Phase::Constraint | Phase::Turning => return None,
         };
         let wanted = match next {
-            Phase::Samples(_) | Phase::Asking | Phase::Returning | Phase::Weights => true,
+            Phase::Samples(_) | Phase::Asking | Phase::Returning | Phase::Weights | Phase::Turning => true,
             Phase::Norm => self.clips(),
             Phase::Directions => self.muon.is_some(),
             Phase::Update => self.splits(),

@@ -38,6 +38,14 @@ pub trait Host: Send {
     fn loss(&mut self, _batch: Exchanged<'_>) -> Result<(), Error> {
         Err(Error::expected("loss", "a host that computes it", "another"))
     }
+    /// Called after each epoch of a training whose orders the host draws ([`scikit::epochs`]), with its loss: leaves the next
+    /// one's rows in `order`, as many as there stand, and returns its learning rate; or `None` to end.
+    ///
+    /// # Errors
+    /// Whatever is to stop the call.
+    fn turn(&mut self, _loss: f64, _order: &mut [u32]) -> Result<Option<f64>, Error> {
+        Ok(None)
+    }
 }
 
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -40,6 +40,42 @@ pub fn epoch<T: Number>(
     scikit: Scikit,
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
+    let losses =
+        run(network, workspace, x, y, order, options, Task { updates: true, scikit: Some(scikit), turns: false }, host);
+    losses.map(|losses| losses[0])
+}
+
+/// Epochs as long as the host draws orders for them ([`Host::turn`]), the first in `order`; all have as many rows. The options'
+/// epochs are how many there may be.
+///
+/// # Errors
+/// As for [`epoch`], also where a later order names a row that is not there.
+#[allow(clippy::too_many_arguments)]
+pub fn epochs<T: Number>(
+    network: &mut Network<T>,
+    workspace: &mut Workspace<T>,
+    x: &Matrix<'_>,
+    y: &TargetData<'_>,
+    order: &[u32],
+    options: &Options<'_>,
+    scikit: Scikit,
+    host: &mut dyn Host,
+) -> Result<(), Error> {
+    let task = Task { updates: true, scikit: Some(scikit), turns: true };
+    run(network, workspace, x, y, order, options, task, host).map(|_| ())
+}
+
+#[allow(clippy::too_many_arguments)]
+fn run<T: Number>(
+    network: &mut Network<T>,
+    workspace: &mut Workspace<T>,
+    x: &Matrix<'_>,
+    y: &TargetData<'_>,
+    order: &[u32],
+    options: &Options<'_>,
+    task: Task,
+    host: &mut dyn Host,
+) -> Result<Vec<f64>, Error> {
     options.optimizer.check()?;
     options.optimizer.fits::<T>()?;
     if let Some(&row) = order.iter().find(|&&row| row as usize >= x.rows()) {
@@ -49,13 +85,13 @@ pub fn epoch<T: Number>(
         return Err(Error::expected("order", "at least one row", "none"));
     }
     network.prepare_state(options.optimizer.state_name(), options.optimizer.states())?;
-    let whole = Options { epochs: 1, shuffle: false, report_every: 0, stretch: Stretch::WHOLE, ..*options };
+    let epochs = if task.turns { options.epochs } else { 1 };
+    let whole = Options { epochs, shuffle: false, report_every: 0, stretch: Stretch::WHOLE, ..*options };
     let options = Options { rows: Some(order), ..whole };
-    let task = Task { updates: true, scikit: Some(scikit) };
     let (done, progress, norms) = Run::new(network, workspace, x, y, &options, task)?.execute(workspace, host);
     network.progress = progress;
     network.gradient_norms = norms;
-    done.map(|(losses, _)| losses[0])
+    done.map(|(losses, _)| losses)
 }
 
 /// The loss of all rows as one batch, its gradient left in the arena's [`GRADIENT`].
@@ -72,7 +108,7 @@ pub fn objective<T: Number>(
     host: &mut dyn Host,
 ) -> Result<f64, Error> {
     let options = Options { epochs: 1, batch_size: x.rows(), report_every: 0, ..*options };
-    let task = Task { updates: false, scikit: Some(scikit) };
+    let task = Task { updates: false, scikit: Some(scikit), turns: false };
     let (done, ..) = Run::new(network, workspace, x, y, &options, task)?.execute(workspace, host);
     let loss = done?.0[0];
     let counts = options.weights.map_or(x.rows() as f64, |weights| weights.iter().sum());

@@ -303,6 +303,8 @@ pub(super) enum Phase {
     Lengths,
     /// Parts of the weights are shortened.
     Constraint,
+    /// The epoch is done, and the caller's thread asks the host for the next one's order.
+    Turning,
 }
 
 /// Numbers that only the last to arrive at a barrier touches.
@@ -317,6 +319,8 @@ struct Books {
     own_loss: f64,
     losses: Vec<f64>,
     report: Option<(usize, f64)>,
+    /// The learning rate of an epoch that the host drew, or `None` where it drew no other.
+    turned: Option<f64>,
     outcome: Result<(), Error>,
 }
 
@@ -330,11 +334,13 @@ pub(super) struct Task {
     pub updates: bool,
     /// Whose conventions are followed, where they are not this crate's.
     pub scikit: Option<Scikit>,
+    /// Whether the host draws the order of each epoch after the first, and says how many there are.
+    pub turns: bool,
 }
 
 impl Task {
-    const UPDATES: Self = Task { updates: true, scikit: None };
-    const GRADIENT: Self = Task { updates: false, scikit: None };
+    const UPDATES: Self = Task { updates: true, scikit: None, turns: false };
+    const GRADIENT: Self = Task { updates: false, scikit: None, turns: false };
 }
 
 pub(super) struct Run<'r, 'x, 'y, T: Number> {
@@ -345,6 +351,7 @@ pub(super) struct Run<'r, 'x, 'y, T: Number> {
     plan: Plan,
     updates: bool,
     scikit: Option<Scikit>,
+    turns: bool,
     buffers: Buffers<T>,
     amendments: Amendments<T>,
     /// Where the loss is the host's.
@@ -372,7 +379,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         x: &'r Matrix<'x>,
         y: &'r TargetData<'y>,
         options: &'r Options<'r>,
-        Task { updates, scikit }: Task,
+        Task { updates, scikit, turns }: Task,
     ) -> Result<Self, Error> {
         let all = options.rows.map_or(x.rows(), <[u32]>::len);
         let batch = options.batch_size.min(all);
@@ -389,8 +396,8 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let rows = plan.slice_rows.min(batch);
         let whole = batch == all && batch <= plan.group_rows;
         let both_forms = 2 * batch.saturating_mul(network.features()).saturating_mul(size_of::<T>());
-        let turns = network.layers[0].form == Form::Narrow;
-        let stays = turns && whole && steps > 1.0 && both_forms <= BOTH_FORMS;
+        let narrow = network.layers[0].form == Form::Narrow;
+        let stays = narrow && whole && steps > 1.0 && both_forms <= BOTH_FORMS;
         let role = if stays { Role::LearnsTheSameRows } else { Role::Learns };
         let buffers = Buffers::of(network, workspace, slices, rows, role, plan.threads)?;
         let own = (network.loss == Loss::Custom).then(|| Exchange::new(batch, network.outputs())).transpose()?;
@@ -420,6 +427,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             own_loss: 0.0,
             losses: Vec::with_capacity(options.epochs.min(LOSSES_AT_ONCE)),
             report: None,
+            turned: None,
             outcome: Ok(()),
         };
         let run = Run {
@@ -432,6 +440,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             plan,
             updates,
             scikit,
+            turns,
             buffers,
             amendments,
             exchange: own.map(RwLock::new),
@@ -503,6 +512,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
                 Phase::Norm | Phase::Lengths => self.amendments.measure(self.network, phase, team, worker),
                 Phase::Directions => self.amendments.direct(self.network, team, worker),
                 Phase::Update | Phase::Constraint => self.amend(team, worker, phase, state),
+                Phase::Turning => self.turn(worker, host),
             }
             let last = || {
                 self.advance(phase);
@@ -545,6 +555,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             Phase::Returning if self.stretches > 1 => self.couple(self.middle()),
             Phase::Returning => self.after_backward(),
             Phase::Weights => self.after_weights(),
+            Phase::Turning => self.after_turning(),
             _ => self.after_amending(phase),
         }
     }
@@ -660,6 +671,22 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let refused = || Error::expected("loss", "a gradient of the logits' shape and a value a row or one", "others");
         if let Err(error) = asked.and(if fits { Ok(()) } else { Err(refused()) }) {
             self.fail(error);
+        }
+    }
+
+    /// The next epoch's order, on the caller's thread.
+    fn turn(&self, worker: usize, host: &Mutex<&mut dyn Host>) {
+        if worker != 0 {
+            return;
+        }
+        let loss = lock(&self.books).losses.last().copied().unwrap_or(f64::NAN);
+        let order = &mut *write(&self.order);
+        match lock(host).turn(loss, &mut order.rows) {
+            Ok(rate) => lock(&self.books).turned = rate,
+            Err(error) => self.fail(error),
+        }
+        if let Some(&row) = order.rows.iter().find(|&&row| row as usize >= self.x.rows()) {
+            self.fail(Error::expected("order", format!("rows below {}", self.x.rows()), row));
         }
     }
 
@@ -793,7 +820,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
                 self.options.optimizer
             }
             Some(rate) => self.options.optimizer.at(rate),
-            None => self.options.optimizer,
+            None => books.turned.map_or(self.options.optimizer, |rate| self.options.optimizer.at(rate)),
         }
     }
 
@@ -934,10 +961,19 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             books.report = Some((state.epoch, loss));
         }
         drop(books);
+        if self.turns {
+            return self.set_state(State { phase: Some(Phase::Turning), ..state });
+        }
         if state.epoch + 1 == self.options.epochs || self.ends() {
             return self.finish(0);
         }
         self.begin_epoch(state.epoch + 1, 0);
+    }
+
+    /// The host has drawn an order, or not.
+    fn after_turning(&self) {
+        let goes_on = lock(&self.books).turned.is_some() && !self.stop.load(Ordering::Relaxed);
+        if goes_on { self.begin_batch(self.state().epoch + 1, 0) } else { self.finish(0) }
     }
 
     /// Whether the stretch ends with the step that was made.

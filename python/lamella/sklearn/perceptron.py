@@ -174,7 +174,10 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
             epoch = partial(self._epoch, network, data, batch_size)
             engine.is_training = True
         try:
-            self._epochs(epoch, data, incremental)
+            if self._trains_at_once(incremental):
+                self._drawn_epochs(network, data, batch_size)
+            else:
+                self._epochs(epoch, data, incremental)
         except StopTraining:
             pass
         except KeyboardInterrupt:
@@ -190,12 +193,8 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
     # --- a fit ---
 
     def _epoch(self, network: Any, data: Data, batch_size: int) -> float:
-        """Draw the order of the next epoch as scikit-learn does, train, return the loss."""
-        if self.shuffle:
-            drawn = np.arange(len(data.order))
-            self._random_state.shuffle(drawn)
-            data.order = data.order[drawn]
-        _check_weights(data, batch_size)
+        """Train for one epoch, return the loss."""
+        self._draw(data, batch_size)
         loss: float = network.epoch(
             data.X,
             data.y,
@@ -208,22 +207,66 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         )
         return loss
 
+    def _draw(self, data: Data, batch_size: int) -> Array:
+        """Draw the order of the next epoch as scikit-learn does."""
+        if self.shuffle:
+            drawn = np.arange(len(data.order))
+            self._random_state.shuffle(drawn)
+            data.order = data.order[drawn]
+        _check_weights(data, batch_size)
+        return data.order
+
+    def _trains_at_once(self, incremental: bool) -> bool:
+        """Whether nobody looks at the network between the epochs of this fit."""
+        looks = incremental or self.early_stopping or self.callbacks
+        return not looks and not options.are_asked(self)
+
+    def _drawn_epochs(self, network: Any, data: Data, batch_size: int) -> None:
+        """Train in one call of the core, which asks for the order of each epoch."""
+        self.n_iter_ = 0
+        begin = time.monotonic()
+
+        def turn(loss: float) -> tuple[Array, float] | None:
+            if not self._goes_on(loss, data, begin):
+                return None
+            rate = spec(self._optimizer)[1]["learning_rate"]
+            return self._draw(data, batch_size), rate
+
+        network.drawn_epochs(
+            data.X,
+            data.y,
+            self._draw(data, batch_size),
+            turn,
+            epochs=self.max_iter,
+            optimizer=spec(self._optimizer),
+            **self._objective(),
+            batch_size=batch_size,
+            weights=data.weights,
+            threads=self.threads,
+        )
+
     def _epochs(self, epoch: Callable[[], float], data: Data, incremental: bool) -> None:
         """Train epoch after epoch until it is time to stop."""
         self.n_iter_ = 0
         begin = time.monotonic()
-        while self.n_iter_ < self.max_iter:
-            self.loss_ = epoch()
-            # In this order: callbacks hear of every epoch.
-            if self._end_epoch(data) | self._is_asked_to_stop(begin) or incremental:
-                return
-            if self.n_iter_ == self.max_iter:
-                warnings.warn(
-                    f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
-                    "optimization hasn't converged yet.",
-                    ConvergenceWarning,
-                    stacklevel=CALLER + 1,
-                )
+        while self._goes_on(epoch(), data, begin, incremental):
+            pass
+
+    def _goes_on(self, loss: float, data: Data, begin: float, incremental: bool = False) -> bool:
+        """Book an epoch; return whether there is another."""
+        self.loss_ = loss
+        # In this order: callbacks hear of every epoch.
+        if self._end_epoch(data) | self._is_asked_to_stop(begin) or incremental:
+            return False
+        if self.n_iter_ < self.max_iter:
+            return True
+        warnings.warn(
+            f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
+            "optimization hasn't converged yet.",
+            ConvergenceWarning,
+            stacklevel=CALLER + 2,
+        )
+        return False
 
     def _end_epoch(self, data: Data) -> bool:
         """Book an epoch's loss, validate, adapt the learning rate; return whether to stop."""
