@@ -701,8 +701,8 @@ def test_additions_are_checked_as_the_others_are(parameters: dict[str, Any]) -> 
 def test_parameters_are_scikit_learns_and_a_few_more() -> None:
     for name in (CLASSIFIER, REGRESSOR):
         ours, theirs = (getattr(m, name)() for m in (lamella.sklearn, neural_network))
-        none = "dtype threads callbacks time_limit activations norm optimizer clip_norm max_norm"
-        none += " validation_data metric"
+        none = "dtype threads callbacks time_limit progress activations norm optimizer clip_norm"
+        none += " max_norm validation_data metric"
         more: dict[str, Any] = dict.fromkeys(none.split()) | {"dropout": 0.0, "residual": False}
         if name == CLASSIFIER:
             more |= {"class_weight": None, "loss": "log_loss"}

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _core, checks, lbfgs
+from . import _core, bars, checks, lbfgs
 from .checks import CSR, Array
-from .loop import History, bar
+from .loop import History
 from .losses import Loss
 from .network import Network
 
@@ -154,8 +154,9 @@ def fit_many(
     threads : int, optional
         Networks trained at once; None is as many as this process may use.
     progress : bool or callable, optional
-        True shows a bar (needs tqdm); a callable hears of every `Fitted` as it ends, from this
-        thread. Its network answers when `fit_many` has returned.
+        True shows a bar (needs tqdm), False none; None as for `Network.fit`. A callable hears of
+        every `Fitted` as it ends, from this thread. Its network answers when `fit_many` has
+        returned.
 
     Returns
     -------
@@ -432,16 +433,11 @@ def _indices(name: str, value: Any, m: int) -> Array:
 
 
 @contextmanager
-def _told(
-    progress: bool | Callable[[Fitted], object] | None, total: int
-) -> Iterator[Callable[[Any], object]]:
+def _told(progress: Any, total: int) -> Iterator[Callable[[Any], object]]:
     """Give what hears of every network, and close the bar in the end."""
-    if progress is None or progress is False:
-        yield lambda fitted: None
-    elif progress is True:
-        with bar(total, "networks") as shown:
-            yield lambda fitted: shown.update()
-    elif callable(progress):
-        yield progress
-    else:
-        raise TypeError(f"progress: expected None, True or a function, got {progress!r}")
+    asked: Any = bars.wanted(progress)
+    if not isinstance(asked, float):
+        yield asked or (lambda fitted: None)
+        return
+    with bars.shown(asked, total, "networks") as bar:
+        yield lambda fitted: bar.tell(1, {})

@@ -24,10 +24,10 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from . import (
     _core,
+    bars,
     checks,
     initializers,
     lbfgs,
-    loop,
     losses,
     optimizers,
     stopping,
@@ -36,6 +36,7 @@ from . import (
 from . import callbacks as calling
 from . import metrics as measures
 from ._core import DivergenceError
+from .bars import Progress
 from .callbacks import Callback
 from .checks import CSR, Array
 from .initializers import Init
@@ -50,7 +51,7 @@ from .layers import (
     statistic_names,
 )
 from .lbfgs import LBFGS
-from .loop import Asked, Data, History, Loop, Progress
+from .loop import Asked, Data, History, Loop
 from .losses import Custom, Loss
 from .metrics import Metric
 from .optimizers import Optimizer, Rate
@@ -301,7 +302,9 @@ class Network:
             note of a `DivergenceError`. No bit of the training changes.
         progress : bool or callable, optional
             True shows a bar with the last epoch's numbers, steps a second and the time left
-            (needs tqdm); a callable hears of every epoch, counted from 0, and of its loss.
+            (needs tqdm). None does so where tqdm is installed and somebody sees it, in a notebook
+            or where standard error is a terminal, after half a second. False never does. A
+            callable hears of every epoch, counted from 0, and of its loss.
 
         Returns
         -------
@@ -346,13 +349,13 @@ class Network:
             minimiser = lbfgs.checked(
                 optimizer, epochs, self.l1, learning_rate=learning_rate, clip_value=clip_value
             )
-            with loop.told(progress, minimiser.max_iter or 0, "iterations") as report:
+            with bars.told(progress, minimiser.max_iter or 0, "iterations") as report:
                 threads = checks.threads(threads)
                 return History(self._minimise(rows, labels, minimiser, threads, report))
         optimizer = cast(str | Optimizer, optimizer)
         epochs = checks.integer("epochs", epochs)
         threads = checks.threads(threads)
-        progress = loop.progress(progress)
+        shown = bars.wanted(progress)
         w = weights(sample_weight, class_weight, labels, self._task)
         scored: Data | None = None
         if validation_data is not None or validation_fraction is not None:
@@ -378,8 +381,8 @@ class Network:
         }
         asks = (schedule, scored, metrics, heard or None, time_limit)
         plain = early_stopping is False and all(asked is None for asked in asks)
-        if plain and not isinstance(progress, bool):
-            losses = self._net.fit(rows, labels, epochs=epochs, report=progress, **settings)
+        if plain and not isinstance(shown, float):
+            losses = self._net.fit(rows, labels, epochs=epochs, report=shown, **settings)
             return self._with_norms(History(losses), clip_norm)
         if metrics is None:
             metrics = [] if scored is None else measures.DEFAULT[self._kind]
@@ -398,7 +401,7 @@ class Network:
             early_stopping=stopping.checked(early_stopping),
             callbacks=heard,
             time_limit=time_limit,
-            progress=progress,
+            progress=shown,
         )
         fit = partial(self._net.fit, rows, labels, report=None, **settings)
         run = Loop(self, asked, fit, partial(self._scores, threads=threads)).run
