@@ -23,6 +23,7 @@ import scipy.sparse
 from conftest import Array, difference
 from sklearn import datasets, neural_network
 from sklearn.preprocessing import scale
+from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import threadpool_limits
 
 import lamella.sklearn
@@ -687,6 +688,18 @@ def test_weights_of_classes_are_weights_of_their_samples(weights: Any) -> None:
     agree(balanced.fit(X, y), same.fit(X, y, share[y]))
     with pytest.raises(ValueError, match="partial_fit"):
         balanced.partial_fit(X, y)
+
+
+@pytest.mark.parametrize("class_weight", ["balanced", [{0: 1, 1: 3}, {0: 0.5, 1: 2}, {0: 1, 1: 1}]])
+def test_weights_of_several_labels_are_multiplied(class_weight: Any) -> None:
+    X, _ = cancer()
+    y = np.random.RandomState(0).randint(0, 2, (len(X), 3))
+    ours, theirs = pair(CLASSIFIER, max_iter=5)
+    ours.set_params(class_weight=class_weight).fit(X, y)
+    agree(ours, theirs.fit(X, y, compute_sample_weight(class_weight, y)))
+    lacking = lamella.sklearn.MLPClassifier(class_weight={0: 1.0, 1: 2.0})
+    with pytest.raises(ValueError, match="list of dicts"):
+        lacking.fit(X, y)
 
 
 @pytest.mark.parametrize(

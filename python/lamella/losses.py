@@ -75,7 +75,9 @@ def _factors(name: str, value: float | Sequence[float] | Array | None) -> Factor
     """Check one factor for all outputs, one for each, or none."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        if not value:
+            raise checks.wrong(name, "a number, or one for each output", "none")
         return tuple(checks.number(f"{name}[{i}]", x) for i, x in enumerate(value))
     return None if value is None else checks.number(name, value)
 
@@ -413,7 +415,8 @@ def custom_targets(y: Any, m: int) -> Array:
     except ValueError:
         raise checks.wrong("y", "a rectangular array", "rows of different lengths") from None
     if targets.ndim == 0 or len(targets) != m:
-        raise checks.wrong("y", f"targets of {m} samples", f"shape {targets.shape}")
+        got = "None" if y is None else f"shape {targets.shape}"
+        raise checks.wrong("y", f"targets of {m} samples", got)
     return targets
 
 

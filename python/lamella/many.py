@@ -184,6 +184,9 @@ def fit_many(
         splits = _splits(cv, X, y, m, seed)
     threads = checks.threads(threads)
     shared = _Shared()
+    if isinstance(configs, str | bytes | Mapping) or not isinstance(configs, Iterable):
+        got = reprlib.repr(configs)
+        raise TypeError(f"configs: expected a list of configurations, got {got}")
     tasks = list(_tasks(configs, rows, y, splits, shared))
     fitted: list[Fitted | None] = [None] * len(tasks)
     with _told(progress, len(tasks)) as tell:
@@ -404,9 +407,9 @@ def _splits(cv: Any, X: ArrayLike | CSR, y: ArrayLike, m: int, seed: int) -> lis
     """Return each fold's rows to train on and those held out."""
     if isinstance(cv, int | np.integer):
         return [*folds(m, checks.integer("cv", cv, low=2, high=m), seed)]
-    if hasattr(cv, "split") and not isinstance(cv, str):
+    if hasattr(cv, "split") and not isinstance(cv, str | bytes):
         cv = cv.split(X, y)
-    if isinstance(cv, str) or not isinstance(cv, Iterable):
+    if isinstance(cv, str | bytes | Mapping) or not isinstance(cv, Iterable):
         raise TypeError(f"cv: expected a number, pairs or a splitter, got {reprlib.repr(cv)}")
     splits: list[Split] = []
     for n, pair in enumerate(cv):

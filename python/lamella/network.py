@@ -13,6 +13,7 @@ Alphabet: m samples, `n[0]` features, L layers of `n[l]` units. `X (m, n[0])`, o
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -269,9 +270,11 @@ class Network:
             What each sample counts, finite and at least 0: a batch's loss is
             `sum(w l) / sum(w)`. An update on a batch whose weights are all 0 has no gradient.
             Weights all one change no bit.
-        class_weight : dict or "balanced", optional
+        class_weight : dict, "balanced" or list of dict, optional
             What the samples of each class count, 1 for classes not named, times their
-            `sample_weight`; "balanced" is `m / (classes * count)`, as scikit-learn's.
+            `sample_weight`; "balanced" is `m / (classes * count)`, as scikit-learn's. Of several
+            sigmoid outputs: a list with a dict, "balanced" or None for each, or "balanced" for
+            all; a sample counts the product of what its labels do.
         shuffle : bool
             Whether batches are drawn anew in every epoch, by `seed` and the epoch's number.
         validation_data : tuple, optional
@@ -337,13 +340,19 @@ class Network:
                     raise checks.wrong(
                         f"layers[{n}]", "neither batch normalisation nor dropout with lbfgs", layer
                     )
-            asked_for = (
-                validation_data, validation_fraction, metrics, early_stopping, heard or None
-            )  # fmt: skip
-            self._refuse_for_lbfgs(sample_weight, class_weight, time_limit, *asked_for)
-            for name, given in (("clip_norm", clip_norm), ("average", average)):
-                if given is not None:
-                    raise checks.wrong(name, "None with lbfgs", given)
+            _refuse_for_lbfgs(
+                sample_weight=sample_weight,
+                class_weight=class_weight,
+                validation_data=validation_data,
+                validation_fraction=validation_fraction,
+                metrics=metrics,
+                early_stopping=None if early_stopping is False else early_stopping,
+                callbacks=callbacks or None,
+                time_limit=time_limit,
+                diagnose=diagnose or None,
+                clip_norm=clip_norm,
+                average=average,
+            )
             if any(layer.max_norm is not None for layer in self.layers):
                 raise checks.wrong("max_norm", "None with lbfgs", self.max_norm)
             minimiser = lbfgs.checked(
@@ -494,7 +503,7 @@ class Network:
             As for `fit`.
         sample_weight : array_like (m,), optional
             As for `fit`.
-        class_weight : dict, optional
+        class_weight : dict or list of dict, optional
             As for `fit`; one batch does not know what is balanced.
         threads : int, optional
             At most so many; None is as many as help. The results are the same bits.
@@ -943,14 +952,6 @@ class Network:
             **self._objective,
         }
 
-    @staticmethod
-    def _refuse_for_lbfgs(*asked: object) -> None:
-        """Refuse what a minimisation of the loss of all rows does not do."""
-        if any(argument is not None and argument is not False for argument in asked):
-            raise checks.wrong(
-                "optimizer", "one that makes steps, for weights, validation or callbacks", "lbfgs"
-            )
-
     def _minimise(
         self,
         rows: Array | CSR,
@@ -1085,7 +1086,7 @@ class Network:
 
     def _data(self, X: ArrayLike | CSR, y: ArrayLike) -> tuple[Array | CSR, Array]:
         """Check samples and their labels, which stay a vector where plain arrays came so."""
-        if self._net.takes(X, y):
+        if y is not None and self._net.takes(X, y):
             return cast(Array, X), cast(Array, y)
         rows = self._rows(X)
         m = rows.shape[0]
@@ -1101,11 +1102,19 @@ class Network:
         return rows, labels
 
 
+def _refuse_for_lbfgs(**asked: object) -> None:
+    """Refuse what a minimisation of the loss of all rows does not do."""
+    for name, value in asked.items():
+        if value is not None:
+            expected = "nothing with lbfgs, which makes no steps on batches"
+            raise checks.wrong(name, expected, reprlib.repr(value))
+
+
 def _amendments(
     clip_value: float | None, clip_norm: float | None, average: float | None
 ) -> dict[str, Any]:
     """Check what an update does beside the optimizer's rule."""
-    if None not in (clip_value, clip_norm):
+    if clip_value is not None and clip_norm is not None:
         raise checks.wrong("clip_norm", "None beside clip_value", clip_norm)
     return {
         "clip_value": checks.clip("clip_value", clip_value),

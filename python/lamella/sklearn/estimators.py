@@ -35,8 +35,9 @@ class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[m
     {shared}
     class_weight : dict, "balanced", list of dict or None, default=None
         What the samples of a class count, besides `sample_weight`, as scikit-learn's other
-        classifiers have it: "balanced" is inversely proportional to the classes' frequencies; a
-        dict for each of several labels. It counts in the validation of early stopping too.
+        classifiers have it: "balanced" is inversely proportional to the classes' frequencies. Of
+        several labels it takes a dict for each, or "balanced" for all; a sample counts the product
+        of what its labels do. It counts in the validation of early stopping too.
     loss : str, lamella.Focal, another loss of lamella's or callable, default="log_loss"
         "log_loss" is scikit-learn's. "focal", "cross_entropy" and "binary_cross_entropy", or
         objects with settings, keep the probabilities; "hinge" and "squared_hinge" give margins,

@@ -91,6 +91,7 @@ def check(estimator: Any, hidden: int) -> None:
         kind = "classes" if is_classifier(estimator) else "values"
         raise checks.wrong("loss", f"one for {kind}", loss.name)
     calls(estimator.callbacks)
+    checks.threads(estimator.threads)
     quantiles = loss.quantiles if isinstance(loss, Quantile) else (0.5,)
     if isinstance(quantiles, tuple) and len(quantiles) > 1:
         raise checks.wrong("loss", "one quantile", f"{len(quantiles)}")

@@ -366,15 +366,18 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         """Return `validation_data`, checked, without weights."""
         if len(self.validation_data) != 2:
             raise checks.wrong("validation_data", "(X, y)", f"{len(self.validation_data)} parts")
-        X, y = validate_data(
-            self,
-            *self.validation_data,
-            accept_sparse=["csr", "csc"],
-            multi_output=True,
-            y_numeric=not is_classifier(self),
-            dtype=(np.float64, np.float32),
-            reset=False,
-        )
+        try:
+            X, y = validate_data(
+                self,
+                *self.validation_data,
+                accept_sparse=["csr", "csc"],
+                multi_output=True,
+                y_numeric=not is_classifier(self),
+                dtype=(np.float64, np.float32),
+                reset=False,
+            )
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"validation_data: {error}") from error
         if y.ndim == 2 and y.shape[1] == 1:
             y = y[:, 0]
         columns = 1 if y.ndim == 1 else y.shape[1]
@@ -394,7 +397,11 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         class_weight = vars(self).get("class_weight")
         if class_weight is None:
             return sample_weight
-        if incremental and class_weight == "balanced":
+        of_labels = class_weight if isinstance(class_weight, list) else [class_weight]
+        for given in of_labels:
+            for label, weight in (given if isinstance(given, dict) else {}).items():
+                checks.number(f"class_weight[{label!r}]", weight)
+        if incremental and "balanced" in of_labels:
             raise ValueError(
                 "class_weight='balanced' is not supported for partial_fit, which sees the rows of "
                 "one call: sklearn.utils.class_weight.compute_class_weight takes all of y"
