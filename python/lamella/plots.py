@@ -251,7 +251,8 @@ class DecisionBoundary:
         ValueError
             If X has another number of features than two, or names do not match the classes.
         """
-        if isinstance(estimator, type) or not hasattr(estimator, "predict"):
+        can_answer = any(hasattr(estimator, name) for name in ("predict", "predict_proba"))
+        if isinstance(estimator, type) or not can_answer:
             got = estimator.__name__ if isinstance(estimator, type) else type(estimator).__name__
             raise TypeError(f"estimator: expected a Network or a fitted estimator, got {got}")
         if class_names is not None and not hasattr(class_names, "__len__"):
