@@ -8,8 +8,9 @@ use crate::error::Error;
 use crate::isa::DefaultEnvironment;
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Rounds of waiting before the thread sleeps: some 40 to 100 microseconds by processor, longer than the slices and jobs of
 /// neighbours usually differ, since sleeping and being woken costs about as much. Giving the processor up in between
@@ -97,6 +98,17 @@ pub fn run<F>(threads: usize, work: F) -> Result<(), Error>
 where
     F: Fn(&Team, usize) + Sync,
 {
+    run_some(threads, threads, work)
+}
+
+/// The same, where only the first `active` begin; `work` says how many go on ([`Team::resize`], [`Team::joins`]).
+///
+/// # Errors
+/// As for [`run`].
+pub fn run_some<F>(threads: usize, active: usize, work: F) -> Result<(), Error>
+where
+    F: Fn(&Team, usize) + Sync,
+{
     let team = Team::new();
     let contained = |worker: usize| {
         let _environment = DefaultEnvironment::new();
@@ -118,7 +130,7 @@ where
                 Err(_) => break,
             }
         }
-        team.start(started);
+        team.start(started, active);
         contained(0);
     });
     match lock(&team.panic).take() {
@@ -144,7 +156,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The workers of one call, and their barrier.
 pub struct Team {
+    /// Workers that are there; none before the start.
+    started: AtomicUsize,
+    /// The first so many take part; the others rest.
     size: AtomicUsize,
+    /// Whether those that rest may leave.
+    over: AtomicBool,
+    /// Nanoseconds that workers slept at barriers.
+    slept: AtomicU64,
     arrived: AtomicUsize,
     generation: AtomicUsize,
     poisoned: AtomicBool,
@@ -158,7 +177,10 @@ pub struct Team {
 impl Team {
     fn new() -> Self {
         Team {
+            started: AtomicUsize::new(0),
             size: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
+            slept: AtomicU64::new(0),
             arrived: AtomicUsize::new(0),
             generation: AtomicUsize::new(0),
             poisoned: AtomicBool::new(false),
@@ -169,13 +191,48 @@ impl Team {
         }
     }
 
-    /// How many workers there are.
+    /// How many workers take part.
     pub fn size(&self) -> usize {
         self.size.load(Ordering::Relaxed)
     }
 
-    fn start(&self, size: usize) {
-        self.size.store(size, Ordering::Release);
+    /// How many there are, with those that rest.
+    pub fn started(&self) -> usize {
+        self.started.load(Ordering::Relaxed)
+    }
+
+    /// From the next phase on the first `active` workers take part, at least one and at most those that were started.
+    /// Only for the last to arrive at a barrier, once what the next phase reads is written: those who join read it at once.
+    pub fn resize(&self, active: usize) {
+        self.size.store(active.clamp(1, self.started()), Ordering::Release);
+        self.wake_sleepers();
+    }
+
+    /// Waits while `worker` is to rest; false where it is to leave, because all is done or a worker panicked.
+    #[must_use]
+    pub fn joins(&self, worker: usize) -> bool {
+        if worker >= self.size.load(Ordering::Acquire) {
+            let leaves = || self.over.load(Ordering::Acquire) || self.poisoned.load(Ordering::Acquire);
+            self.wait_until(|| worker < self.size.load(Ordering::Acquire) || leaves());
+            return !leaves();
+        }
+        true
+    }
+
+    /// All is done: who rests may leave.
+    pub fn dismiss(&self) {
+        self.over.store(true, Ordering::Release);
+        self.wake_sleepers();
+    }
+
+    /// How long workers slept at barriers since this was last asked, added up.
+    pub fn take_slept(&self) -> Duration {
+        Duration::from_nanos(self.slept.swap(0, Ordering::Relaxed))
+    }
+
+    fn start(&self, started: usize, active: usize) {
+        self.started.store(started, Ordering::Relaxed);
+        self.size.store(active.clamp(1, started), Ordering::Release);
         self.wake_sleepers();
     }
 
@@ -206,9 +263,12 @@ impl Team {
             self.generation.store(generation.wrapping_add(1), Ordering::Release);
             self.wake_sleepers();
         } else {
-            self.wait_until(|| {
+            let slept = self.wait_until(|| {
                 self.generation.load(Ordering::Acquire) != generation || self.poisoned.load(Ordering::Acquire)
             });
+            if !slept.is_zero() {
+                self.slept.fetch_add(slept.as_nanos() as u64, Ordering::Relaxed);
+            }
         }
         !self.poisoned.load(Ordering::Acquire)
     }
@@ -224,14 +284,15 @@ impl Team {
         }
     }
 
-    /// Spins, then sleeps until `ready`; whoever makes it so calls `wake_sleepers`.
-    fn wait_until(&self, ready: impl Fn() -> bool) {
+    /// Spins, then sleeps until `ready`; whoever makes it so calls `wake_sleepers`. Returns how long it slept.
+    fn wait_until(&self, ready: impl Fn() -> bool) -> Duration {
         for _ in 0..SPINS {
             if ready() {
-                return;
+                return Duration::ZERO;
             }
             std::hint::spin_loop();
         }
+        let since = Instant::now();
         let mut guard = lock(&self.sleepers);
         self.asleep.fetch_add(1, Ordering::Relaxed);
         fence(Ordering::SeqCst);
@@ -239,6 +300,7 @@ impl Team {
             guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
         self.asleep.fetch_sub(1, Ordering::Relaxed);
+        since.elapsed()
     }
 }
 
@@ -297,6 +359,43 @@ mod tests {
             .unwrap();
             assert_eq!(lasts.load(Ordering::Relaxed), 200);
         }
+    }
+
+    #[test]
+    fn workers_rest_and_join_again_between_two_barriers() {
+        for threads in [2, 3, 7] {
+            let sums: Vec<AtomicUsize> = (0..300).map(|_| AtomicUsize::new(0)).collect();
+            let (round, sizes) = (AtomicUsize::new(0), [threads, 1, 2, 1, threads - 1, threads, 1]);
+            run_some(threads, sizes[0], |team, worker| {
+                while team.joins(worker) {
+                    let now = round.load(Ordering::Acquire);
+                    if now == sums.len() {
+                        break;
+                    }
+                    sums[now].fetch_add(1, Ordering::Relaxed);
+                    let fine = team.barrier(|| {
+                        round.store(now + 1, Ordering::Release);
+                        team.resize(sizes[(now + 1) % sizes.len()]);
+                    });
+                    assert!(fine);
+                }
+                team.dismiss();
+            })
+            .unwrap();
+            for (now, sum) in sums.iter().enumerate() {
+                assert_eq!(sum.load(Ordering::Relaxed), sizes[now % sizes.len()], "round {now} of {threads}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_those_who_rest() {
+        let result = run_some(3, 1, |team, worker| {
+            while team.joins(worker) {
+                assert!(!team.barrier(|| panic!("alone")), "the last step panicked");
+            }
+        });
+        assert_eq!(result, Err(Error::Panic("alone".into())));
     }
 
     #[test]

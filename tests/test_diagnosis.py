@@ -76,6 +76,17 @@ def test_rates_that_are_too_high_or_too_low_are_named() -> None:
     assert "rate too low" in kinds(Network(layers, output="softmax"), learning_rate=1e-9)
 
 
+@pytest.mark.parametrize("epochs", [1, 15])
+def test_a_large_first_step_alone_is_no_rate_that_is_too_high(epochs: int) -> None:
+    """RMSprop's first steps are ten times its rate, and its later ones are not."""
+    net = Network([64, 128, 64, 10], output="softmax")
+    options: dict[str, Any] = {"epochs": epochs, "optimizer": "rmsprop", "learning_rate": 0.003}
+    history = net.fit(X, Y, diagnose=True, **options)
+    assert history.diagnosis is not None
+    assert history.diagnosis.records[0].update_ratios.max() > 0.1
+    assert not history.diagnosis.findings()
+
+
 def test_divergence_brings_its_diagnosis() -> None:
     net = Network([64, 32, 10], hidden="identity")
     with pytest.raises(lamella.DivergenceError, match="step") as raised:

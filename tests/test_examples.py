@@ -33,6 +33,13 @@ def test_depth_folds_what_width_counts(run: object) -> None:
     said = run("depth")  # type: ignore[operator]
     assert re.search(r"deep +4 hidden layers, +8 units: 100%", said)
     assert re.search(r"shallow +1 hidden layers, 16 units: 100%", said)
+    best = re.findall(r"^  best, [\d.]+: (\w+)", said, re.M)
+    assert best == ["healthy"] * 4
+    # The deepest one's worst start ends with a layer at its bounds.
+    worst = re.findall(r"^  worst, ([\d.]+): (\w+)", said, re.M)
+    assert worst[:2] == [(loss, "healthy") for loss, _ in worst[:2]]
+    assert float(worst[3][0]) > 0.05
+    assert worst[3][1] == "saturation"
 
 
 def test_gradients_vanish_explode_or_pass(run: object) -> None:
@@ -49,6 +56,7 @@ def test_overfitting_is_cured(run: object) -> None:
         r"^(\w+).* learned ([\d.]+) of the labels, answers ([\d.]+) right", said, re.M
     )
     learned, right = ({row[0]: float(row[n]) for row in found} for n in (1, 2))
+    assert re.findall(r"^  (\w+)", said, re.M) == ["healthy"] * 3
     assert learned["plain"] > 0.99  # by heart, wrong labels too
     for cure in ("l2", "dropout"):
         assert learned[cure] < 0.95
@@ -58,7 +66,10 @@ def test_overfitting_is_cured(run: object) -> None:
 def test_optimizers_are_compared(run: object) -> None:
     said = run("optimizers")  # type: ignore[operator]
     rows = re.findall(r"^(\w+) +[\d.e-]+ +([\d.]+) +([\d.]+)$", said, re.M)
-    assert {name for name, *_ in rows} >= {"sgd", "momentum", "adam", "lion"}
+    names = {"sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam", "nadam", "lion"}
+    assert {name for name, *_ in rows} == names  # each has a rate at which it is healthy
+    passed_over = re.findall(r"^passed over: (\w+) ([\d.e-]+), .*; ([\w ]+):", said, re.M)
+    assert ("adagrad", "0.1", "dead units") in passed_over
     assert all(float(accuracy) > 0.9 for _, _, accuracy in rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,8 @@ def test_losses_and_parameters_follow_the_reference(output: str, penalty: dict[s
 
 
 @pytest.mark.parametrize("output", TARGETS)
-def test_the_flat_loss_and_gradient_are_the_references(output: str) -> None:
+@pytest.mark.parametrize("w", [None, RNG.random(80)], ids=["plain", "weighed"])
+def test_the_flat_loss_and_gradient_are_the_references(output: str, w: Array | None) -> None:
     net, rule = network(output, l2=0.02), lamella.LBFGS(max_iter=1, max_fun=1)
     seen: list[tuple[float, Array]] = []
 
@@ -66,10 +68,10 @@ def test_the_flat_loss_and_gradient_are_the_references(output: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lbfgs, "minimise", noting)
         patch.setattr("lamella.reference.lbfgs.minimise", noting)
-        net.fit(X, TARGETS[output], optimizer=rule)
+        net.fit(X, TARGETS[output], optimizer=rule, sample_weight=w)
         reference.fit_lbfgs(
             start([6, 7, 5, 3], seed=8), X.T, TARGETS[output].T, rule,
-            l2=0.02, loss_scale=SCALES[output], hidden="tanh", output=output,
+            l2=0.02, sample_weight=w, loss_scale=SCALES[output], hidden="tanh", output=output,
         )  # fmt: skip
     (ours, our_gradient), (theirs, their_gradient) = seen
     assert abs(ours - theirs) <= 1e-12
@@ -128,24 +130,140 @@ def test_what_a_callback_raises_leaves_the_last_iterate(error: type[BaseExceptio
     net.fit(X, TARGETS["softmax"], epochs=2)
 
 
+@pytest.mark.parametrize("output", TARGETS)
+def test_weights_and_early_stopping_follow_the_reference(output: str) -> None:
+    """The iterate that is kept is the best one, not the last."""
+    Y, w = TARGETS[output], RNG.random(80)
+    train, held = slice(0, 50), slice(50, 80)
+    net, rule = network(output, l2=1e-4), lamella.LBFGS(max_iter=60)
+    stopping = lamella.EarlyStopping(patience=4)
+    history = net.fit(
+        X[train], Y[train], optimizer=rule, sample_weight=w[train],
+        validation_data=(X[held], Y[held]), early_stopping=stopping,
+    )  # fmt: skip
+    parameters, losses = reference.fit_lbfgs(
+        start([6, 7, 5, 3], seed=8), X[train].T, Y[train].T, rule,
+        l2=1e-4, sample_weight=w[train], loss_scale=SCALES[output], hidden="tanh", output=output,
+        validation=(X[held].T, Y[held].T), early_stopping=stopping,
+    )  # fmt: skip
+    assert history.stopped == "early_stopping"
+    assert history.best_epoch == len(history) - 5
+    assert difference(history.loss, losses) <= 1e-9
+    agree({k: v.reshape(parameters[k].shape) for k, v in net.parameters.items()}, parameters, 1e-7)
+    scores = history.metrics["val_loss"]
+    assert net.evaluate(X[held], Y[held])["loss"] == scores[history.best_epoch] == scores.min()
+    name = "val_r2" if output == "identity" else "val_accuracy"
+    assert len(history.metrics[name]) == len(history)
+
+
+def test_class_weights_are_sample_weights() -> None:
+    balanced, weighed, plain = (network("softmax") for _ in range(3))
+    y = TARGETS["softmax"]
+    own = 80 / (3 * np.bincount(y))[y]
+    balanced.fit(X, y, epochs=5, optimizer="lbfgs", class_weight="balanced")
+    weighed.fit(X, y, epochs=5, optimizer="lbfgs", sample_weight=own)
+    plain.fit(X, y, epochs=5, optimizer="lbfgs", sample_weight=np.ones(80))
+    agree(balanced.parameters, weighed.parameters, 0)
+    assert difference(balanced.parameters["W1"], plain.parameters["W1"]) > 1e-3
+    unweighed = network("softmax")
+    unweighed.fit(X, y, epochs=5, optimizer="lbfgs")
+    agree(plain.parameters, unweighed.parameters, 0)
+
+
+class Listener(lamella.Callback):
+    """Notes what it hears and what the network says then; may end the fit."""
+
+    def __init__(self, end: int, by: str) -> None:
+        self.end, self.by = end, by
+        self.heard: list[Any] = []
+
+    def on_fit_begin(self, net: lamella.Network) -> None:
+        self.heard.append("begin")
+
+    def on_epoch_end(self, epoch: int, logs: Any, net: lamella.Network) -> bool:
+        self.heard.append((epoch, dict(logs), loss(net, "softmax")))
+        if epoch == self.end and self.by == "exception":
+            raise lamella.StopTraining
+        return epoch == self.end
+
+    def on_fit_end(self, history: lamella.History, net: lamella.Network) -> None:
+        self.heard.append(history)
+
+
+@pytest.mark.parametrize("by", ["answer", "exception"])
+def test_callbacks_hear_of_iterations_and_may_end_them(by: str) -> None:
+    listener, net, whole = Listener(3, by), network("softmax"), network("softmax")
+    history = net.fit(
+        X, TARGETS["softmax"], epochs=50, optimizer="lbfgs", callbacks=[listener],
+        validation_data=(X, TARGETS["softmax"]),
+    )  # fmt: skip
+    assert history.stopped == "callback"
+    assert listener.heard[0] == "begin"
+    assert listener.heard[-1] is history
+    for n, (epoch, logs, now) in enumerate(listener.heard[1:-1]):
+        assert epoch == n
+        assert logs["loss"] == history.loss[n]
+        assert logs["val_loss"] == now  # the iterate that the iteration led to
+    assert len(history) == len(listener.heard) - 2 == 4
+    whole.fit(X, TARGETS["softmax"], epochs=4, optimizer="lbfgs")
+    agree(net.parameters, whole.parameters, 0)
+
+
+def test_a_time_limit_ends_it_with_a_whole_iteration() -> None:
+    net, whole = network("identity"), network("identity")
+    history = net.fit(
+        X, TARGETS["identity"], epochs=10**6, optimizer=lamella.LBFGS(tolerance=0, max_fun=10**6),
+        time_limit=0.1, callbacks=[lambda *_: time.sleep(0.03)],
+    )  # fmt: skip
+    assert history.stopped == "time_limit"
+    assert 1 <= len(history) < 10
+    whole.fit(X, TARGETS["identity"], epochs=len(history), optimizer=lamella.LBFGS(tolerance=0))
+    agree(net.parameters, whole.parameters, 0)
+
+
+def test_it_is_diagnosed_before_and_after() -> None:
+    net = network("softmax")
+    diagnosis = net.fit(X, TARGETS["softmax"], epochs=9, optimizer="lbfgs", diagnose=True).diagnosis
+    assert diagnosis is not None
+    assert [record.loss for record in diagnosis.records][1] == pytest.approx(loss(net, "softmax"))
+    assert len(diagnosis.records) == 2
+    assert not diagnosis.findings()
+    faded = lamella.Network([6, *[20] * 12, 3], output="softmax", init=0.01)
+    diagnosis = faded.fit(
+        X, TARGETS["softmax"], epochs=2, optimizer="lbfgs", diagnose=True
+    ).diagnosis
+    assert diagnosis is not None
+    assert diagnosis.findings()[0].kind == "vanishing"
+
+
 @pytest.mark.parametrize(
     ("options", "network_options", "message"),
     [
         ({"learning_rate": 0.1}, {}, "^learning_rate: "),
         ({"clip_value": 0.1}, {}, "^clip_value: "),
+        ({"clip_norm": 0.1}, {}, "^clip_norm: expected None with lbfgs"),
+        ({"average": 0.1}, {}, "^average: expected None with lbfgs"),
         ({"epochs": -1}, {}, "^epochs: "),
         ({"threads": 0}, {}, "^threads: "),
+        ({"time_limit": 0.0}, {}, "^time_limit: "),
+        ({"sample_weight": np.ones(79)}, {}, "^sample_weight: "),
+        ({"class_weight": {3: 1.0}}, {}, "^class_weight: "),
+        ({"early_stopping": True}, {}, "^monitor: .*val_ needs"),
+        ({"callbacks": [lamella.Diagnosis(X, TARGETS["softmax"])]}, {}, r"^callbacks\[0\].every: "),
         ({}, {"l1": 0.1}, "^l1: "),
+        ({}, {"max_norm": 1.0}, "^max_norm: "),
+        ({}, {"dropout": 0.1}, r"^layers\[1\]: "),
+        ({}, {"norm": "batch"}, r"^layers\[1\]: "),
     ],
 )
 def test_what_it_cannot_do_is_refused(
     options: dict[str, Any], network_options: dict[str, Any], message: str
 ) -> None:
-    net = network("softmax", **network_options)
+    net = lamella.Network([6, 7, 5, 3], output="softmax", **network_options)
     before = net.parameters
     with pytest.raises(ValueError, match=message):
         net.fit(X, TARGETS["softmax"], optimizer="lbfgs", **options)
-    agree(net.parameters, before, 0)
+    assert all((array == before[name]).all() for name, array in net.parameters.items())
 
 
 @pytest.mark.parametrize(

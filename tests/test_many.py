@@ -15,6 +15,7 @@ import pytest
 
 import lamella
 from lamella import many
+from lamella.schedules import ReduceOnPlateau
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 
@@ -203,6 +204,14 @@ def test_what_a_callback_raises_ends_the_call() -> None:
         ({"layers": (8, 4), "output": "softmax"}, "9 features"),
         ({"layers": (9, 4), "output": "softmax", "epochs": -1}, "epochs"),
         ({"layers": (9, 4), "output": "softmax", "learning_rate": "x"}, "learning_rate"),
+        (
+            {"layers": (9, 4), "output": "softmax", "learning_rate": lambda step: -1},
+            "learning_rate",
+        ),
+        (
+            {"layers": (9, 4), "output": "softmax", "learning_rate": ReduceOnPlateau()},
+            "learning_rate: .*ReduceOnPlateau",
+        ),
         ({"layers": (9, 4), "output": "softmax", "optimizer": "lbfgs"}, "lbfgs"),
         ({"layers": (9, 4), "output": "softmax", "optimizer": lamella.LBFGS()}, "lbfgs"),
         ((lamella.Network([9, 4], output="softmax"), {"layers": (9, 4)}), "layers"),
@@ -236,6 +245,11 @@ def test_what_is_wrong_with_a_configuration_is_said_with_its_index(
         ({"keep_state": 1}, "^keep_state: "),
         ({"progress": 3}, "^progress: "),
         ({"seed": -1}, "^seed: "),
+        ({"sample_weight": np.ones(M - 1)}, "^sample_weight: "),
+        ({"sample_weight": -np.ones(M)}, "^sample_weight: "),
+        ({"sample_weight": np.ones(M - 1), "cv": 2}, "^sample_weight: "),
+        ({"class_weight": {4: 1.0}}, "^class_weight: "),
+        ({"class_weight": "even"}, "^class_weight: "),
     ],
 )
 def test_bad_arguments_are_refused(options: dict[str, Any], message: str) -> None:
@@ -255,6 +269,73 @@ def test_bad_data_is_refused_before_any_work() -> None:
         lamella.fit_many([(net, {}), (net, {})], X, CLASSES)
     assert net.epochs == 0
     assert lamella.fit_many([], X, CLASSES) == []
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"sample_weight": np.linspace(0, 2, M)},
+        {"class_weight": "balanced"},
+        {"sample_weight": RNG.integers(0, 3, M), "class_weight": {0: 0.2, 3: 1.5}},
+    ],
+)
+def test_weights_are_those_of_one_fit_on_the_rows(weights: dict[str, Any]) -> None:
+    pairs = [(np.arange(0, M, 2), np.arange(1, M, 2)), ([5, 3, 99, 5, -1], [0]), (range(200), [7])]
+    whole = lamella.fit_many(CONFIGS[:4], X, CLASSES, **weights)
+    for result in (*whole, *lamella.fit_many(CONFIGS[:4], X, CLASSES, cv=pairs, **weights)):
+        train, held_out = np.arange(M), None
+        if result.score is not None:
+            train, held_out = (np.asarray(part) for part in pairs[result.fold])
+        own = dict(weights)
+        if "sample_weight" in own:
+            own["sample_weight"] = own["sample_weight"][train]
+        net, history = alone(CONFIGS[result.index] | own, X[train], CLASSES[train])
+        assert result.history is not None
+        assert result.history.loss.tolist() == history.loss.tolist()
+        same(result.network, net)
+        if held_out is not None:
+            assert result.score == net.evaluate(X[held_out], CLASSES[held_out])
+    plain = lamella.fit_many(CONFIGS[:1], X, CLASSES)[0]
+    assert plain.history is not None
+    assert whole[0].history is not None
+    assert plain.history.loss.tolist() != whole[0].history.loss.tolist()
+
+
+def test_weights_of_one_change_no_bit() -> None:
+    plain = lamella.fit_many(CONFIGS, X, CLASSES)
+    weighed = lamella.fit_many(CONFIGS, X, CLASSES, sample_weight=np.ones(M))
+    for one, other in zip(plain, weighed, strict=True):
+        same(one.network, other.network)
+
+
+def test_every_network_has_a_schedule_of_its_own() -> None:
+    schedules: list[Any] = [
+        lamella.schedules.Cosine(0.03),
+        lamella.schedules.Step(0.02, every=1, factor=0.5, per="epoch"),
+        lamella.schedules.Warmup(steps=5),
+        lambda step: 0.01 / (1 + step),
+    ]
+    plain = {"layers": (9, 12, 4), "output": "softmax", "epochs": 3}
+    configs = [plain | {"learning_rate": schedule} for schedule in schedules]
+    configs.append(plain | {"optimizer": lamella.AdamW(lamella.schedules.Exponential(factor=0.9))})
+    configs.append(plain | {"optimizer": "muon", "learning_rate": lamella.schedules.Cosine()})
+    configs.append(plain | {"epochs": 0, "learning_rate": lamella.schedules.Cosine()})
+    fitted = lamella.fit_many([*configs, plain], X, CLASSES)
+    for config, result in zip([*configs, plain], fitted, strict=True):
+        net, history = alone(config, X, CLASSES)
+        assert result.history is not None
+        assert result.history.loss.tolist() == history.loss.tolist()
+        same(result.network, net)
+        rates = {name: n.tolist() for name, n in result.history.metrics.items()}
+        assert rates == {name: n.tolist() for name, n in history.metrics.items()}
+    # A network that goes on is further on its schedule.
+    more: dict[str, Any] = {"epochs": 2, "learning_rate": lamella.schedules.Cosine(0.03, total=40)}
+    (first,) = lamella.fit_many(configs[:1], X, CLASSES, keep_state=True)
+    (second,) = lamella.fit_many([(first.network, more)], X, CLASSES)
+    net, _ = alone(configs[0], X, CLASSES)
+    net.fit(X, CLASSES, **more)
+    assert second.network.steps == net.steps == 40
+    same(second.network, net)
 
 
 # --- helpers ---
@@ -386,7 +467,9 @@ def test_an_example_finds_a_network_that_knows_the_digits(name: str) -> None:
     done = subprocess.run(
         [sys.executable, EXAMPLES / f"{name}.py"], capture_output=True, text=True, check=True
     )
-    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+    *lines, last = done.stdout.splitlines()
+    assert last.startswith("the best on all rows: healthy")
+    rows = [line.split() for line in lines[1:]]
     column = {"search_grid": 2, "search_random": -1, "search_optuna": 1}[name]
     accuracies = [float(row[column]) for row in rows]
     assert max(accuracies) > 0.96

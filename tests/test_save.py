@@ -110,6 +110,31 @@ def test_a_training_goes_on_as_if_never_interrupted(
     assert bits(forgetful) != bits(straight)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_moving_average_goes_on_as_if_never_interrupted(dtype: str, tmp_path: Path) -> None:
+    straight, stopped = network(dtype), network(dtype)
+    settings: dict[str, Any] = {"average": 0.9, "clip_norm": 1.0, "batch_size": 16}
+    straight.fit(*data(), epochs=6, **settings)
+    stopped.fit(*data(), epochs=3, **settings)
+    stopped.save(tmp_path / "net", state=True)
+    again = lamella.load(tmp_path / "net")
+
+    def average(net: Network) -> dict[str, bytes]:
+        return {name: a.tobytes() for name, a in net.average_parameters.items()}
+
+    assert average(again) == average(stopped)
+    again.fit(*data(), epochs=3, **settings)
+    assert bits(again) == bits(straight)
+    assert average(again) == average(straight)
+    again.save(tmp_path / "plain")
+    with pytest.raises(RuntimeError, match="average_parameters"):
+        lamella.load(tmp_path / "plain").average_parameters  # noqa: B018
+    again.reset()
+    again.save(tmp_path / "reset", state=True)
+    with pytest.raises(RuntimeError, match="average_parameters"):
+        lamella.load(tmp_path / "reset").average_parameters  # noqa: B018
+
+
 def test_the_same_model_makes_the_same_bytes(tmp_path: Path) -> None:
     for name in "ab":
         net = network()
@@ -294,7 +319,7 @@ Change = Callable[[dict[str, Any], dict[str, Array]], object]
 def rewritten(path: Path, change: Change, state: bool = True) -> None:
     """Write a file whose text and arrays were changed."""
     net = Network([2, Dense(2, "tanh"), 1], output="sigmoid")
-    net.fit(np.eye(2), [0, 1])
+    net.fit(np.eye(2), [0, 1], average=0.9)
     net.save(path, state=state)
     arrays, text = checkpoint.read(path)
     del text["format"]
@@ -383,6 +408,14 @@ WRONG: dict[str, tuple[Change, str]] = {
     "no power": (counters(beta2_power=float("nan")), "counters: beta2_power: "),
     "optimizer": (counters(optimizer="adamant"), "counters: optimizer: "),
     "optimizer number": (counters(optimizer=3), "counters: optimizer: "),
+    "no average": (without("average.b1"), "average: .*no b1"),
+    "average of nothing": (array("average.W9", np.zeros(2, "f")), "average: .*also W9"),
+    "average's shape": (array("average.b1", np.zeros(3, "f")), "average.b1: expected shape"),
+    "average's nan": (array("average.W1", np.full((2, 2), np.nan, "f")), "average.W1: .*NaN"),
+    "average's infinity": (array("average.b2", np.array([np.inf], "f")), "average.b2: .*inf"),
+    "average alone": (lambda text, arrays: [
+        arrays.pop(n) for n in [*arrays] if n.startswith("state")] and text.pop("counters"),
+        "counters: .*average"),
     "optimizer of other state": (counters(optimizer="sgd"), "state: "),
 }  # fmt: skip
 

@@ -4,7 +4,8 @@ Whether a sum of n = 2^k bits is even is a saw with n teeth. Each layer of two r
 line once, so k such layers are enough, 2 log2(n) units; one hidden layer needs a unit for every
 kink, n of them (Telgarsky, 2016, "Benefits of depth in neural networks"). Both are built by hand
 here and are right on every input. Gradient descent does not find the small deep one; what it does
-find is learned and drawn for several shapes.
+find is learned and drawn for several shapes. The best start of each is trained once more with a
+diagnosis, and so is the worst: some deep ones end with a layer that stands at its bounds.
 
 `python docs/examples/depth.py`; writes depth.png where matplotlib is there.
 """
@@ -72,8 +73,19 @@ configs: list[dict[str, Any]] = [
 ]  # fmt: skip
 fitted = lamella.fit_many(configs, 2 * X - 1, y)
 losses = np.array([f.history.loss for f in fitted if f.history]).reshape(len(shapes), 5, -1)
-for name, runs in zip(shapes, losses, strict=True):
+
+
+def diagnosed(hidden: list[int], seed: int) -> lamella.Diagnosis | None:
+    """Train one of them once more, to the same bits, and say how it went inside."""
+    net = Network([8, *hidden, 1], output="sigmoid", hidden="tanh", init="lecun", seed=seed)
+    return net.fit(2 * X - 1, y, epochs=300, learning_rate=0.01, diagnose=True).diagnosis
+
+
+for (name, hidden), runs in zip(shapes.items(), losses, strict=True):
     print(f"learned, {name:<12} median loss after 300 epochs {np.median(runs[:, -1]):.2g}")
+    order = np.argsort(runs[:, -1])
+    for which, seed in (("best", int(order[0])), ("worst", int(order[-1]))):
+        print(f"  {which}, {runs[seed, -1]:.2g}: {diagnosed(hidden, seed)}")
 
 try:
     import matplotlib.pyplot as plt

@@ -161,14 +161,3 @@ def shown(delay: float, total: int, unit: str = "steps") -> Iterator[Bar]:
         done = True
     finally:
         bar.close(done=done)
-
-
-@contextmanager
-def told(value: Progress, total: int, unit: str) -> Iterator[Callable[[int, float], object] | None]:
-    """Give what hears of each of so many units with its loss; None where nobody listens."""
-    asked = wanted(value)
-    if not isinstance(asked, float):
-        yield asked
-        return
-    with shown(asked, total, unit) as bar:
-        yield lambda at, loss: bar.tell(1, {"loss": loss})

@@ -7,8 +7,9 @@ a file on disk is the old one or a whole new one, never half of one. Leaves the 
 core (`rust/train/checkpoint.rs`), and what settings may be to the constructors that check them.
 
 The tensors are `W1, b1, W2, ...`, the running statistics `mean1, variance1, ...` of batch
-normalisation, and, where a training is to go on, `state1.W1, ...`: the optimizer's state, shaped
-as the parameters. The text is one JSON object:
+normalisation, and, where a training is to go on, `state1.W1, ...`: the optimizer's state, and
+`average.W1, ...`: the moving average of the parameters, if one is kept, both shaped as the
+parameters. The text is one JSON object:
 
 - `"format"`: the version of this, a number;
 - `"kind"`: what was kept, such as `"Network"`;
@@ -47,6 +48,9 @@ FORMAT = 1
 DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 """The format's names of the dtypes that are kept."""
 
+AVERAGE = "average."
+"""What the names of the moving average's arrays begin with."""
+
 KEYS = {"format", "kind", "settings", "counters", "extra"}
 LENGTH_BYTES = 8
 LONGEST_HEADER = 8 << 20
@@ -72,7 +76,7 @@ def save(
     network : Network
     path : str or path
     state : bool
-        Whether the optimizer's state and the counters are kept too.
+        Whether the optimizer's state, the moving average and the counters are kept too.
     extra : dict, optional
         Of what JSON knows; kept beside the network for `load_extra`.
 
@@ -96,6 +100,8 @@ def save(
         for n, kept in enumerate(states, start=1):
             names = [f"state{n}.{name}" for name in parameters]
             arrays.update(zip(names, kept, strict=True))
+        if (average := network._net.get_average()) is not None:
+            arrays.update(zip([f"{AVERAGE}{name}" for name in parameters], average, strict=True))
     if extra is not None:
         text["extra"] = dict(extra)
     write(path, arrays, text)
@@ -134,10 +140,11 @@ def load_extra(path: PathLike, kind: type[Model]) -> tuple[Model, dict[str, Any]
         check_dtypes(arrays, network)
         names = statistic_names(network.layers)
         statistics = {name: arrays.pop(name) for name in names if name in arrays}
+        average = take_average(arrays)
         states = take_states(arrays)
         network.parameters = arrays
         network.statistics = statistics
-        _resume(network, text.get("counters"), states)
+        _resume(network, text.get("counters"), states, average)
         return network, an_object("extra", text.get("extra", {}))
 
 
@@ -188,6 +195,12 @@ def check_dtypes(arrays: Mapping[str, Array], network: Network) -> None:
             raise checks.wrong(name, f"numbers of {network.dtype}", array.dtype)
 
 
+def take_average(arrays: dict[str, Array]) -> dict[str, Array]:
+    """Take the moving average, if there is one, out of a file's arrays: W1, b1, W2, ..."""
+    names = [name for name in arrays if name.startswith(AVERAGE)]
+    return {name.removeprefix(AVERAGE): arrays.pop(name) for name in names}
+
+
 def take_states(arrays: dict[str, Array]) -> list[list[Array]]:
     """Take the optimizer's state out of a file's arrays: of each state, those of W1, b1, W2, ..."""
     found: dict[int, dict[str, Array]] = {}
@@ -203,13 +216,19 @@ def take_states(arrays: dict[str, Array]) -> list[list[Array]]:
     return states
 
 
-def _resume(network: Network, counters: object, states: list[list[Array]]) -> None:
-    """Give a network counters and optimizer state, if the file has them."""
+def _resume(
+    network: Network, counters: object, states: list[list[Array]], average: dict[str, Array]
+) -> None:
+    """Give a network counters, optimizer state and moving average, if the file has them."""
     if counters is None:
-        if states:
-            raise checks.wrong("counters", "them beside the optimizer's state", "none")
+        if states or average:
+            kind = "the optimizer's state" if states else "an average"
+            raise checks.wrong("counters", f"them beside {kind}", "none")
         return
     network._net.set_state(an_object("counters", counters), states)
+    if average:
+        checks.keys("average", average, network._names)
+        network._net.set_average([average[name] for name in network._names])
 
 
 # --- values in JSON --------------------------------------------------------------------------

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from . import checks, initializers
+from . import checks, initializers, losses
 from .checks import Array
 from .initializers import Init
+from .losses import Custom, Loss, Task
 
 Parameters = dict[str, Array]
 Cache = tuple[Array, Array, Array, Array]
@@ -99,9 +100,11 @@ class CourseTask(NamedTuple):
     """The checked data and the start of an L-layer model."""
 
     X: Array  # (n[0], m), in a dtype of its own
-    Y: Array  # (n[L], m), or class indices (m,)
+    Y: Array  # (n, m) of a loss's n numbers a sample, or class indices (m,); a function's (..., m)
     start: Parameters
     dims: tuple[int, ...]
+    loss: Loss | Custom  # a function samples first, as `losses.Batches` takes it
+    told: Task  # of the loss
 
 
 def course_task(
@@ -113,6 +116,7 @@ def course_task(
     init: Init,
     dtype: DTypeLike,
     output: str,
+    loss: str | Loss | Custom | None,
     parameters: Mapping[str, ArrayLike] | None,
 ) -> CourseTask:
     """Check what `L_layer_model` learns from, and make its initial parameters."""
@@ -122,8 +126,34 @@ def course_task(
     seed = checks.seed(seed)
     given = None if parameters is None else checks.layers(parameters, dims)
     X = checks.samples_as_they_are("X", X, dims[0], given.dtype if given else wanted)
-    Y = checks.labels("Y", Y, dims[-1], X.shape[1], output, features_first=True)
-    return CourseTask(X, Y, initializers.start(dims, init, seed, wanted, given), dims)
+    start = initializers.start(dims, init, seed, wanted, given)
+    criterion = losses.resolve(loss, output)
+    if not isinstance(criterion, Loss):
+        Y = losses.custom_targets(Y, X.shape[1], "Y", axis=-1)
+        return CourseTask(X, Y, start, dims, _samples_first(criterion), losses.CUSTOM)
+    task = criterion.task(output, dims[-1])
+    Y = checks.labels("Y", Y, task.columns, X.shape[1], task.like, features_first=True)
+    return CourseTask(X, Y, start, dims, criterion, task)
+
+
+def _samples_first(loss: Custom) -> Custom:
+    """Return a loss in Python of samples x features, given one of features x samples."""
+
+    def turned(logits: Array, targets: Array) -> Any:
+        answer = loss(logits.T, targets.T)
+        if not isinstance(answer, tuple | list) or len(answer) != 2:
+            return answer
+        return answer[0], checks.shaped("loss gradient", answer[1], logits.T.shape).T
+
+    return turned
+
+
+def refuse_unknown_layers(norm: object, residual: object) -> None:
+    """Refuse layers that are more than their W and b."""
+    for name, value, none in (("norm", norm, None), ("residual", residual, False)):
+        if value is not none:
+            expected = f"{none}, as predict knows W and b alone (lamella.Network has {name})"
+            raise checks.wrong(name, expected, repr(value))
 
 
 def report_cost(iteration: int, cost: float) -> None:

@@ -39,8 +39,10 @@ from .course import (
 )
 from .initializers import Init
 from .layers import Dense, core_layer
+from .losses import Batches, Custom, Loss
 from .optimizers import Optimizer, Rate
-from .timing import Clock, Timed
+from .timing import Clock
+from .weights import ClassWeight, weights
 
 __all__ = [
     "L_layer_model",
@@ -212,10 +214,21 @@ def L_layer_model(
     dtype: DTypeLike = "float64",
     hidden: str = "relu",
     output: str = "sigmoid",
+    loss: str | Loss | Custom | None = None,
+    l1: float = 0.0,
     l2: float = 0.0,
+    decay_biases: bool = False,
+    max_norm: float | None = None,
     dropout: float = 0.0,
+    norm: None = None,
+    residual: Literal[False] = False,
     optimizer: str | Optimizer = "sgd",
     batch_size: int | None = None,
+    clip_value: float | None = None,
+    clip_norm: float | None = None,
+    average: float | None = None,
+    sample_weight: ArrayLike | None = None,
+    class_weight: ClassWeight = None,
     shuffle: bool = True,
     threads: int | None = None,
     parameters: Mapping[str, ArrayLike] | None = None,
@@ -226,11 +239,16 @@ def L_layer_model(
     are so small (0.01) that networks of more than two or three layers hardly move for thousands
     of iterations; `init="lecun"` or `"he"` keep the signal's size through the layers.
 
+    What is asked for between iterations (validation, early stopping, callbacks, a time limit)
+    and what W and b do not tell (normalisation, residual connections, exponential outputs) is
+    `lamella.Network`'s.
+
     Parameters
     ----------
     X : array_like (n[0], m)
     Y : array_like (n[L], m)
-        Or `(m,)` for one output and for class indices, as in `compute_cost`.
+        Or `(m,)` for one output and for class indices, as in `compute_cost`; with a `loss`, what
+        that takes, as for `lamella.Network.fit`, turned.
     layers_dims : sequence of int
         `n[0], ..., n[L]`.
     learning_rate : float or Schedule
@@ -246,14 +264,34 @@ def L_layer_model(
     dtype : {"float64", "float32"}
         Of the initial parameters, and so of the computation.
     hidden, output : str
-    l2 : float
-        Adds `l2/2 * sum(W^2)` over all weights, not biases, to the cost.
+    loss : str, Loss or callable, optional
+        As for `lamella.Network`, but that costs are sums over outputs where its losses are means
+        (and half the squared error). A callable is given logits `(n[L], rows)` and `Y[..., rows]`,
+        Y then any array whose last axis is the samples; it returns the batch's value, or the
+        samples' `(rows,)`, and the gradient `(n[L], rows)`.
+    l1, l2 : float
+        Add `l1 * sum(|W|) + l2/2 * sum(W^2)`, over all weights, to the cost.
+    decay_biases : bool
+        Whether penalties and an optimizer's weight decay reach biases too.
+    max_norm : float, optional
+        The greatest length of a row of W after an update, as for `lamella.Network`.
     dropout : float
         The share of hidden units that each step drops, in [0, 1).
+    norm, residual
+        None and False: `predict` and `L_model_forward` know of neither. `lamella.Network` has them.
     optimizer : str or Optimizer
         A name or an object, as for `lamella.Network.fit`.
     batch_size : int, optional
         Samples a step; None is all of them, in their order. The short last batch is kept.
+    clip_value, clip_norm : float, optional
+        Bounds of the gradient, as for `lamella.Network.fit`.
+    average : float, optional
+        The decay, in [0, 1), of a moving average of the parameters, which begins with the initial
+        ones; it is then what is returned.
+    sample_weight : array_like (m,), optional
+        What each sample counts: a batch's cost is `sum(w l) / sum(w)`.
+    class_weight : dict, "balanced" or list of dict, optional
+        What the samples of each class count, as for `lamella.Network.fit`.
     shuffle : bool
         Whether batches are drawn anew in every pass.
     threads : int, optional
@@ -278,40 +316,46 @@ def L_layer_model(
     MemoryError
         If memory does not suffice.
     """
+    course.refuse_unknown_layers(norm, residual)
     task = course.course_task(
-        X, Y, layers_dims, seed=seed, init=init, dtype=dtype, output=output, parameters=parameters
-    )
+        X, Y, layers_dims, seed=seed, init=init, dtype=dtype, output=output, loss=loss,
+        parameters=parameters,
+    )  # fmt: skip
     dropout = checks.number("dropout", dropout, below=1.0)
-    net = _network(task.dims, hidden, output, task.start["W1"].dtype, dropout)
+    w = weights(sample_weight, class_weight, task.Y.T, task.told)
+    asked = None
+    if not isinstance(task.loss, Loss):
+        asked = Batches(task.loss, task.Y.T, weighted=w is not None)
+    net = _network(task.dims, hidden, output, task.start["W1"].dtype, dropout, task.told.core)
     net.set_parameters(list(task.start.values()))
+    net.set_max_norms([checks.clip("max_norm", max_norm)] * (len(task.dims) - 1))
     m = task.X.shape[1]
     epochs = checks.integer("num_iterations", num_iterations)
     size = checks.batch_size(batch_size, m)
     rule, schedule = optimizers.split(optimizers.for_course(optimizer, learning_rate, COURSE_RATE))
-    rates = None
-    if schedule is not None:
-        clock = Clock(0, 0, 0, -(-m // (size or m)))
-        timed = Timed.of(schedule, optimizers.plain_rate(rule.learning_rate), clock, epochs)
-        rates = timed.rates(clock, epochs * clock.batches)
     losses = net.fit(
         task.X.T,
         task.Y.T,
         epochs=epochs,
         batch_size=size,
         optimizer=rule.spec(),
-        rates=rates,
-        penalty=(0.0, checks.number("l2", l2), False),
-        clip_value=None,
+        rates=optimizers.rates(rule, schedule, Clock(0, 0, 0, -(-m // (size or m))), epochs),
+        penalty=(
+            checks.number("l1", l1),
+            checks.number("l2", l2),
+            checks.flag("decay_biases", decay_biases),
+        ),
+        **optimizers.amendments(clip_value, clip_norm, average),
         loss_scale=1.0,
-        loss=None,
-        weights=None,
+        loss=asked,
+        weights=w,
         shuffle=checks.flag("shuffle", shuffle),
         seed=checks.seed(seed),
         threads=checks.threads(threads),
         report=course.report_cost if checks.flag("print_cost", print_cost) else None,
         report_every=COSTS_EVERY,
     )
-    arrays = net.get_parameters()
+    arrays = (None if average is None else net.get_average()) or net.get_parameters()
     columns = [b.reshape(-1, 1) for b in arrays[1::2]]
     return dictionary(arrays[0::2], columns), losses[::COSTS_EVERY].tolist()
 
@@ -416,9 +460,10 @@ def _network(
     output: str,
     dtype: np.dtype[np.floating],
     dropout: float = 0.0,
+    loss: tuple[str, list[float]] | None = None,
 ) -> _core.Network:
     """Build the core's network of a course model."""
     hidden = checks.choice("hidden", hidden, checks.HIDDEN)
     layers = [Dense(n, hidden, dropout=dropout) for n in dims[1:-1]]
     specs = [core_layer(layer) for layer in (*layers, Dense(dims[-1], output))]
-    return _core.Network(dims[0], specs, (checks.CORE_LOSSES[output], []), dtype.name)
+    return _core.Network(dims[0], specs, loss or (checks.CORE_LOSSES[output], []), dtype.name)

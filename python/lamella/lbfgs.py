@@ -27,11 +27,15 @@ class LBFGS:
     """L-BFGS: steps along a direction that the last gradients suggest, with a line search.
 
     A batch method: every evaluation is of all rows, so `batch_size` and `shuffle` of `fit` have no
-    meaning for it, and are not looked at; `learning_rate`, `clip_value` and a network's `l1`, which
-    has no gradient at zero, are refused. An iteration counts as an epoch of the history, whose
-    `loss` is the one before it, as everywhere; the network's own counters of steps and epochs stay,
-    and so does the state of another optimizer. Each call starts with an empty memory. In
-    float32 the line search ends early, where the loss's last bits decide; float64 goes further.
+    meaning for it, and are not looked at. What has no place in it is refused: `learning_rate`,
+    `clip_value`, `clip_norm`, `average`, callbacks of steps, and of a network `l1`, which has no
+    gradient at zero, `max_norm`, dropout and batch normalisation. An iteration counts as an epoch
+    of `fit`, for its history, whose `loss` is the one before it, as everywhere, for validation,
+    early stopping and callbacks, and for a time limit, which ends a fit with a whole
+    iteration; the network's own counters of steps and epochs stay, and so does the state
+    of another optimizer. `diagnose=True` measures before and after. Each call starts with an empty
+    memory. In float32 the line search ends early, where the loss's last bits decide; float64 goes
+    further.
 
     Parameters
     ----------
@@ -86,7 +90,7 @@ def minimise(
     function: Function,
     start: Array,
     rule: LBFGS,
-    heard: Callable[[int, float], object] | None,
+    heard: Callable[[int, float], bool] | None,
     keep: Callable[[Array], object],
 ) -> Array:
     """Minimise a function; return its value before each iteration, `(iterations,)`.
@@ -99,9 +103,10 @@ def minimise(
     rule : LBFGS
         With its `max_iter`.
     heard : callable, optional
-        Called after every iteration, with its number from 0 and the loss before it.
+        Called after every iteration, with its number from 0 and the loss before it; True ends the
+        minimisation.
     keep : callable
-        Called in the end, whatever ended it, with the last iterate (n,).
+        Called with the last iterate (n,): before `heard`, and in the end, whatever ended it.
 
     Raises
     ------
@@ -127,7 +132,9 @@ def minimise(
         iterate = intermediate_result.x.copy()
         losses.append(float(intermediate_result.fun))
         if heard is not None:
-            heard(len(losses) - 2, losses[-2])
+            keep(iterate)
+            if heard(len(losses) - 2, losses[-2]):
+                raise StopIteration
 
     options = {
         "maxiter": rule.max_iter,

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -83,6 +83,8 @@ class Asked:
     schedule: Schedule | None
     rate: float
     """What the schedule scales."""
+    progress: float | Callable[[int, float], object] | None
+    """The seconds before a bar appears, or what hears of each epoch."""
     scored: Data
     """The rows that metrics are computed on."""
     validates: bool
@@ -91,8 +93,6 @@ class Asked:
     early_stopping: EarlyStopping | None
     callbacks: list[Callback]
     time_limit: float | None
-    progress: float | Callable[[int, float], object] | None
-    """The seconds before a bar appears, or what hears of each epoch."""
 
     @property
     def prefix(self) -> str:
@@ -140,16 +140,19 @@ class Loop:
     network : Network
     asked : Asked
     fit : callable
-        The core's fit, which lacks the epochs and the stretch alone.
+        The core's fit, which lacks the epochs and the stretch alone and returns losses.
     score : callable
         Of samples, labels and metrics: the loss and the metrics' numbers.
     """
+
+    unit = "steps"
+    """What its bar counts."""
 
     def __init__(
         self,
         network: Network,
         asked: Asked,
-        fit: Callable[..., Array],
+        fit: Callable[..., Any],
         score: Callable[[Data, Sequence[Metric]], tuple[float, list[float]]],
     ) -> None:
         self.began = time.monotonic()
@@ -232,7 +235,7 @@ class Loop:
         delay = self.asked.progress
         if not isinstance(delay, float):
             return nullcontext()
-        return bars.shown(delay, self.asked.epochs * self.asked.batches)
+        return bars.shown(delay, self.asked.epochs * self.asked.batches, self.unit)
 
     def _clock(self) -> Clock:
         """Return where the fit stands."""
@@ -325,3 +328,29 @@ class Loop:
     def _monitored(self, plateau: Plateau) -> str:
         """Return the name of the number that a plateau hears."""
         return plateau.schedule.monitor or ("val_loss" if self.asked.validates else "loss")
+
+
+class Minimisation(Loop):
+    """A fit that is one minimisation, whose iterations are its epochs.
+
+    Its `fit` takes a function of an iteration, from 0, and the loss before it, which it calls with
+    the network as the iteration left it; it ends where that returns True.
+    """
+
+    unit = "iterations"
+
+    def _stretch(self) -> str:
+        """Minimise; after each iteration whatever is due. Return what ended it."""
+        ended: str | None = None
+
+        def heard(iteration: int, loss: float) -> bool:
+            nonlocal ended
+            ended = self._after_epoch(loss, None)
+            if self.bar is not None:
+                self.bar.tell(1, self._logs())
+            if ended is None and self._seconds_left() <= 0:
+                ended = "time_limit"
+            return ended is not None
+
+        self.fit(heard)
+        return ended or "epochs"

@@ -48,6 +48,11 @@ class Task(NamedTuple):
     columns: int
     """Numbers of y a sample."""
 
+    @property
+    def like(self) -> str:
+        """The output whose labels look the same."""
+        return {"bits": "sigmoid", "classes": "softmax"}.get(self.targets, "identity")
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -408,15 +413,15 @@ def name_of(loss: Loss | Custom) -> str:
     return str(getattr(loss, "__name__", type(loss).__name__))
 
 
-def custom_targets(y: Any, m: int) -> Array:
-    """Return the targets of m samples as an array of whatever its elements are."""
+def custom_targets(y: Any, m: int, name: str = "y", axis: int = 0) -> Array:
+    """Return the targets of m samples, along an axis, as an array of whatever its elements are."""
     try:
         targets = np.asarray(y)
     except ValueError:
-        raise checks.wrong("y", "a rectangular array", "rows of different lengths") from None
-    if targets.ndim == 0 or len(targets) != m:
+        raise checks.wrong(name, "a rectangular array", "rows of different lengths") from None
+    if targets.ndim == 0 or targets.shape[axis] != m:
         got = "None" if y is None else f"shape {targets.shape}"
-        raise checks.wrong("y", f"targets of {m} samples", got)
+        raise checks.wrong(name, f"targets of {m} samples", got)
     return targets
 
 

@@ -25,6 +25,7 @@ from .checks import CSR, Array
 from .loop import History
 from .losses import Loss
 from .network import Network
+from .weights import ClassWeight, weights
 
 __all__ = ["Fitted", "fit_many", "folds", "grid", "sample"]
 
@@ -82,6 +83,14 @@ class _Task:
     rows: int | None
     held_out: int | None
 
+    @property
+    def rates(self) -> dict[str, Array]:
+        """Where a schedule gives it, the rate of each epoch's last step, as `History.metrics`."""
+        rates, epochs = self.settings["rates"], self.settings["epochs"]
+        if rates is None or epochs == 0:
+            return {}
+        return {"learning_rate": rates.reshape(epochs, -1)[:, -1].copy()}
+
 
 class _Shared:
     """Arrays that tasks share, each kept once and known by its place."""
@@ -90,6 +99,7 @@ class _Shared:
         self.targets: list[Array] = []
         self.selections: list[Array] = []
         self._places: dict[Any, int] = {}
+        self._weights: dict[Any, Array | None] = {}
 
     def labels(self, network: Network, rows: Array | CSR, y: ArrayLike) -> int:
         """Return the place of the checked labels of all rows for such a network."""
@@ -98,6 +108,30 @@ class _Shared:
             self.targets.append(network._data(rows, y)[1])
             self._places[key] = len(self.targets) - 1
         return self._places[key]
+
+    def weights(
+        self,
+        network: Network,
+        target: int,
+        rows: Array | None,
+        given: tuple[ArrayLike | None, ClassWeight],
+    ) -> Array | None:
+        """Return what each of all rows counts where these are trained on, or None for no weights.
+
+        Classes are counted among the rows that are trained on, as one `Network.fit` does it.
+        """
+        key = ("weights", target, repr(network._task), None if rows is None else id(rows))
+        if key not in self._weights:
+            sample_weight, class_weight = given
+            labels, task = self.targets[target], network._task
+            w: Array | None = weights(sample_weight, None, labels, task)
+            if class_weight is not None:
+                chosen: Any = slice(None) if rows is None else rows
+                own = weights(None if w is None else w[chosen], class_weight, labels[chosen], task)
+                w = np.zeros(len(labels))
+                w[chosen] = own
+            self._weights[key] = w
+        return self._weights[key]
 
     def selection(self, rows: Array | None) -> int | None:
         """Return the place of some rows' indices, the same object each time; None for all rows."""
@@ -117,6 +151,8 @@ def fit_many(
     validation: float | ArrayLike | None = None,
     cv: int | Iterable[tuple[ArrayLike, ArrayLike]] | Any = None,
     seed: int = 0,
+    sample_weight: ArrayLike | None = None,
+    class_weight: ClassWeight = None,
     keep_state: bool = False,
     threads: int | None = None,
     progress: bool | Callable[[Fitted], object] | None = None,
@@ -131,8 +167,9 @@ def fit_many(
     configs : iterable
         Each a dict of keyword arguments: those of `Network` (`layers` among them) and those of
         `Network.fit` that say how to train (`epochs`, `batch_size`, `optimizer`,
-        `learning_rate`, `clip_value`, `shuffle`); or a pair of a network, which is trained from
-        where it stands, and a dict of the latter. "lbfgs" is not among the optimizers here.
+        `learning_rate`, a schedule too, `clip_value`, `clip_norm`, `average`, `shuffle`); or a
+        pair of a network, which is trained from where it stands, and a dict of the latter.
+        "lbfgs" is not among the optimizers here, nor `ReduceOnPlateau` among the schedules.
         `grid` and `sample` make such dicts, and so do scikit-learn's `ParameterGrid` and
         `ParameterSampler`.
     X : array_like or SciPy sparse (m, n_features)
@@ -148,6 +185,11 @@ def fit_many(
         there are several.
     seed : int
         Of the folds alone.
+    sample_weight : array_like (m,), optional
+        What each row counts in training, as for `Network.fit`; the same for all networks. Rows
+        that are held out count 1 each in the scores, whatever their weight.
+    class_weight : dict, "balanced" or list of dict, optional
+        As for `Network.fit`, on the rows that a network is trained on.
     keep_state : bool
         Whether networks keep their optimizer's state for another `fit`. Without it only those
         in training have one, and a `fit` later begins with a new state.
@@ -187,7 +229,7 @@ def fit_many(
     if isinstance(configs, str | bytes | Mapping) or not isinstance(configs, Iterable):
         got = reprlib.repr(configs)
         raise TypeError(f"configs: expected a list of configurations, got {got}")
-    tasks = list(_tasks(configs, rows, y, splits, shared))
+    tasks = list(_tasks(configs, rows, y, splits, shared, (sample_weight, class_weight)))
     fitted: list[Fitted | None] = [None] * len(tasks)
     with _told(progress, len(tasks)) as tell:
 
@@ -204,7 +246,7 @@ def fit_many(
                 labels = shared.targets[task.target][shared.selections[task.held_out]]
                 outputs = outputs.reshape(len(labels), -1)
                 score = task.network._score(loss, outputs, labels)
-            history = None if losses is None else History(losses)
+            history = None if losses is None else History(losses, task.rates)
             fitted[at] = Fitted(
                 task.index, task.fold, task.config, task.network, history, error, score, seconds
             )
@@ -306,6 +348,7 @@ def _tasks(
     y: ArrayLike,
     splits: list[Split] | None,
     shared: _Shared,
+    given: tuple[ArrayLike | None, ClassWeight],
 ) -> Iterator[_Task]:
     """Make the networks of every configuration, one a fold, and check all that belongs to them."""
     seen: set[int] = set()
@@ -319,6 +362,7 @@ def _tasks(
                 m = rows.shape[0] if split[0] is None else len(split[0])
                 settings = _settings(network, arguments, m, rows.shape[1])
             target, selected = shared.labels(network, rows, y), map(shared.selection, split)
+            settings["weights"] = shared.weights(network, target, split[0], given)
             yield _Task(index, fold, config, network, settings, target, *selected)
 
 

@@ -13,7 +13,6 @@ Alphabet: m samples, `n[0]` features, L layers of `n[l]` units. `X (m, n[0])`, o
 from __future__ import annotations
 
 import os
-import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -52,7 +51,7 @@ from .layers import (
     statistic_names,
 )
 from .lbfgs import LBFGS
-from .loop import Asked, Data, History, Loop
+from .loop import Asked, Data, History, Loop, Minimisation
 from .losses import Custom, Loss
 from .metrics import Metric
 from .optimizers import Optimizer, Rate
@@ -247,7 +246,7 @@ class Network:
             A name ("sgd", "momentum", "nesterov", "adam", "amsgrad", "adamw", "nadam", "rmsprop",
             "adagrad", "lion", "muon") or an object such as `lamella.AdamW(weight_decay=0.05)`.
             State of another kind of optimizer is not used. "lbfgs" or a `lamella.LBFGS` (needs
-            SciPy) minimises the loss of all rows; see there.
+            SciPy) minimises the loss of all rows, an iteration an epoch; see there.
         learning_rate : float, Schedule or callable, optional
             In place of the optimizer's own: a number, a schedule such as
             `lamella.schedules.Cosine(1e-2, total=1000)`, or a function that gets the number of
@@ -329,39 +328,17 @@ class Network:
         rows, labels = self._data(X, y)
         diagnosis: Diagnosis | None = None
         heard = calling.checked(callbacks)
+        minimiser: LBFGS | None = None
+        if lbfgs.is_meant(optimizer):
+            minimiser = self._minimiser(
+                optimizer, epochs, heard, learning_rate=learning_rate, clip_value=clip_value,
+                clip_norm=clip_norm, average=average,
+            )  # fmt: skip
         if checks.flag("diagnose", diagnose):
             from .diagnosis import Diagnosis
 
             diagnosis = Diagnosis(rows, labels)
             heard = [diagnosis, *heard]
-        if lbfgs.is_meant(optimizer):
-            for n, layer in enumerate(self.layers, start=1):
-                if isinstance(layer.norm, BatchNorm) or layer.dropout:
-                    raise checks.wrong(
-                        f"layers[{n}]", "neither batch normalisation nor dropout with lbfgs", layer
-                    )
-            _refuse_for_lbfgs(
-                sample_weight=sample_weight,
-                class_weight=class_weight,
-                validation_data=validation_data,
-                validation_fraction=validation_fraction,
-                metrics=metrics,
-                early_stopping=None if early_stopping is False else early_stopping,
-                callbacks=callbacks or None,
-                time_limit=time_limit,
-                diagnose=diagnose or None,
-                clip_norm=clip_norm,
-                average=average,
-            )
-            if any(layer.max_norm is not None for layer in self.layers):
-                raise checks.wrong("max_norm", "None with lbfgs", self.max_norm)
-            minimiser = lbfgs.checked(
-                optimizer, epochs, self.l1, learning_rate=learning_rate, clip_value=clip_value
-            )
-            with bars.told(progress, minimiser.max_iter or 0, "iterations") as report:
-                threads = checks.threads(threads)
-                return History(self._minimise(rows, labels, minimiser, threads, report))
-        optimizer = cast(str | Optimizer, optimizer)
         epochs = checks.integer("epochs", epochs)
         threads = checks.threads(threads)
         shown = bars.wanted(progress)
@@ -371,6 +348,15 @@ class Network:
             (rows, labels), scored, w = self._validation(
                 Data(rows, labels), w, validation_data, validation_fraction
             )
+        asks = (scored, metrics, heard or None, time_limit)
+        if minimiser is not None:
+            watched = self._watched(Data(rows, labels), *asks, early_stopping)
+            minimise = partial(self._minimise, rows, labels, w, minimiser, threads)
+            iterations = minimiser.max_iter or 0
+            asked = Asked(iterations, 1, rows.shape[0], None, 0.0, shown, **watched)
+            score = partial(self._scores, threads=threads)
+            return self._run(Minimisation(self, asked, minimise, score), diagnosis)
+        optimizer = cast(str | Optimizer, optimizer)
         self._net.take_gradient_norms()  # those of fits that were stopped
         spec, rate, schedule = optimizers.spec(optimizer, learning_rate), 0.0, None
         if spec is None:
@@ -379,7 +365,7 @@ class Network:
         settings: dict[str, Any] = {
             "batch_size": checks.batch_size(batch_size, rows.shape[0]),
             "optimizer": spec,
-            **_amendments(clip_value, clip_norm, average),
+            **optimizers.amendments(clip_value, clip_norm, average),
             "weights": w,
             "loss": self._asked(labels, w),
             "shuffle": checks.flag("shuffle", shuffle),
@@ -388,39 +374,17 @@ class Network:
             "report_every": 1,
             **self._objective,
         }
-        asks = (schedule, scored, metrics, heard or None, time_limit)
-        plain = early_stopping is False and all(asked is None for asked in asks)
+        plain = early_stopping is False and schedule is None and all(ask is None for ask in asks)
         if plain and not isinstance(shown, float):
             losses = self._net.fit(rows, labels, epochs=epochs, report=shown, **settings)
             return self._with_norms(History(losses), clip_norm)
-        if metrics is None:
-            metrics = [] if scored is None else measures.DEFAULT[self._kind]
         batch_rows = settings["batch_size"] or rows.shape[0]
-        if time_limit is not None:
-            time_limit = checks.number("time_limit", time_limit, positive=True)
-        asked = Asked(
-            epochs=epochs,
-            batches=-(-rows.shape[0] // batch_rows),
-            batch_rows=batch_rows,
-            schedule=schedule,
-            rate=rate,
-            scored=Data(rows, labels) if scored is None else scored,
-            validates=scored is not None,
-            metrics=measures.checked(metrics, self._kind),
-            early_stopping=stopping.checked(early_stopping),
-            callbacks=heard,
-            time_limit=time_limit,
-            progress=shown,
-        )
+        batches = -(-rows.shape[0] // batch_rows)
+        watched = self._watched(Data(rows, labels), *asks, early_stopping)
+        asked = Asked(epochs, batches, batch_rows, schedule, rate, shown, **watched)
         fit = partial(self._net.fit, rows, labels, report=None, **settings)
-        run = Loop(self, asked, fit, partial(self._scores, threads=threads)).run
-        if diagnosis is None:
-            return self._with_norms(run(), clip_norm)
-        try:
-            return self._with_norms(replace(run(), diagnosis=diagnosis), clip_norm)
-        except DivergenceError as error:
-            error.add_note(f"diagnosis:\n{diagnosis}")
-            raise
+        score = partial(self._scores, threads=threads)
+        return self._with_norms(self._run(Loop(self, asked, fit, score), diagnosis), clip_norm)
 
     def find_learning_rate(
         self,
@@ -532,7 +496,7 @@ class Network:
             weights=w,
             seed=self.seed,
             threads=threads,
-            **_amendments(clip_value, clip_norm, average),
+            **optimizers.amendments(clip_value, clip_norm, average),
             **self._objective,
         )
 
@@ -798,10 +762,10 @@ class Network:
         ----------
         path : str or path
         state : bool
-            Whether the optimizer's state and the counters are kept too, so that a `fit` after
-            `load` goes on with the bits of one that was never interrupted. It takes up to three
-            times the parameters' space more. (What a schedule that reduces on a plateau has seen
-            and the moving average of `fit(average=)` are not kept.)
+            Whether the optimizer's state, the moving average of `fit(average=)` and the counters
+            are kept too, so that a `fit` after `load` goes on with the bits of one that was never
+            interrupted. It takes up to four times the parameters' space more. (What a schedule
+            that reduces on a plateau has seen is not kept.)
 
         Raises
         ------
@@ -932,35 +896,89 @@ class Network:
         epochs: int = 1,
         batch_size: int | None = 32,
         optimizer: str | Optimizer = "adam",
-        learning_rate: float | None = None,
+        learning_rate: Rate | None = None,
         clip_value: float | None = None,
         clip_norm: float | None = None,
         average: float | None = None,
         shuffle: bool = True,
     ) -> dict[str, Any]:
-        """Check arguments of `fit` on m samples; return what the core takes."""
-        spec = optimizers.spec(optimizer, learning_rate)
+        """Check arguments of `fit` on m samples; return what the core takes for one call."""
+        epochs, size = checks.integer("epochs", epochs), checks.batch_size(batch_size, m)
+        spec, rates = optimizers.spec(optimizer, learning_rate), None
         if spec is None:
-            raise checks.wrong("learning_rate", "a number, not a schedule, here", learning_rate)
+            rule, schedule = optimizers.split(optimizer, learning_rate)
+            spec, clock = rule.spec(), Clock(self.steps, self.epochs, 0, -(-m // (size or m)))
+            rates = optimizers.rates(rule, schedule, clock, epochs)
         return {
-            "epochs": checks.integer("epochs", epochs),
-            "batch_size": checks.batch_size(batch_size, m),
+            "epochs": epochs,
+            "batch_size": size,
             "optimizer": spec,
-            **_amendments(clip_value, clip_norm, average),
+            "rates": rates,
+            **optimizers.amendments(clip_value, clip_norm, average),
             "shuffle": checks.flag("shuffle", shuffle),
             "seed": self.seed,
             **self._objective,
         }
 
+    def _watched(
+        self,
+        data: Data,
+        scored: Data | None,
+        metrics: Metrics | None,
+        heard: list[Callback] | None,
+        time_limit: float | None,
+        early_stopping: EarlyStopping | bool,
+    ) -> dict[str, Any]:
+        """Check what a fit asks for between its steps; return the fields of `Asked` for it."""
+        if metrics is None:
+            metrics = [] if scored is None else measures.DEFAULT[self._kind]
+        if time_limit is not None:
+            time_limit = checks.number("time_limit", time_limit, positive=True)
+        return {
+            "scored": data if scored is None else scored,
+            "validates": scored is not None,
+            "metrics": measures.checked(metrics, self._kind),
+            "early_stopping": stopping.checked(early_stopping),
+            "callbacks": heard or [],
+            "time_limit": time_limit,
+        }
+
+    def _run(self, fitting: Loop, diagnosis: Diagnosis | None) -> History:
+        """Train by a loop; the diagnosis goes with its history, or with its error."""
+        if diagnosis is None:
+            return fitting.run()
+        try:
+            return replace(fitting.run(), diagnosis=diagnosis)
+        except DivergenceError as error:
+            error.add_note(f"diagnosis:\n{diagnosis}")
+            raise
+
+    def _minimiser(
+        self, optimizer: object, epochs: int, heard: Sequence[Callback], **refused: object
+    ) -> LBFGS:
+        """Return L-BFGS's settings; refuse what has no place in a minimisation."""
+        for n, layer in enumerate(self.layers, start=1):
+            if isinstance(layer.norm, BatchNorm) or layer.dropout:
+                expected = "neither batch normalisation nor dropout with lbfgs"
+                raise checks.wrong(f"layers[{n}]", expected, layer)
+            if layer.max_norm is not None:
+                raise checks.wrong("max_norm", "None with lbfgs", layer.max_norm)
+        for n, callback in enumerate(heard):
+            if callback.every is not None:
+                expected = "None with lbfgs, whose iterations are epochs"
+                raise checks.wrong(f"callbacks[{n}].every", expected, callback.every)
+        return lbfgs.checked(optimizer, epochs, self.l1, **refused)
+
     def _minimise(
         self,
         rows: Array | CSR,
         labels: Array,
+        w: Array | None,
         rule: LBFGS,
         threads: int | None,
-        report: Callable[[int, float], object] | None,
-    ) -> Array:
-        """Minimise the loss of checked data by L-BFGS; return it before each iteration."""
+        heard: Callable[[int, float], bool],
+    ) -> None:
+        """Minimise the loss of checked data by L-BFGS; `heard` hears of each iteration."""
 
         def place(parameters: Array) -> None:
             arrays = lbfgs.views(parameters, self._shapes)
@@ -972,15 +990,14 @@ class Network:
                 rows,
                 labels,
                 **self._objective,
-                loss=self._asked(labels, None),
-                weights=None,
+                loss=self._asked(labels, w),
+                weights=w,
                 seed=self.seed,
                 threads=threads,
             )
             return loss, lbfgs.flat(gradients)
 
-        start = lbfgs.flat(self._net.get_parameters())
-        return lbfgs.minimise(function, start, rule, report, place)
+        lbfgs.minimise(function, lbfgs.flat(self._net.get_parameters()), rule, heard, place)
 
     def _core_network(self) -> _core.Network:
         """Build the core's network, all parameters zero."""
@@ -1093,34 +1110,12 @@ class Network:
         task = self._task
         if not isinstance(self.criterion, Loss):
             return rows, losses.custom_targets(y, m)
-        like = {"bits": "sigmoid", "classes": "softmax"}.get(task.targets, "identity")
-        labels = checks.labels("y", y, task.columns, m, like, features_first=False)
+        labels = checks.labels("y", y, task.columns, m, task.like, features_first=False)
         if task.targets != "classes":
             checks.finite("y", labels, self.dtype)
         if task.targets == "counts" and labels.dtype.kind != "b":
             checks.refuse("y", "numbers of at least 0", labels, lambda block: block < 0)
         return rows, labels
-
-
-def _refuse_for_lbfgs(**asked: object) -> None:
-    """Refuse what a minimisation of the loss of all rows does not do."""
-    for name, value in asked.items():
-        if value is not None:
-            expected = "nothing with lbfgs, which makes no steps on batches"
-            raise checks.wrong(name, expected, reprlib.repr(value))
-
-
-def _amendments(
-    clip_value: float | None, clip_norm: float | None, average: float | None
-) -> dict[str, Any]:
-    """Check what an update does beside the optimizer's rule."""
-    if clip_value is not None and clip_norm is not None:
-        raise checks.wrong("clip_norm", "None beside clip_value", clip_norm)
-    return {
-        "clip_value": checks.clip("clip_value", clip_value),
-        "clip_norm": checks.clip("clip_norm", clip_norm),
-        "average": checks.decay("average", average),
-    }
 
 
 load = Network.load

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
 from . import checks, timing
-from .timing import Schedule
+from .exact import Floats
+from .timing import Clock, Schedule, Timed
 
 Spec = tuple[str, dict[str, float]]
 """What the core takes: a rule's name and its settings."""
@@ -497,6 +498,29 @@ def _plain_spec(optimizer: str | Optimizer, learning_rate: Rate | None) -> Spec 
     """Return what the core takes, or None for a schedule."""
     rule = resolve(optimizer, learning_rate)
     return None if isinstance(rule.learning_rate, Schedule) else rule.spec()
+
+
+def rates(rule: Optimizer, schedule: Schedule | None, clock: Clock, epochs: int) -> Floats | None:
+    """Return the rate of each step of a fit that is one call, or None without a schedule."""
+    if schedule is None:
+        return None
+    if schedule.plateau is not None:
+        raise checks.wrong("learning_rate", "a schedule of steps or epochs", "ReduceOnPlateau")
+    timed = Timed.of(schedule, plain_rate(rule.learning_rate), clock, epochs)
+    return timed.rates(clock, epochs * clock.batches)
+
+
+def amendments(
+    clip_value: float | None, clip_norm: float | None, average: float | None
+) -> dict[str, Any]:
+    """Check what an update does beside the optimizer's rule."""
+    if clip_value is not None and clip_norm is not None:
+        raise checks.wrong("clip_norm", "None beside clip_value", clip_norm)
+    return {
+        "clip_value": checks.clip("clip_value", clip_value),
+        "clip_norm": checks.clip("clip_norm", clip_norm),
+        "average": checks.decay("average", average),
+    }
 
 
 def for_course(optimizer: str | Optimizer, learning_rate: Rate, default: float) -> Optimizer:

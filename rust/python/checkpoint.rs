@@ -4,7 +4,7 @@ use super::model::{get_layers, parameter_names};
 use super::{arrays, exception, unlocked};
 use crate::error::Error;
 use crate::kernels::Number;
-use crate::network::{Network as Core, Parameter, Progress, STATES};
+use crate::network::{AVERAGE, Network as Core, Parameter, Progress, STATES};
 use crate::train::checkpoint;
 use crate::train::optimizer::state_of;
 use pyo3::prelude::*;
@@ -75,35 +75,62 @@ pub fn set_state<T: Number + numpy::Element>(
     let names = parameter_names(net);
     let mut plain = Vec::new();
     for (&index, (s, state)) in STATES.iter().zip((1..).zip(states)) {
-        if state.len() != names.len() {
-            let expected = format!("{} arrays", names.len());
-            return Err(exception(Error::expected(format!("state{s}"), expected, state.len())));
-        }
-        for ((name, layer, rows, columns), array) in names.iter().zip(state) {
-            let name = format!("state{s}.{name}");
-            let numbers: Vec<T> = arrays::plain(&name, array, (*rows, *columns))?;
-            // Infinity is a second moment that overflowed, which training takes.
-            if numbers.iter().any(|x| x.to_f64().is_nan()) {
-                return Err(exception(Error::expected(name, "numbers", "NaN")));
-            }
-            plain.push((index, *layer, numbers));
-        }
+        // Infinity is a second moment that overflowed, which training takes.
+        plain.push((index, one_each(&names, &format!("state{s}"), state, |x: &T| !x.to_f64().is_nan())?));
     }
     net.reset();
     if let Some((name, count)) = known {
         net.prepare_state(name, count).map_err(exception)?;
     }
-    for (place, (index, layer, numbers)) in plain.iter().enumerate() {
-        let kind = match names[place % names.len()].0.trim_end_matches(|c: char| c.is_ascii_digit()) {
+    plain.iter().for_each(|(index, numbers)| place(net, &names, *index, numbers));
+    net.progress = progress;
+    Ok(())
+}
+
+/// Takes a moving average of the parameters over, with which a training that keeps one goes on.
+pub fn set_average<T: Number + numpy::Element>(net: &mut Core<T>, average: &[Bound<'_, PyAny>]) -> PyResult<()> {
+    let names = parameter_names(net);
+    let plain = one_each(&names, "average", average, |x: &T| x.is_finite())?;
+    net.prepare_average().map_err(exception)?;
+    place(net, &names, AVERAGE, &plain);
+    Ok(())
+}
+
+/// A parameter's name, layer, rows and columns.
+type Name = (String, usize, usize, usize);
+
+/// Reads one array for each parameter, of numbers that pass.
+fn one_each<T: Number + numpy::Element>(
+    names: &[Name],
+    what: &str,
+    given: &[Bound<'_, PyAny>],
+    passes: impl Fn(&T) -> bool,
+) -> PyResult<Vec<Vec<T>>> {
+    if given.len() != names.len() {
+        return Err(exception(Error::expected(what, format!("{} arrays", names.len()), given.len())));
+    }
+    let read = |((name, _, rows, columns), array): (&Name, _)| {
+        let name = format!("{what}.{name}");
+        let numbers: Vec<T> = arrays::plain(&name, array, (*rows, *columns))?;
+        match numbers.iter().find(|x| !passes(x)) {
+            None => Ok(numbers),
+            Some(bad) => Err(exception(Error::expected(name, "numbers", bad.to_f64()))),
+        }
+    };
+    names.iter().zip(given).map(read).collect()
+}
+
+/// Copies one array for each parameter into one of the arena's buffers.
+fn place<T: Number>(net: &mut Core<T>, names: &[Name], index: usize, arrays: &[Vec<T>]) {
+    for ((name, layer, ..), numbers) in names.iter().zip(arrays) {
+        let kind = match name.trim_end_matches(|c: char| c.is_ascii_digit()) {
             "W" => Parameter::Weights,
             "b" => Parameter::Biases,
             "gamma" => Parameter::Gamma,
             _ => Parameter::Beta,
         };
-        net.set_state(*layer, *index, kind, numbers);
+        net.set_state(*layer, index, kind, numbers);
     }
-    net.progress = progress;
-    Ok(())
 }
 
 /// The counters, checked.

@@ -23,7 +23,7 @@ type Task<'py> = (Bound<'py, Network>, Bound<'py, PyDict>, usize, Option<usize>,
 /// each as it ends.
 ///
 /// A task is (network, settings of fit, index of its targets, index of the rows it is trained on or None, of the rows it answers
-/// afterwards or None).
+/// afterwards or None). The settings have `weights`, one of each of the data's rows or None, and `rates`, one of each step or None.
 #[pyfunction]
 #[pyo3(signature = (tasks, X, targets, selections, *, keep_state, threads, report))]
 #[allow(non_snake_case, clippy::too_many_arguments)]
@@ -45,6 +45,7 @@ pub fn fit_many<'py>(
         Some(at) => selections.get(at).copied().map(Some).ok_or_else(|| no_such("selection", at)),
         None => Ok(None),
     };
+    let given: Vec<Given<'_>> = tasks.iter().map(|task| Given::of(&task.1)).collect::<PyResult<_>>()?;
     let mut options = Vec::with_capacity(tasks.len());
     let mut networks = Vec::with_capacity(tasks.len());
     for (i, (network, settings, ..)) in tasks.iter().enumerate() {
@@ -55,13 +56,17 @@ pub fn fit_many<'py>(
     let labels = labels(&tasks, &networks, &targets)?;
     let data: Vec<TargetData<'_>> = labels.iter().map(Labels::as_data).collect();
     let mut jobs = Vec::with_capacity(tasks.len());
-    for ((network, options), (_, _, target, rows, held_out)) in networks.iter_mut().zip(options).zip(&tasks) {
+    let settings = options.into_iter().zip(&given);
+    for ((network, (options, given)), (_, _, target, rows, held_out)) in networks.iter_mut().zip(settings).zip(&tasks) {
         let network = match &mut *network.inner {
             Any::F32(model) => Trainee::F32(&mut model.net),
             Any::F64(model) => Trainee::F64(&mut model.net),
         };
         let (rows, held_out) = (selected(*rows)?, selected(*held_out)?);
-        jobs.push(Job { network, y: &data[*target], held_out, options: Options { rows, ..options } });
+        let weights = model::as_weights(&given.weights)?;
+        model::check_weights(weights, x.rows()).map_err(exception)?;
+        let stretch = Stretch { rates: given.rates.as_deref(), ..Stretch::WHOLE };
+        jobs.push(Job { network, y: &data[*target], held_out, options: Options { rows, weights, stretch, ..options } });
     }
     let targets: Vec<usize> = tasks.iter().map(|task| task.2).collect();
     let mut listener = Listener { report, raised: None };
@@ -70,6 +75,24 @@ pub fn fit_many<'py>(
         many::train(jobs, &x, keep_state, threads, &mut listener)
     });
     listener.settle(result)
+}
+
+/// The arrays among a task's settings, held.
+struct Given<'py> {
+    /// What each of the data's rows counts.
+    weights: Option<PyReadonlyArray1<'py, f64>>,
+    /// The rate of each step.
+    rates: Option<Vec<f64>>,
+}
+
+impl<'py> Given<'py> {
+    fn of(settings: &Bound<'py, PyDict>) -> PyResult<Self> {
+        let get = |name: &str| -> PyResult<Option<PyReadonlyArray1<'py, f64>>> {
+            let item = settings.get_item(name)?.filter(|item| !item.is_none());
+            item.map(|item| item.extract()).transpose()
+        };
+        Ok(Given { weights: get("weights")?, rates: get("rates")?.map(|rates| rates.as_array().to_vec()) })
+    }
 }
 
 fn no_such(what: &str, at: usize) -> PyErr {

@@ -503,6 +503,11 @@ impl Network {
         })
     }
 
+    /// Takes over what `get_average` gave of a network of these layers.
+    fn set_average(&mut self, arrays: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
+        with_core!(&mut *self.inner, net => checkpoint::set_average(net, &arrays))
+    }
+
     /// Takes the mean norms of the gradient in the epochs finished since they were last taken, where fits clipped by it.
     fn take_gradient_norms(&mut self) -> Vec<f64> {
         with_core!(&mut *self.inner, net => std::mem::take(&mut net.gradient_norms).epochs)

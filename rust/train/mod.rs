@@ -7,6 +7,7 @@ pub mod exchange;
 pub mod infer;
 pub mod many;
 pub mod optimizer;
+mod pace;
 pub mod scikit;
 pub mod stretch;
 pub mod trainer;

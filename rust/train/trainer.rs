@@ -12,6 +12,7 @@ use super::amendments::Amendments;
 use super::exchange::{Exchange, Losses};
 use super::infer::{Penalty, StridedSum, penalty};
 use super::optimizer::Optimizer;
+use super::pace::Pace;
 use super::scikit::{Scikit, sum_of_squares};
 use super::stretch::{Cursor, Stretch};
 use super::{Host, Poller, lock};
@@ -30,6 +31,7 @@ use crate::threads::{self, Claims, Team};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
 
 /// What is asked of a fit.
 #[derive(Clone, Copy, Debug)]
@@ -207,12 +209,13 @@ pub struct Workspace<T> {
     buffers: Option<Buffers<T>>,
     order: Order,
     directions: Option<Directions<T>>,
+    pace: Option<Pace>,
 }
 
 impl<T> Workspace<T> {
     /// Nothing yet.
     pub fn new() -> Self {
-        Workspace { buffers: None, order: Order::default(), directions: None }
+        Workspace { buffers: None, order: Order::default(), directions: None, pace: None }
     }
 }
 
@@ -391,6 +394,9 @@ pub(super) struct Run<'r, 'x, 'y, T: Number> {
     slice_work: f64,
     /// Stretches of a step.
     stretches: usize,
+    /// How many workers take part, where there are several, and when the step began.
+    pace: Option<Mutex<(Pace, Instant)>>,
+    steps: f64,
 }
 
 impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
@@ -467,6 +473,11 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             gathered: AtomicBool::new(false),
             state: RwLock::new(state),
             books: Mutex::new(books),
+            pace: (plan.threads > 1).then(|| {
+                let kept = workspace.pace.take().filter(|pace| pace.is_of(plan.threads, batch));
+                Mutex::new((kept.unwrap_or_else(|| Pace::new(plan.threads, batch)), Instant::now()))
+            }),
+            steps,
             slice_claims: Claims::new(plan.threads),
             job_claims: Claims::new(plan.threads),
             stop: AtomicBool::new(false),
@@ -477,10 +488,17 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
 
     pub(super) fn execute(self, workspace: &mut Workspace<T>, host: &mut dyn Host) -> (Done, Progress, Norms) {
         let host = Mutex::new(host);
-        let ran = threads::run(self.plan.threads, |team, worker| self.work(team, worker, &host));
+        let (most, active) = self.pace.as_ref().map_or((1, 1), |pace| {
+            let pace = &mut *lock(pace);
+            pace.1 = Instant::now();
+            (pace.0.most_within(self.steps), pace.0.active())
+        });
+        let ran = threads::run_some(most, active, |team, worker| self.work(team, worker, &host));
         if ran.is_ok() {
             workspace.order = self.order.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
             workspace.buffers = Some(self.buffers);
+            let pace = self.pace.map(|pace| pace.into_inner().unwrap_or_else(PoisonError::into_inner).0);
+            workspace.pace = pace.or(workspace.pace.take());
         }
         let (norms, directions) = self.amendments.settle();
         workspace.directions = directions;
@@ -509,8 +527,9 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     fn work(&self, team: &Team, worker: usize, host: &Mutex<&mut dyn Host>) {
         let mut scratch = self.buffers.scratch.write(worker);
         let mut poller = Poller::new();
-        let mut state = self.state();
-        while let Some(phase) = state.phase {
+        while team.joins(worker) {
+            let state = self.state();
+            let Some(phase) = state.phase else { break };
             match phase {
                 Phase::Samples(_) | Phase::Returning => self.samples(team, worker, phase, state, &mut poller, host),
                 Phase::Asking => self.ask(worker, host),
@@ -519,13 +538,33 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
                 Phase::Directions => self.amendments.direct(self.network, team, worker),
                 Phase::Update | Phase::Constraint => self.amend(team, worker, phase, state),
             }
-            if !team.barrier(|| self.advance(phase)) {
+            let last = || {
+                self.advance(phase);
+                self.keep_pace(team);
+            };
+            if !team.barrier(last) {
                 return;
             }
             if worker == 0 && phase >= Phase::Weights {
                 self.report(host);
             }
-            state = self.state();
+        }
+        team.dismiss();
+    }
+
+    /// After a step, how many take part in the next.
+    fn keep_pace(&self, team: &Team) {
+        let Some(pace) = &self.pace else { return };
+        let state = self.state();
+        if state.phase != Some(Phase::Samples(0)) || state.group > 0 {
+            return;
+        }
+        let (pace, since) = &mut *lock(pace);
+        let now = Instant::now();
+        pace.step((now - *since).as_secs_f64(), team.take_slept().as_secs_f64());
+        *since = now;
+        if pace.active() != team.size() {
+            team.resize(pace.active());
         }
     }
 

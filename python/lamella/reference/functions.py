@@ -13,7 +13,9 @@ from .. import checks, course, optimizers
 from ..checks import Array
 from ..course import COSTS_EVERY, COURSE_RATE, Cache, Details, Parameters, dictionary
 from ..initializers import Init
+from ..losses import Custom, Loss
 from ..optimizers import Optimizer, Rate
+from ..weights import ClassWeight, weights
 from .layers import Passed, backward, forward, layers_like
 from .losses import losses
 from .trainer import fit
@@ -93,10 +95,21 @@ def L_layer_model(
     dtype: DTypeLike = "float64",
     hidden: str = "relu",
     output: str = "sigmoid",
+    loss: str | Loss | Custom | None = None,
+    l1: float = 0.0,
     l2: float = 0.0,
+    decay_biases: bool = False,
+    max_norm: float | None = None,
     dropout: float = 0.0,
+    norm: None = None,
+    residual: Literal[False] = False,
     optimizer: str | Optimizer = "sgd",
     batch_size: int | None = None,
+    clip_value: float | None = None,
+    clip_norm: float | None = None,
+    average: float | None = None,
+    sample_weight: ArrayLike | None = None,
+    class_weight: ClassWeight = None,
     shuffle: bool = True,
     threads: int | None = None,
     parameters: Mapping[str, ArrayLike] | None = None,
@@ -105,28 +118,40 @@ def L_layer_model(
 
     `threads` is checked and ignored: NumPy's BLAS has its own count.
     """
+    course.refuse_unknown_layers(norm, residual)
     task = course.course_task(
-        X, Y, layers_dims, seed=seed, init=init, dtype=dtype, output=output, parameters=parameters
-    )
+        X, Y, layers_dims, seed=seed, init=init, dtype=dtype, output=output, loss=loss,
+        parameters=parameters,
+    )  # fmt: skip
     print_cost = checks.flag("print_cost", print_cost)
     checks.threads(threads)
     dropout = checks.number("dropout", dropout, below=1.0)
     layers = layers_like(hidden, output, task.dims)
+    averages: Parameters = {}
     trained, losses = fit(
         task.start,
         task.X,
-        task.Y,
+        task.Y if isinstance(task.loss, Loss) else task.Y.T,
         epochs=checks.integer("num_iterations", num_iterations),
         batch_size=batch_size,
         optimizer=optimizers.for_course(optimizer, learning_rate, COURSE_RATE),
+        loss=task.loss,
+        l1=l1,
         l2=l2,
+        decay_biases=checks.flag("decay_biases", decay_biases),
+        max_norm=max_norm,
+        clip_value=clip_value,
+        clip_norm=clip_norm,
+        average=average,
+        averages=averages,
+        sample_weight=weights(sample_weight, class_weight, task.Y.T, task.told),
         layers=[*(replace(d, dropout=dropout) for d in layers[:-1]), layers[-1]],
         shuffle=shuffle,
         seed=seed,
         report=course.report_cost if print_cost else None,
         report_every=COSTS_EVERY,
     )
-    return trained, losses[::COSTS_EVERY].tolist()
+    return trained if average is None else averages, losses[::COSTS_EVERY].tolist()
 
 
 def predict(

@@ -144,5 +144,4 @@ def targets(
 ) -> Array:
     """Return checked targets as Y (n, m), one-hot for classes, for logits of this shape."""
     task = loss.task(output, shape[0])
-    like = {"bits": "sigmoid", "classes": "softmax"}.get(task.targets, "identity")
-    return checks.target_matrix(Y, (task.columns, shape[1]), like, dtype)
+    return checks.target_matrix(Y, (task.columns, shape[1]), task.like, dtype)

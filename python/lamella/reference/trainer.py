@@ -319,7 +319,8 @@ def _loss_and_gradients(
             dZ = dZ * (scale * share)
             loss = scale * float(np.sum(share * np.sum(each, axis=0, dtype=np.float64)))
         else:
-            value, values, rows = Batches(criterion, Y.T, weighted=False)(Z.T, slice(None))
+            batches = Batches(criterion, Y.T, weighted=bool(np.any(w != 1)))
+            value, values, rows = batches(Z.T, slice(None))
             dZ = rows.T if values is None else rows.T * share
             loss = float(np.sum(share * values)) if value is None else value
         loss += penalty.of(parameters)

@@ -1,0 +1,187 @@
+//! How many of a call's workers take part, decided by what steps took: threads that never hurt.
+//!
+//! Where another program uses a processor, a worker is late, and all others wait for it at the barriers: the call may then be
+//! slower than with fewer workers. Its sign is that workers sleep there, which they hardly do on processors of their own.
+//! Then fewer take part for a while, the number that was fastest when each was tried; after that all again, and
+//! where that is no better, after twice as long. This changes no bit of a result, only its time.
+
+use arrayvec::ArrayVec;
+
+/// Seconds of a look at all workers: longer than what a scheduler gives to a program at once.
+const LOOK: f64 = 8e-3;
+/// Seconds of a look at fewer.
+const SHORT_LOOK: f64 = 2e-3;
+/// The part of a look's time that one worker may sleep before that is a sign.
+const SLEEP: f64 = 0.1;
+/// Seconds before all are tried again, at first and at most.
+const HOLDS: (f64, f64) = (20e-3, 640e-3);
+/// All workers are worth it where their time is below this part of fewer workers'.
+const WORTH: f64 = 0.95;
+
+/// What is done with the look that is going on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mode {
+    /// Work goes on like this.
+    Settled(usize),
+    /// It is compared.
+    Trying(usize),
+}
+
+/// Chooses among some numbers of workers.
+#[derive(Debug)]
+pub struct Pace {
+    threads: usize,
+    rows: usize,
+    /// What is chosen from: all, and fewer.
+    counts: ArrayVec<usize, 4>,
+    /// Seconds a step in the last look at each.
+    times: [f64; 4],
+    mode: Mode,
+    /// The look so far: seconds, steps, and seconds slept.
+    look: (f64, f64, f64),
+    /// How long the next choice stands.
+    hold: f64,
+    /// What is left of it.
+    left: f64,
+}
+
+impl Pace {
+    /// For steps on so many rows by at most `threads` workers, of whom all begin.
+    pub fn new(threads: usize, rows: usize) -> Self {
+        let mut counts = ArrayVec::new();
+        for count in [threads, threads.saturating_sub(1), threads / 2, 1] {
+            if count > 0 && counts.last().is_none_or(|&last| count < last) {
+                counts.push(count);
+            }
+        }
+        let (mode, look) = (Mode::Settled(0), (0.0, 0.0, 0.0));
+        Pace { threads, rows, counts, times: [f64::INFINITY; 4], mode, look, hold: HOLDS.0, left: 0.0 }
+    }
+
+    /// Whether it is about such steps.
+    pub fn is_of(&self, threads: usize, rows: usize) -> bool {
+        (self.threads, self.rows) == (threads, rows)
+    }
+
+    /// How many take part in the next step.
+    pub fn active(&self) -> usize {
+        let (Mode::Settled(i) | Mode::Trying(i)) = self.mode;
+        self.counts[i]
+    }
+
+    /// How many may take part within so many steps.
+    pub fn most_within(&self, steps: f64) -> usize {
+        match self.mode {
+            Mode::Settled(i) if i > 0 && steps * self.times[i] < self.left - self.look.0 => self.counts[i],
+            _ => self.threads,
+        }
+    }
+
+    /// A step took so many seconds, of which workers slept some, added up.
+    pub fn step(&mut self, seconds: f64, slept: f64) {
+        let (all, steps, asleep) = &mut self.look;
+        (*all, *steps, *asleep) = (*all + seconds, *steps + 1.0, *asleep + slept);
+        let (Mode::Settled(i) | Mode::Trying(i)) = self.mode;
+        if self.look.0 >= if i == 0 { LOOK } else { SHORT_LOOK } {
+            self.decide();
+        }
+    }
+
+    fn decide(&mut self) {
+        let (seconds, steps, slept) = std::mem::take(&mut self.look);
+        let (Mode::Settled(i) | Mode::Trying(i)) = self.mode;
+        self.times[i] = seconds / steps;
+        self.left -= seconds;
+        self.mode = match self.mode {
+            Mode::Settled(0) if self.left <= 0.0 && slept > SLEEP * seconds => Mode::Trying(1),
+            Mode::Settled(i) if i > 0 && self.left <= 0.0 => Mode::Trying(0),
+            Mode::Settled(i) => Mode::Settled(i),
+            Mode::Trying(i) if i > 0 && i + 1 < self.counts.len() => Mode::Trying(i + 1),
+            Mode::Trying(_) => self.choose(i),
+        };
+    }
+
+    /// The fastest of all that were tried, `last` the last.
+    fn choose(&mut self, last: usize) -> Mode {
+        let fewer = (1..self.counts.len()).min_by(|&i, &j| self.times[i].total_cmp(&self.times[j]));
+        let best = fewer.filter(|&i| self.times[0] >= WORTH * self.times[i]).unwrap_or(0);
+        // What was tried in vain is not tried again soon.
+        let in_vain = (last == 0) == (best > 0);
+        self.hold = if in_vain { (2.0 * self.hold).min(HOLDS.1) } else { HOLDS.0 };
+        self.left = self.hold;
+        Mode::Settled(best)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pace;
+
+    /// Runs `seconds` of steps; `time` gives a step's seconds and sleep by workers and the time it begins. Returns the mean
+    /// seconds of a step, and the part of the time with `count` workers.
+    fn run(pace: &mut Pace, seconds: f64, count: usize, time: impl Fn(usize, f64) -> (f64, f64)) -> (f64, f64) {
+        let (mut now, mut steps, mut with) = (0.0, 0.0, 0.0);
+        while now < seconds {
+            let active = pace.active();
+            let (step, slept) = time(active, now);
+            pace.step(step, slept);
+            (now, steps) = (now + step, steps + 1.0);
+            with += if active == count { step } else { 0.0 };
+        }
+        (now / steps, with / now)
+    }
+
+    #[test]
+    fn nobody_rests_on_quiet_processors() {
+        for threads in [2, 3, 8] {
+            let mut pace = Pace::new(threads, 100);
+            let (_, all) = run(&mut pace, 1.0, threads, |n, _| (1e-4 / n as f64, 0.0));
+            assert_eq!(all, 1.0);
+        }
+    }
+
+    #[test]
+    fn one_works_alone_beside_a_busy_neighbour() {
+        // The neighbour has the second processor for 3 of every 6 ms, and nobody goes on without its worker.
+        let time = |n: usize, now: f64| match n {
+            1 => (1e-4, 0.0),
+            _ if now % 6e-3 < 3e-3 => (0.6e-4, 0.0),
+            _ => (3e-3, 2.9e-3),
+        };
+        let mut pace = Pace::new(2, 100);
+        let (mean, alone) = run(&mut pace, 4.0, 1, time);
+        assert!(mean < 1.03e-4 && alone > 0.9, "{mean} {alone}");
+        // Once it is gone, both work again.
+        run(&mut pace, 0.7, 2, |n, _| (1e-4 / n as f64, 0.0));
+        assert_eq!(run(&mut pace, 1.0, 2, |n, _| (1e-4 / n as f64, 0.0)).1, 1.0);
+    }
+
+    #[test]
+    fn sleep_that_costs_little_is_borne() {
+        // Two are faster although one sleeps: fewer are tried ever less often.
+        let mut pace = Pace::new(2, 100);
+        let (_, both) = run(&mut pace, 4.0, 2, |n, _| if n == 1 { (1e-4, 0.0) } else { (0.6e-4, 0.1e-4) });
+        assert!(both > 0.98, "{both}");
+    }
+
+    #[test]
+    fn of_many_workers_one_rests() {
+        let time = |n: usize, _: f64| if n == 8 { (1e-4, 0.5e-4) } else { (2e-4 / n as f64, 0.0) };
+        let mut pace = Pace::new(8, 100);
+        let (_, seven) = run(&mut pace, 4.0, 7, time);
+        assert!(seven > 0.9, "{seven}");
+    }
+
+    #[test]
+    fn short_calls_start_no_worker_that_is_to_rest() {
+        let mut pace = Pace::new(2, 100);
+        assert_eq!(pace.most_within(10.0), 2);
+        while pace.active() == 2 {
+            pace.step(1e-3, 0.9e-3);
+        }
+        while pace.most_within(1.0) == 2 {
+            pace.step(1e-4, 0.0);
+        }
+        assert_eq!((pace.active(), pace.most_within(1e6)), (1, 2));
+    }
+}
