@@ -1,7 +1,7 @@
 //! Lengths of the rows of a weight matrix, and linear combinations: what clipping by norm, max-norm constraints, averages of
 //! weights and Muon are made of.
 //!
-//! A sum of squares runs over a layer's inputs, in 32 strided partials (input mod 32) and one fixed tree, whichever way
+//! A sum of squares, or of sizes, runs over a layer's inputs, in 32 strided partials (input mod 32) and one fixed tree, whichever way
 //! the weights lie: the same bits for every form and panel width. Where results become subnormal they are set to
 //! zero, so that nothing crawls.
 
@@ -12,47 +12,77 @@ use crate::isa::{Operation, Simd};
 /// Partial sums of a strided sum. A constant of the format: changing it changes bits.
 const PARTIALS: usize = 32;
 
-/// The sum of squares of each lane of a panel: of each output's weights in the wide form.
-pub struct LaneSquares<'a, T> {
+/// What is summed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// `x^2`
+    Squares,
+    /// `|x|`
+    Sizes,
+}
+
+/// `sum` and one more term.
+#[inline(always)]
+fn with_term<T: Math, S: Simd<T>>(s: S, of: Of, x: S::V, sum: S::V) -> S::V {
+    match of {
+        Of::Squares => s.mul_add(x, x, sum),
+        Of::Sizes => s.add(s.abs(x), sum),
+    }
+}
+
+/// The sum of each lane of a panel: of each output's weights in the wide form.
+pub struct LaneSums<'a, T> {
+    /// The terms.
+    pub of: Of,
     /// `[inputs][width]`
     pub rows: &'a [T],
     /// `[width]`
     pub sums: &'a mut [T],
 }
 
-/// [`LaneSquares`] as an operation for one instruction set.
-pub struct LaneSquaresOp<'p, 'a, T>(pub &'p mut LaneSquares<'a, T>);
+/// [`LaneSums`] as an operation for one instruction set.
+pub struct LaneSumsOp<'p, 'a, T>(pub &'p mut LaneSums<'a, T>);
 
-impl<T: Math, S: Simd<T>> Operation<T, S> for LaneSquaresOp<'_, '_, T> {
+impl<T: Math, S: Simd<T>> Operation<T, S> for LaneSumsOp<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run(self, s: S) {
-        let LaneSquares { rows, sums } = self.0;
-        let width = sums.len();
-        assert!(width > 0 && width.is_multiple_of(S::LANES) && rows.len().is_multiple_of(width));
-        for lane in (0..width).step_by(S::LANES) {
-            let mut partial = [s.splat(T::ZERO); PARTIALS];
-            for rows in rows.chunks(PARTIALS * width) {
-                for (row, sum) in rows.chunks_exact(width).zip(&mut partial) {
-                    // SAFETY: a row has `width` numbers, and lane + LANES <= width.
-                    let x = unsafe { s.load(row.as_ptr().add(lane)) };
-                    *sum = s.mul_add(x, x, *sum);
-                }
-            }
-            for half in [16, 8, 4, 2, 1] {
-                for i in 0..half {
-                    partial[i] = s.add(partial[i], partial[i + half]);
-                }
-            }
-            // SAFETY: lane + LANES <= width, the length of sums.
-            unsafe { s.store(sums.as_mut_ptr().add(lane), partial[0]) };
+        let LaneSums { of, rows, sums } = self.0;
+        match of {
+            Of::Squares => lane_sums(s, Of::Squares, rows, sums),
+            Of::Sizes => lane_sums(s, Of::Sizes, rows, sums),
         }
     }
 }
 
-/// The sum of squares of one row of a matrix in panels: of one output's weights in the narrow form.
-pub struct RowSquares<'a, T> {
+#[inline(always)]
+fn lane_sums<T: Math, S: Simd<T>>(s: S, of: Of, rows: &[T], sums: &mut [T]) {
+    let width = sums.len();
+    assert!(width > 0 && width.is_multiple_of(S::LANES) && rows.len().is_multiple_of(width));
+    for lane in (0..width).step_by(S::LANES) {
+        let mut partial = [s.splat(T::ZERO); PARTIALS];
+        for rows in rows.chunks(PARTIALS * width) {
+            for (row, sum) in rows.chunks_exact(width).zip(&mut partial) {
+                // SAFETY: a row has `width` numbers, and lane + LANES <= width.
+                let x = unsafe { s.load(row.as_ptr().add(lane)) };
+                *sum = with_term(s, of, x, *sum);
+            }
+        }
+        for half in [16, 8, 4, 2, 1] {
+            for i in 0..half {
+                partial[i] = s.add(partial[i], partial[i + half]);
+            }
+        }
+        // SAFETY: lane + LANES <= width, the length of sums.
+        unsafe { s.store(sums.as_mut_ptr().add(lane), partial[0]) };
+    }
+}
+
+/// The sum of one row of a matrix in panels: of one output's weights in the narrow form.
+pub struct RowSum<'a, T> {
+    /// The terms.
+    pub of: Of,
     /// `[panel][rows][P]`, the last panel narrowed; padding is zero.
     pub panels: &'a [T],
     /// Rows of the matrix.
@@ -61,15 +91,15 @@ pub struct RowSquares<'a, T> {
     pub row: usize,
 }
 
-/// [`RowSquares`] as an operation for one instruction set.
-pub struct RowSquaresOp<'p, 'a, T>(pub &'p RowSquares<'a, T>);
+/// [`RowSum`] as an operation for one instruction set.
+pub struct RowSumOp<'p, 'a, T>(pub &'p RowSum<'a, T>);
 
-impl<T: Math, S: Simd<T>> Operation<T, S> for RowSquaresOp<'_, '_, T> {
+impl<T: Math, S: Simd<T>> Operation<T, S> for RowSumOp<'_, '_, T> {
     type Output = T;
 
     #[inline(always)]
     fn run(self, s: S) -> T {
-        let RowSquares { panels, rows, row } = *self.0;
+        let RowSum { of, panels, rows, row } = *self.0;
         let panel = 2 * S::LANES;
         assert!(row < rows && panels.len().is_multiple_of(rows * S::LANES));
         // Vector i holds the partials from i * LANES on.
@@ -80,7 +110,7 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for RowSquaresOp<'_, '_, T> {
                 // SAFETY: row < rows and lane + LANES <= width, and the panel has rows x width numbers.
                 let x = unsafe { s.load(panel_rows.as_ptr().add(row * width + lane)) };
                 let sum = &mut partial[(p * panel + lane) / S::LANES % vectors];
-                *sum = s.mul_add(x, x, *sum);
+                *sum = with_term(s, of, x, *sum);
             }
         }
         let mut sums = [T::ZERO; PARTIALS];

@@ -12,16 +12,17 @@ fn number<T: Number>(i: usize, j: usize, salt: usize) -> T {
 }
 
 /// 32 strided partials and a tree, term by term.
-fn naive_squares<T: Number>(terms: impl Iterator<Item = T>) -> T {
+fn naive_sum<T: Number>(of: Of, terms: impl Iterator<Item = T>) -> T {
     let mut partial = [T::ZERO; 32];
-    terms.enumerate().for_each(|(i, x)| partial[i % 32] = x.mul_add(x, partial[i % 32]));
+    let with = |x: T, sum: T| if of == Of::Squares { x.mul_add(x, sum) } else { sum + x.abs() };
+    terms.enumerate().for_each(|(i, x)| partial[i % 32] = with(x, partial[i % 32]));
     for half in [16, 8, 4, 2, 1] {
         (0..half).for_each(|i| partial[i] += partial[i + half]);
     }
     partial[0]
 }
 
-fn check_squares<T: Number>(inputs: usize, outputs: usize) {
+fn check_sums<T: Number>(of: Of, inputs: usize, outputs: usize) {
     each_isa::<T>(|kernels, isa| {
         let geometry = kernels.geometry();
         let (mut wide, mut narrow) = (
@@ -33,23 +34,23 @@ fn check_squares<T: Number>(inputs: usize, outputs: usize) {
             narrow.set(j, i, number(i, j, 1));
         }
         for j in 0..outputs {
-            let wanted = naive_squares((0..inputs).map(|i| number::<T>(i, j, 1)));
+            let wanted = naive_sum(of, (0..inputs).map(|i| number::<T>(i, j, 1)));
             let (p, lane) = (j / geometry.panel(), j % geometry.panel());
             let mut sums = vec![T::ONE; wide.width(p)];
-            kernels.lane_squares(&mut LaneSquares { rows: wide.panel(p), sums: &mut sums });
-            assert_eq!(sums[lane], wanted, "{isa:?} {inputs} -> {outputs}, wide, output {j}");
-            let sum = kernels.row_squares(&RowSquares { panels: narrow.view().data(), rows: outputs, row: j });
-            assert_eq!(sum, wanted, "{isa:?} {inputs} -> {outputs}, narrow, output {j}");
+            kernels.lane_sums(&mut LaneSums { of, rows: wide.panel(p), sums: &mut sums });
+            assert_eq!(sums[lane], wanted, "{isa:?} {of:?} {inputs} -> {outputs}, wide, output {j}");
+            let sum = kernels.row_sum(&RowSum { of, panels: narrow.view().data(), rows: outputs, row: j });
+            assert_eq!(sum, wanted, "{isa:?} {of:?} {inputs} -> {outputs}, narrow, output {j}");
         }
     });
 }
 
 #[test]
-fn sums_of_squares_are_the_same_in_both_forms_and_everywhere() {
+fn sums_are_the_same_in_both_forms_and_everywhere() {
     for inputs in [1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 257] {
-        for outputs in [1, 3, 17] {
-            check_squares::<f32>(inputs, outputs);
-            check_squares::<f64>(inputs, outputs);
+        for (outputs, of) in [1, 3, 17].into_iter().flat_map(|outputs| [(outputs, Of::Squares), (outputs, Of::Sizes)]) {
+            check_sums::<f32>(of, inputs, outputs);
+            check_sums::<f64>(of, inputs, outputs);
         }
     }
 }

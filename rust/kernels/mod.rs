@@ -27,7 +27,7 @@ pub use bf16::{Pack, PairKernels, PairMirror};
 pub use dress::{Dress, Mask, Undress};
 pub use epilogue::{Finish, Function};
 pub use gemm::{BiasGradient, Gradient, INPUT_SEGMENT, Pair, Product, SAMPLE_SEGMENT, Start};
-pub use length::{Approach, Blend, Factors, LaneSquares, Penalise, RowSquares, Scale};
+pub use length::{Approach, Blend, Factors, LaneSums, Of, Penalise, RowSum, Scale};
 pub use loss::{GradientScale, Loss, LossRows, Targets};
 pub use norm::{CHUNK, Norm, Normalize};
 pub use update::{Mirror, Rule, Shrink, Turn, Update};
@@ -64,10 +64,10 @@ pub trait Kernels<T>: Send + Sync {
     fn normalize(&self, normalize: &mut Normalize<'_, T>);
     /// An elementwise function.
     fn map(&self, function: Function, x: &mut [T]);
-    /// Sums of squares of a panel's lanes.
-    fn lane_squares(&self, squares: &mut LaneSquares<'_, T>);
-    /// The sum of squares of a row across panels.
-    fn row_squares(&self, squares: &RowSquares<'_, T>) -> T;
+    /// Sums of a panel's lanes.
+    fn lane_sums(&self, sums: &mut LaneSums<'_, T>);
+    /// The sum of a row across panels.
+    fn row_sum(&self, sum: &RowSum<'_, T>) -> T;
     /// A block of numbers times factors.
     fn scale(&self, scale: &mut Scale<'_, T>);
     /// A linear combination.
@@ -125,11 +125,11 @@ impl<T: Math, S: Simd<T>> Kernels<T> for On<S> {
     fn map(&self, function: Function, x: &mut [T]) {
         self.0.vectorize(epilogue::MapOp(function, x));
     }
-    fn lane_squares(&self, squares: &mut LaneSquares<'_, T>) {
-        self.0.vectorize(length::LaneSquaresOp(squares));
+    fn lane_sums(&self, sums: &mut LaneSums<'_, T>) {
+        self.0.vectorize(length::LaneSumsOp(sums));
     }
-    fn row_squares(&self, squares: &RowSquares<'_, T>) -> T {
-        self.0.vectorize(length::RowSquaresOp(squares))
+    fn row_sum(&self, sum: &RowSum<'_, T>) -> T {
+        self.0.vectorize(length::RowSumOp(sum))
     }
     fn scale(&self, scale: &mut Scale<'_, T>) {
         self.0.vectorize(length::ScaleOp(scale));

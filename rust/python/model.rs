@@ -11,8 +11,9 @@ use crate::kernels::{Loss, Norm, Number};
 use crate::network::{AVERAGE, GRADIENT, LayerSpec, Network as Core, WEIGHTS};
 use crate::step::muon::{Adjust, Muon};
 use crate::step::{Draw, TargetData};
-use crate::train::infer::{self, Penalty, Spares, Wanted, infer};
+use crate::train::infer::{self, Spares, Wanted, infer};
 use crate::train::optimizer::{Kind, Moments, Optimizer};
+use crate::train::penalty::{self, Penalty};
 use crate::train::scikit::Scikit;
 use crate::train::stretch::{Cursor, Stretch};
 use crate::train::trainer::{self, Options, Workspace};
@@ -385,7 +386,7 @@ impl Network {
                 answer(py, model, &x, Some((&y, loss_scale)), Wanted::Outputs(numbers), threads)
             })?;
             let mean = infer::weighted_mean(&losses, weights);
-            Ok((mean + infer::penalty(net, as_penalty(penalty)), outputs))
+            Ok((mean + penalty::penalty(net, as_penalty(penalty)), outputs))
         })
     }
 
@@ -479,7 +480,7 @@ impl Network {
 
     /// What the penalty (l1, l2, whether on biases) adds to the loss.
     fn penalty(&self, penalty: (f64, f64, bool)) -> f64 {
-        with_core!(&*self.inner, net => infer::penalty(net, as_penalty(penalty)))
+        with_core!(&*self.inner, net => penalty::penalty(net, as_penalty(penalty)))
     }
 
     /// From now on the weights of each output of layer l are at most `limits[l]` long after an update; None for no limit.

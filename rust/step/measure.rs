@@ -5,7 +5,7 @@
 //! to the caller, who adds them with [`strided_total`].
 
 use crate::error::Error;
-use crate::kernels::{LaneSquares, Number, RowSquares};
+use crate::kernels::{LaneSums, Number, Of, RowSum};
 use crate::network::{Form, Layer, Network};
 use crate::panel::{Arena, ArenaReading};
 use std::ops::Range;
@@ -62,7 +62,7 @@ impl<T: Number> Measures<T> {
         let Unit { layer, outputs } = &self.units[unit];
         let mut writing = self.numbers.write(unit);
         let [sums] = writing.slices();
-        square_sums(network, &network.layers[*layer], buffer, outputs.clone(), sums);
+        sums_of(network, Of::Squares, &network.layers[*layer], buffer, outputs.clone(), sums);
         sums.iter_mut().for_each(|sum| *sum = of(*layer, *sum));
     }
 
@@ -87,10 +87,11 @@ impl<T: Number> Measured<'_, T> {
     }
 }
 
-/// Sums of squares over the inputs of some outputs of a layer, in a buffer where the layer begins at `layer.weights`. In a
-/// wide layer the outputs begin at a multiple of `P`, and the sums of padding lanes are written too.
-pub fn square_sums<T: Number>(
+/// Sums over the inputs of some outputs of a layer, in a buffer where the layer begins at `layer.weights`. In a wide layer the
+/// outputs begin at a multiple of `P`, and the sums of padding lanes are written too.
+pub fn sums_of<T: Number>(
     network: &Network<T>,
+    of: Of,
     layer: &Layer,
     buffer: &[T],
     outputs: Range<usize>,
@@ -102,14 +103,14 @@ pub fn square_sums<T: Number>(
             for (sums, first) in sums.chunks_mut(panel).zip(outputs.step_by(panel)) {
                 let p = first / panel;
                 let rows = &buffer[layer.row(p, 0)..layer.row(p, layer.inputs)];
-                kernels.lane_squares(&mut LaneSquares { rows, sums });
+                kernels.lane_sums(&mut LaneSums { of, rows, sums });
             }
         }
         Form::Narrow => {
             let last = layer.panels() - 1;
             let panels = &buffer[layer.row(0, 0)..layer.row(last, 0) + layer.outputs * layer.width(last)];
             for (sum, row) in sums.iter_mut().zip(outputs) {
-                *sum = kernels.row_squares(&RowSquares { panels, rows: layer.outputs, row });
+                *sum = kernels.row_sum(&RowSum { of, panels, rows: layer.outputs, row });
             }
         }
     }

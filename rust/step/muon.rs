@@ -7,10 +7,10 @@
 //! between rounds. A layer is one claim: its bits depend on nobody else.
 
 use super::blocks;
-use super::measure::{square_sums, strided_total};
+use super::measure::{strided_total, sums_of};
 use crate::activation::Activation;
 use crate::error::Error;
-use crate::kernels::{Blend, Finish, Gradient, INPUT_SEGMENT, Number, Pair, Product, Start, Turn};
+use crate::kernels::{Blend, Finish, Gradient, INPUT_SEGMENT, Number, Of, Pair, Product, Start, Turn};
 use crate::network::{Form, Layer, Network};
 use crate::panel::{Buffer, Panels, PanelsRef, Parts};
 
@@ -187,7 +187,7 @@ impl<T: Number> Direction<T> {
         let (keep, share) = if nesterov { ((1.0 - mu) * (1.0 + mu), mu * mu) } else { (1.0 - mu, mu) };
         blend(numbers, keep, &momentum[here], share);
         muon.round(numbers);
-        square_sums(network, &layer, numbers, 0..layer.outputs, &mut self.sums);
+        sums_of(network, Of::Squares, &layer, numbers, 0..layer.outputs, &mut self.sums);
         let squares = strided_total(self.sums[..layer.outputs].iter().map(|sum| sum.to_f64()));
         let mut norm = [T::from_f64(squares.sqrt())];
         muon.round(&mut norm);

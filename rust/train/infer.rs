@@ -6,7 +6,7 @@ use crate::data::{Matrix, Selection};
 use crate::error::Error;
 use crate::kernels::{Loss, Number, SAMPLE_SEGMENT};
 use crate::memory;
-use crate::network::{Layer, Network, WEIGHTS};
+use crate::network::{Layer, Network};
 use crate::panel::{Panels, Parts};
 use crate::plan::{self, Plan};
 use crate::step::{Draw, Role, Slice, TargetData, forward, route};
@@ -442,46 +442,6 @@ fn lanes<T: Number>(panels: &Panels<T>, row: usize) -> impl Iterator<Item = T> {
 
 fn is_nan<T: Number>(x: T) -> bool {
     x.partial_cmp(&x).is_none()
-}
-
-/// What is added to the loss: `l1 sum |w| + l2 / 2 sum w^2`.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Penalty {
-    /// See above.
-    pub l1: f64,
-    /// See above.
-    pub l2: f64,
-    /// Whether over biases too; decoupled decay follows.
-    pub biases: bool,
-}
-
-/// The penalty on a network's weights, summed in 32 strided partials over the logical index, then a tree.
-pub fn penalty<T: Number>(network: &Network<T>, penalty: Penalty) -> f64 {
-    let Penalty { l1, l2, biases } = penalty;
-    if l1 == 0.0 && l2 == 0.0 {
-        return 0.0;
-    }
-    let reading = network.arena.read();
-    let weights = reading.buffer(WEIGHTS);
-    let (mut sizes, mut squares) = (StridedSum::new(), StridedSum::new());
-    let mut add = |at: usize| {
-        let w = weights[at].to_f64();
-        sizes.add(w.abs());
-        squares.add(w * w);
-    };
-    for layer in &network.layers {
-        for j in 0..layer.outputs {
-            (0..layer.inputs).for_each(|i| add(layer.weight(j, i)));
-        }
-        if biases {
-            (0..layer.outputs).for_each(|j| add(layer.bias(j)));
-            let affine = layer.affine();
-            let half = affine.len() / 2;
-            let used = layer.outputs.min(half);
-            (0..used).chain(half..half + used).for_each(|i| add(affine.start + i));
-        }
-    }
-    l1 * sizes.total() + 0.5 * l2 * squares.total()
 }
 
 /// A sum over a logical index in 32 strided partials and a tree: the same bits whoever computes the terms.

@@ -6,6 +6,7 @@
 //! is a list of rows. Leaves training itself to `trainer.rs` and passes forward to `infer.rs`.
 
 use super::infer::{self, Spares, StridedSum};
+use super::penalty;
 use super::trainer::{self, Options, Workspace};
 use super::{Host, POLL_INTERVAL, lock};
 use crate::data::Matrix;
@@ -348,7 +349,7 @@ impl Lesson<'_, '_, '_> {
         let mut sum = StridedSum::new();
         losses.iter().for_each(|&loss| sum.add(loss));
         let mean = sum.total() / losses.len() as f64;
-        Ok((mean + infer::penalty(network, self.options.penalty), outputs))
+        Ok((mean + penalty::penalty(network, self.options.penalty), outputs))
     }
 }
 
@@ -369,8 +370,8 @@ mod tests {
     use crate::data::Dense;
     use crate::kernels::Loss;
     use crate::network::{FIRST, WEIGHTS};
-    use crate::train::infer::Penalty;
     use crate::train::optimizer::{Kind, Moments, Optimizer};
+    use crate::train::penalty::Penalty;
     use crate::train::stretch::Stretch;
     use ndarray::Array2;
 

@@ -8,6 +8,7 @@ pub mod infer;
 pub mod many;
 pub mod optimizer;
 mod pace;
+pub mod penalty;
 pub mod scikit;
 pub mod stretch;
 pub mod trainer;

@@ -10,15 +10,16 @@
 
 use super::amendments::Amendments;
 use super::exchange::{Exchange, Losses};
-use super::infer::{Penalty, StridedSum, penalty};
+use super::infer::StridedSum;
 use super::optimizer::Optimizer;
 use super::pace::Pace;
-use super::scikit::{Scikit, sum_of_squares};
+use super::penalty::{Penalty, add_gradient, penalty, total};
+use super::scikit::Scikit;
 use super::stretch::{Cursor, Stretch};
 use super::{Host, Poller, lock};
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
-use crate::kernels::{Loss, Number, Rule, SAMPLE_SEGMENT, Shrink};
+use crate::kernels::{Loss, Number, Of, Rule, SAMPLE_SEGMENT, Shrink};
 use crate::network::{Form, GRADIENT, Network, Norms, Progress, WEIGHTS};
 use crate::panel::{Buffer, Parts};
 use crate::plan::{self, MAX_COUPLED_ROWS, Plan};
@@ -164,43 +165,8 @@ pub fn loss_and_gradient<T: Number>(
     let run = Run::new(network, workspace, x, y, &options, Task::GRADIENT).map(|run| run.execute(workspace, host));
     network.gradient_norms = norms;
     let loss = run?.0?.0[0];
-    add_penalty(network, options.penalty);
+    add_gradient(network, options.penalty);
     Ok(loss)
-}
-
-/// Adds the penalty's gradient to the one in the arena, on the network's weights as the rules do it.
-fn add_penalty<T: Number>(network: &mut Network<T>, Penalty { l1, l2, biases }: Penalty) {
-    if l1 == 0.0 && l2 == 0.0 {
-        return;
-    }
-    let (l1, l2) = (T::from_f64(l1), T::from_f64(l2));
-    let weights = network.arena.buffer(WEIGHTS).to_vec();
-    let layers = network.layers.clone();
-    let gradient = network.arena.buffer(GRADIENT);
-    let sign = |w: T| {
-        if w > T::ZERO {
-            T::ONE
-        } else if w < T::ZERO {
-            -T::ONE
-        } else {
-            T::ZERO
-        }
-    };
-    let mut add = |at: usize| gradient[at] = l1.mul_add(sign(weights[at]), l2.mul_add(weights[at], gradient[at]));
-    for layer in &layers {
-        for j in 0..layer.outputs {
-            (0..layer.inputs).for_each(|i| add(layer.weight(j, i)));
-            if biases {
-                add(layer.bias(j));
-            }
-        }
-        let affine = layer.affine();
-        let half = affine.len() / 2;
-        if biases {
-            let used = layer.outputs.min(half);
-            (0..used).chain(half..half + used).for_each(|i| add(affine.start + i));
-        }
-    }
 }
 
 /// A training's buffers, kept from call to call of one network, so that a call on few rows costs little more than its steps.
@@ -836,7 +802,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         match self.scikit {
             None => penalty(self.network, self.options.penalty),
             Some(Scikit { alpha: 0.0, .. }) => 0.0,
-            Some(Scikit { alpha, .. }) => ratio(0.5 * alpha * sum_of_squares(self.network), state.weight),
+            Some(Scikit { alpha, .. }) => ratio(0.5 * alpha * total(self.network, Of::Squares, false), state.weight),
         }
     }
 
