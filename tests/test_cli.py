@@ -91,6 +91,7 @@ def test_info_names_version_kernels_and_threads() -> None:
         ("train t.csv -t y --test 1.5", 2, "--test: expected at most 0.9, got 1.5"),
         ("train t.csv -t y --l2 -1", 2, "--l2: expected a number of at least 0, got -1"),
         ("train t.csv -t y --learning-rate 0", 2, "--learning-rate: expected a number above 0"),
+        ("train t.csv -t y --optimizer adm", 2, "--optimizer: expected one of sgd, "),
         ("train nowhere.csv -t y", 1, "nowhere.csv"),
         ("predict nowhere.safetensors t.csv", 1, "nowhere.safetensors"),
         ("info nowhere.safetensors", 1, "nowhere.safetensors"),
@@ -302,6 +303,75 @@ def test_info_tells_what_is_in_a_model_file(
     assert capsys.readouterr().out == summary.text(net) + "\n"
     assert cli.main(["predict", str(tmp_path / "m"), "x.csv"]) == 1
     assert "got a bare network" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--test 0.0001", "--test: expected a share that leaves rows"),
+        ("--model nowhere/m", "nowhere/m"),
+        ("--model .", "directory"),
+        ("--plot nowhere/p.png", "nowhere/p.png"),
+        ("--plot p.xyz", "--plot: expected a suffix among"),
+    ],
+)
+def test_train_finds_mistakes_before_it_trains(
+    arguments: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    if "--plot" in arguments:
+        pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lamella.commands.train._fit", lambda *_: pytest.fail("it trained"))
+    np.savez("t.npz", x=np.arange(40.0), y=np.arange(40) % 2)
+    error = trained(capsys, "t.npz", "-t", "y", *arguments.split(), status=1)
+    assert error.count("\n") == 1
+    assert message in error
+    assert list(tmp_path.iterdir()) == [tmp_path / "t.npz"]
+
+
+def test_other_commands_find_mistakes_before_they_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["predict", "m", "t.csv", "--output", "nowhere/a.csv"]) == 1
+    assert "nowhere/a.csv" in capsys.readouterr().err
+    pytest.importorskip("matplotlib")
+    assert cli.main(["demo", "--plot", "nowhere/p.png"]) == 1
+    captured = capsys.readouterr()
+    assert "nowhere/p.png" in captured.err
+    assert captured.out == ""
+
+
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+def test_info_tells_what_is_in_an_estimators_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sklearn")
+    from lamella.sklearn import MLPClassifier, MLPRegressor
+
+    X, y = load_digits()
+    X, y = X[:100], y[:100] % 3
+    names = np.array(["ant", "bee", "cat"])[y]
+    model = MLPClassifier(hidden_layer_sizes=(5,), max_iter=4, norm="batch").fit(X, names)
+    model.save(tmp_path / "c")
+    assert cli.main(["info", str(tmp_path / "c")]) == 0
+    told = capsys.readouterr().out
+    for part in (
+        "MLPClassifier of lamella.sklearn, 64 features",
+        "3 classes: ant, bee, cat",
+        f"4 iterations, loss {model.loss_:.6g}",
+        "hidden_layer_sizes=(5,), max_iter=4, norm='batch'",
+        "BatchNorm, relu",
+    ):
+        assert part in told
+    assert "0 steps" not in told
+    MLPRegressor(max_iter=2).fit(X, y).save(tmp_path / "r")
+    assert cli.main(["info", str(tmp_path / "r")]) == 0
+    assert "MLPRegressor of lamella.sklearn, 64 features" in capsys.readouterr().out
+    (tmp_path / "c").write_bytes((tmp_path / "c").read_bytes()[:-9])
+    assert cli.main(["info", str(tmp_path / "c")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 WRONG_TABLES = {

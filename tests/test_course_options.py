@@ -179,7 +179,7 @@ def test_a_loss_in_python_may_take_any_targets(module: ModuleType) -> None:
         ({"average": 1.0}, "^average: "),
         ({"sample_weight": np.ones(M - 1)}, r"^sample_weight: expected shape \(70,\)"),
         ({"sample_weight": -np.ones(M)}, "^sample_weight: "),
-        ({"class_weight": {0: 1.0}}, "^class_weight: .*3 outputs"),
+        ({"class_weight": {0: 1.0}}, "^class_weight: .*3 dicts"),
         ({"loss": "hinge"}, "^loss: expected one of binary_cross_entropy, focal"),
         ({"loss": "poisson"}, "^loss: "),
         ({"loss": 3}, "^loss: "),

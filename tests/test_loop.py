@@ -74,7 +74,7 @@ def test_what_is_asked_beside_the_steps_changes_no_bit(
     options: dict[str, Any], dtype: str, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tqdm") if "progress" in options else None
-    monkeypatch.setattr("lamella.loop.TICK", 1e-4)  # a bar that looks often
+    monkeypatch.setattr("lamella.bars.TICK", 1e-4)  # a bar that looks often
     for batch in (16, None):
         plain, asked = network(dtype=dtype), network(dtype=dtype)
         wanted = plain.fit(X, Y, epochs=6, batch_size=batch)

@@ -15,6 +15,7 @@ from conftest import Array, agree, difference, start
 
 import lamella
 from lamella import _core, losses, reference
+from lamella.weights import weights
 
 CASES: list[tuple[Any, str, int]] = [
     (lamella.BinaryCrossEntropy(), "sigmoid", 1),
@@ -291,12 +292,55 @@ def test_wrong_weights_are_refused(options: dict[str, Any], message: str) -> Non
     assert net.steps == 0
 
 
+@pytest.mark.parametrize(
+    "class_weight",
+    [
+        "balanced",
+        [{0: 1.0, 1: 3.0}, {1: 0.25}, {}],
+        [{0: 2.0}, "balanced", {True: 0.0}],
+        ({1: 5.0}, None, None),
+    ],
+    ids=str,
+)
+def test_class_weights_of_several_labels_are_scikit_learns(class_weight: Any) -> None:
+    compute = pytest.importorskip("sklearn.utils.class_weight").compute_sample_weight
+    rng = np.random.default_rng(12)
+    X, y = rng.standard_normal((60, 6)), rng.integers(0, 2, (60, 3))
+    y[:, 2] = rng.random(60) < 0.2
+    w, task = rng.random(60), network(None, "sigmoid", 3)._task
+    given = class_weight
+    if not isinstance(class_weight, str):  # scikit-learn wants all classes named here
+        given = [one if isinstance(one, str) else {0: 1.0, 1: 1.0} | (one or {}) for one in given]
+    expected = compute(given, y)
+    assert (weights(None, class_weight, y, task) == expected).all()
+    # And in training, where they are multiplied with those of the samples.
+    one, two = network(None, "sigmoid", 3), network(None, "sigmoid", 3)
+    losses = one.fit(X, y, epochs=3, sample_weight=w, class_weight=class_weight).loss
+    assert (losses == two.fit(X, y, epochs=3, sample_weight=w * expected).loss).all()
+    assert one.evaluate(X, y, class_weight=class_weight) == two.evaluate(
+        X, y, sample_weight=expected
+    )
+
+
 def test_class_weights_need_classes() -> None:
     X = np.zeros((10, 6))
     with pytest.raises(ValueError, match=r"^class_weight: "):
         network(None, "identity", 1).fit(X, np.zeros(10), class_weight="balanced")
     with pytest.raises(ValueError, match=r"^class_weight: .*positive_weight"):
         network(None, "sigmoid", 2).fit(X, np.zeros((10, 2)), class_weight={0: 1.0})
+    several = network(None, "sigmoid", 2)
+    bits = np.zeros((10, 2), int)
+    for given, message in (
+        ([{}], "^class_weight: expected 2 dicts, one a label, got 1"),
+        ([{}, {2: 1.0}], r"^class_weight\[1\]: expected classes from 0 to 1, got 2"),
+        ([{}, {1: -1.0}], r"^class_weight\[1\]\[1\]: expected a number of at least 0"),
+        ([3, {}], r"^class_weight\[0\]: expected a dict"),
+        (3, "^class_weight: expected a list of dicts, got 3"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            several.fit(X, bits, class_weight=given)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^class_weight\[1\]: .*one batch"):
+        several.partial_fit(X, bits, class_weight=[{}, "balanced"])
     with pytest.raises(ValueError, match=r"^class_weight: .*one batch"):
         network(None, "softmax", 3).partial_fit(X, np.arange(10) % 3, class_weight="balanced")
     with pytest.raises(ValueError, match=r"^sample_weight: expected a weight above 0"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import warnings
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +23,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import lamella
 from lamella import checkpoint, schedules
+from lamella.callbacks import StopTraining
 from lamella.sklearn import MLPClassifier, MLPRegressor
 from lamella.sklearn.engine import spec
 from lamella.sklearn.options import Rule
@@ -637,3 +639,54 @@ def test_dlpack_arrays_are_data() -> None:
     other = MLPClassifier((5,), max_iter=20, random_state=0).fit(Capsule(rows), Capsule(labels))
     np.testing.assert_array_equal(plain.coefs_[0], other.coefs_[0])
     np.testing.assert_array_equal(plain.predict(rows), other.predict(Capsule(rows)))
+
+
+# --- lbfgs, heard of ---
+
+
+def test_callbacks_hear_of_each_iteration_of_lbfgs_and_change_no_bit() -> None:
+    plain = MLPClassifier(**SMALL, solver="lbfgs").fit(IRIS_X, NAMES)
+    heard: list[tuple[int, float, Array]] = []
+
+    def hear(epoch: int, logs: dict[str, float], model: MLPClassifier) -> None:
+        heard.append((epoch, logs["loss"], model.coefs_[0].copy()))
+
+    model = MLPClassifier(**SMALL, solver="lbfgs", callbacks=hear, early_stopping=True)
+    model.fit(IRIS_X, NAMES)
+    assert [epoch for epoch, _, _ in heard] == list(range(6))
+    losses = [loss for _, loss, _ in heard]
+    assert losses == sorted(losses, reverse=True)
+    assert heard[-1][1] == model.loss_ == plain.loss_
+    assert model.n_iter_ == plain.n_iter_
+    for ours, theirs in zip(model.coefs_, plain.coefs_, strict=True):
+        assert (ours == theirs).all()
+    assert (heard[-1][2] == model.coefs_[0]).all()
+
+
+@pytest.mark.parametrize("way", ["answer", "exception", "time"])
+def test_lbfgs_ends_where_it_is_told(way: str) -> None:
+    heard: list[Array] = []
+
+    def stop(epoch: int, logs: dict[str, float], model: MLPRegressor) -> bool:
+        heard.append(model.coefs_[0].copy())
+        if epoch == 2 and way == "exception":
+            raise StopTraining
+        return epoch == 2 and way == "answer"
+
+    limit = 1e-9 if way == "time" else None
+    model = MLPRegressor(**SMALL, solver="lbfgs", callbacks=[stop], time_limit=limit)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it did not fail to converge
+        model.fit(X, Y)
+    assert len(heard) == model.n_iter_ == (1 if way == "time" else 3)
+    assert (heard[-1] == model.coefs_[0]).all()
+    shorter = {**SMALL, "max_iter": model.n_iter_}
+    short = MLPRegressor(**shorter, solver="lbfgs").fit(X, Y)
+    assert (short.coefs_[0] == model.coefs_[0]).all()
+    assert short.loss_ == model.loss_
+
+
+@pytest.mark.parametrize("callbacks", [[3], [None], ["name"], [lamella.Callback]])
+def test_callbacks_are_checked_before_work(callbacks: list[Any]) -> None:
+    with pytest.raises(TypeError, match=r"^callbacks: expected .*, got"):
+        MLPRegressor(**SMALL, callbacks=callbacks).fit(X, Y)

@@ -23,6 +23,7 @@ import scipy.sparse
 from conftest import Array, difference
 from sklearn import datasets, neural_network
 from sklearn.preprocessing import scale
+from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import threadpool_limits
 
 import lamella.sklearn
@@ -689,6 +690,18 @@ def test_weights_of_classes_are_weights_of_their_samples(weights: Any) -> None:
         balanced.partial_fit(X, y)
 
 
+@pytest.mark.parametrize("class_weight", ["balanced", [{0: 1, 1: 3}, {0: 0.5, 1: 2}, {0: 1, 1: 1}]])
+def test_weights_of_several_labels_are_multiplied(class_weight: Any) -> None:
+    X, _ = cancer()
+    y = np.random.RandomState(0).randint(0, 2, (len(X), 3))
+    ours, theirs = pair(CLASSIFIER, max_iter=5)
+    ours.set_params(class_weight=class_weight).fit(X, y)
+    agree(ours, theirs.fit(X, y, compute_sample_weight(class_weight, y)))
+    lacking = lamella.sklearn.MLPClassifier(class_weight={0: 1.0, 1: 2.0})
+    with pytest.raises(ValueError, match="list of dicts"):
+        lacking.fit(X, y)
+
+
 @pytest.mark.parametrize(
     "parameters",
     [{"dtype": "float8"}, {"threads": 0}, {"threads": 1.5}, {"time_limit": 0}, {"callbacks": 3}],
@@ -701,8 +714,8 @@ def test_additions_are_checked_as_the_others_are(parameters: dict[str, Any]) -> 
 def test_parameters_are_scikit_learns_and_a_few_more() -> None:
     for name in (CLASSIFIER, REGRESSOR):
         ours, theirs = (getattr(m, name)() for m in (lamella.sklearn, neural_network))
-        none = "dtype threads callbacks time_limit activations norm optimizer clip_norm max_norm"
-        none += " validation_data metric"
+        none = "dtype threads callbacks time_limit progress activations norm optimizer clip_norm"
+        none += " max_norm validation_data metric"
         more: dict[str, Any] = dict.fromkeys(none.split()) | {"dropout": 0.0, "residual": False}
         if name == CLASSIFIER:
             more |= {"class_weight": None, "loss": "log_loss"}

@@ -324,7 +324,7 @@ def write(path: PathLike, arrays: Mapping[str, Array], text: Mapping[str, Any]) 
     }
     entries = [(name, names[array.dtype], list(array.shape)) for name, array in plain.items()]
     header = _core.file_header(entries, json.dumps({"format": FORMAT, **text}))
-    with replacing(Path(path).resolve()) as file:
+    with replacing(Path(checks.path(path)).resolve()) as file:
         file.write(header)
         for array in plain.values():
             if array.size:
@@ -418,7 +418,7 @@ def _text(text: str | None) -> dict[str, Any]:
 @contextmanager
 def told_of(path: PathLike) -> Iterator[None]:
     """Name the file in the error of what it says, always a `ValueError`."""
-    name = os.fspath(path)
+    name = checks.path(path)
     try:
         yield
     except RecursionError:

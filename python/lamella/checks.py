@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import reprlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -158,6 +159,24 @@ def clip(name: str, value: float | None) -> float | None:
 def decay(name: str, value: float | None) -> float | None:
     """Return what is kept in each step, in [0, 1), or None for no average."""
     return None if value is None else number(name, value, below=1.0)
+
+
+def path(value: object) -> str:
+    """Return a file's path as a str."""
+    spelt = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(spelt, str):
+        raise TypeError(f"path: expected a file's path, got {reprlib.repr(value)}")
+    if not spelt:
+        raise wrong("path", "a file's path", repr(spelt))
+    return spelt
+
+
+def listed(name: str, value: object, of: str) -> list[Any]:
+    """Return the entries of a list, a tuple or an array; a str or bytes is none."""
+    plain = value.tolist() if hasattr(value, "tolist") else value  # an array, a series, an index
+    if isinstance(plain, str | bytes) or not isinstance(plain, Sequence):
+        raise TypeError(f"{name}: expected a list of {of}, got {reprlib.repr(value)}")
+    return list(plain)
 
 
 def precision(value: DTypeLike) -> tuple[np.dtype[Any], str]:

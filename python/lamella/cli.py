@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from lamella import _core, demo, network, summary
-from lamella.commands import bench, train
+from lamella import _core, demo, optimizers
+from lamella.commands import bench, info, train
+from lamella.commands.targets import check_file
 
 __all__ = ["main"]
 
@@ -114,7 +115,8 @@ def parser() -> argparse.ArgumentParser:
 
 def add_info(command: argparse.ArgumentParser) -> None:
     """Add the arguments of ``lamella info``."""
-    command.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="a model file")
+    help = "a model file, of a network, an estimator or `lamella train`"
+    command.add_argument("model", type=Path, nargs="?", metavar="MODEL", help=help)
     command.set_defaults(run=show_info)
 
 
@@ -160,10 +162,10 @@ def add_train(command: argparse.ArgumentParser) -> None:
     )
     add(
         "--optimizer",
+        type=optimizer,
         default=default.optimizer,
         metavar="NAME",
-        help="sgd, momentum, nesterov, adam, amsgrad, adamw, nadam, rmsprop, adagrad or lion"
-        f" (default {default.optimizer})",
+        help=f"{', '.join(optimizers.BY_NAME)} (default {default.optimizer})",
     )
     add("--learning-rate", type=above_zero, metavar="X", help="default: the optimizer's own")
     add(
@@ -324,6 +326,14 @@ def at_least_zero(text: str) -> float:
     return number
 
 
+def optimizer(text: str) -> str:
+    """Read an optimizer's name."""
+    if text not in optimizers.BY_NAME:
+        known = ", ".join(optimizers.BY_NAME)
+        raise argparse.ArgumentTypeError(f"expected one of {known}, got {text!r}")
+    return text
+
+
 def share(text: str) -> float:
     """Read a share of the rows."""
     number = above_zero(text)
@@ -334,6 +344,7 @@ def share(text: str) -> float:
 
 def run_train(options: argparse.Namespace) -> None:
     """Carry out ``lamella train``."""
+    check_file(options.model, replaces=True)
     chosen = {field.name: getattr(options, field.name) for field in fields(train.Settings)}
     if options.no_plot:
         chosen["plot"] = None
@@ -378,15 +389,15 @@ def run_demo(options: argparse.Namespace) -> None:
 def show_info(options: argparse.Namespace) -> None:
     """Carry out ``lamella info``."""
     if options.model is not None:
-        print(summary.text(network.Network.load(options.model)))
+        print(info.text(options.model))
         return
-    info = _core.info()
+    found = _core.info()
     rows = {
         "lamella": _core.__version__,
-        "processor": info["arch"],
-        "features": " ".join(info["features"]) or "none that matter here",
-        "kernels": f"{info['isa']} (this CPU can run {', '.join(info['available'])})",
-        "threads": f"at most {info['threads']}",
+        "processor": found["arch"],
+        "features": " ".join(found["features"]) or "none that matter here",
+        "kernels": f"{found['isa']} (this CPU can run {', '.join(found['available'])})",
+        "threads": f"at most {found['threads']}",
     }
     for name, value in rows.items():
         print(f"{name:<10} {value}")

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from . import checks, optimizers
 from .checks import Array
 from .layers import BatchNorm
-from .losses import Loss
+from .losses import Loss, custom_targets
 from .optimizers import Muon, Optimizer
 
 if TYPE_CHECKING:
@@ -133,7 +133,10 @@ def compare(
     Comparison
         True where they agree; printed, it says where they part.
     """
-    rows, labels = checks.real("X", X), np.asarray(y)
+    rows = checks.real("X", X)
+    if rows.ndim != 2 or 0 in rows.shape:
+        raise checks.wrong("X", "shape (m, n_features), not empty", rows.shape)
+    labels = custom_targets(y, len(rows))
     steps = checks.integer("steps", steps, low=1)
     size = checks.integer("batch_size", batch_size, low=1, high=len(rows))
     first, second = _side("a", a, optimizer, a), _side("b", b, optimizer, a)

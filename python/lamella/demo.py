@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamella import _core, reference
+from lamella.commands.targets import check_picture
 from lamella.datasets import load_digits
 from lamella.network import Network
 
@@ -81,6 +82,8 @@ def run(settings: Settings) -> None:
     OSError
         If the picture cannot be written.
     """
+    if settings.plot is not None:
+        check_picture(settings.plot)
     digits = Digits.load(settings.dtype)
     n_classes = int(digits.y_train.max()) + 1
     layers = [digits.X_train.shape[1], *settings.hidden, n_classes]

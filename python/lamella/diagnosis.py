@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,6 +20,7 @@ from . import checks
 from .callbacks import Callback
 from .checks import CSR, Array
 from .layers import BatchNorm
+from .losses import custom_targets
 
 if TYPE_CHECKING:
     from .loop import History
@@ -116,10 +117,13 @@ class Diagnosis(Callback):
 
     def __init__(self, X: ArrayLike | CSR, y: ArrayLike, *, samples: int = 256) -> None:
         samples = checks.integer("samples", samples, low=1, high=1024)
-        rows = X if hasattr(X, "shape") and not isinstance(X, list) else np.asarray(X)
+        sparse = checks.sparse("X", X)
+        rows: Any = checks.real("X", X, half=True) if sparse is None else sparse  # type: ignore[arg-type]
+        if len(rows.shape) != 2 or 0 in rows.shape:
+            raise checks.wrong("X", "shape (m, n_features), not empty", rows.shape)
         m = rows.shape[0]
         chosen = np.unique(np.linspace(0, m - 1, min(samples, m)).astype(np.int64))
-        self._X, self._y = rows[chosen], np.asarray(y)[chosen]  # type: ignore[index]
+        self._X, self._y = rows[chosen], custom_targets(y, m)[chosen]
         self.records: list[Health] = []
         self._layers: list[str] = []
         self._batch_norm = False

@@ -56,7 +56,7 @@ def to_onnx(network: Network, path: PathLike | None = None) -> Any:
     model = graph.model()
     onnx.checker.check_model(model, full_check=True)
     if path is not None:
-        with replacing(Path(path).resolve()) as file:
+        with replacing(Path(checks.path(path)).resolve()) as file:
             file.write(model.SerializeToString(deterministic=True))
     return model
 

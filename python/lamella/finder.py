@@ -91,9 +91,9 @@ def search(
     ends = exact.log(np.array([low, high]))
     rates = exact.exp(ends[0] + np.arange(steps) / (steps - 1) * (ends[1] - ends[0]))
     trial = copy.deepcopy(network)
-    rising = Function(function=lambda t: float(rates[t]))
+    settings |= {"learning_rate": Function(function=lambda t: float(rates[t]))}
     try:
-        trial.fit(X, y, epochs=steps, learning_rate=rising, callbacks=[recorder], **settings)
+        trial.fit(X, y, epochs=steps, callbacks=[recorder], progress=False, **settings)
     except DivergenceError:
         if not recorder.losses:
             raise

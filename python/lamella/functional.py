@@ -290,7 +290,7 @@ def L_layer_model(
         ones; it is then what is returned.
     sample_weight : array_like (m,), optional
         What each sample counts: a batch's cost is `sum(w l) / sum(w)`.
-    class_weight : dict or "balanced", optional
+    class_weight : dict, "balanced" or list of dict, optional
         What the samples of each class count, as for `lamella.Network.fit`.
     shuffle : bool
         Whether batches are drawn anew in every pass.

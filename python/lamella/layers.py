@@ -193,7 +193,9 @@ def layers_of(
 def _filled(asked: Dense, defaults: Defaults, n: int, *, last: bool, inputs: int) -> dict[str, Any]:
     """Return a layer's checked settings besides its units and init."""
     name = f"layers[{n}]"
-    activation = asked.activation or (defaults.output if last else defaults.hidden)
+    activation = asked.activation
+    if activation is None:
+        activation = defaults.output if last else defaults.hidden
     choices = OUTPUTS if last else checks.HIDDEN
     bias = defaults.bias if asked.bias is None else asked.bias
     dropout = asked.dropout if asked.dropout is not None else 0.0 if last else defaults.dropout

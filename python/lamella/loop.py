@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import checks
+from . import bars, checks
+from .bars import Bar
 from .callbacks import Callback, StopTraining
 from .checks import CSR, Array
 from .metrics import Metric
@@ -29,12 +30,6 @@ if TYPE_CHECKING:
 
 MOST_RATES = 1 << 18
 """Steps of a stretch whose rates are computed ahead: 2 MB of them."""
-
-TICK = 0.2
-"""Seconds between two looks of a progress bar."""
-
-Progress = bool | Callable[[int, float], object] | None
-"""None or False, True for a bar, or a function of the epoch, from 0, and its loss."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +83,8 @@ class Asked:
     schedule: Schedule | None
     rate: float
     """What the schedule scales."""
-    progress: Progress
+    progress: float | Callable[[int, float], object] | None
+    """The seconds before a bar appears, or what hears of each epoch."""
     scored: Data
     """The rows that metrics are computed on."""
     validates: bool
@@ -112,7 +108,7 @@ class Asked:
             or self.metrics
             or self.early_stopping
             or self.callbacks
-            or self.progress
+            or callable(self.progress)
             or plateau
         )
         return 1 if each else self.epochs
@@ -149,6 +145,9 @@ class Loop:
         Of samples, labels and metrics: the loss and the metrics' numbers.
     """
 
+    unit = "steps"
+    """What its bar counts."""
+
     def __init__(
         self,
         network: Network,
@@ -173,7 +172,7 @@ class Loop:
     def run(self) -> History:
         """Train until something ends it."""
         asked, network = self.asked, self.network
-        with _showing(asked) as self.show:
+        with self._shown() as self.bar:
             stopped = self._guarded(self._begin)
             while stopped is None and len(self.losses) < asked.epochs:
                 stopped = (
@@ -226,8 +225,17 @@ class Loop:
         for k, loss in enumerate(losses.tolist()):
             rate = None if rates is None else rates[(k + 1) * clock.batches - clock.batch - 1]
             ended = self._after_epoch(loss, rate) or ended
-        self.show(made, self._logs())
+        if self.bar is not None:
+            so_far = {"loss": losses_so_far / weight if weight else last}
+            self.bar.tell(made, self._logs() or so_far)
         return ended
+
+    def _shown(self) -> AbstractContextManager[Bar | None]:
+        """Return the bar, if there may be one."""
+        delay = self.asked.progress
+        if not isinstance(delay, float):
+            return nullcontext()
+        return bars.shown(delay, self.asked.epochs * self.asked.batches, self.unit)
 
     def _clock(self) -> Clock:
         """Return where the fit stands."""
@@ -257,7 +265,7 @@ class Loop:
 
     def _seconds(self) -> float | None:
         """Return the seconds of the next stretch at most."""
-        seconds = min(self._seconds_left(), TICK if self.asked.progress is True else np.inf)
+        seconds = min(self._seconds_left(), np.inf if self.bar is None else self.bar.patience)
         return None if seconds == np.inf else max(seconds, 0.0)
 
     def _after_step(self, loss: float) -> str | None:
@@ -329,6 +337,8 @@ class Minimisation(Loop):
     the network as the iteration left it; it ends where that returns True.
     """
 
+    unit = "iterations"
+
     def _stretch(self) -> str:
         """Minimise; after each iteration whatever is due. Return what ended it."""
         ended: str | None = None
@@ -336,60 +346,11 @@ class Minimisation(Loop):
         def heard(iteration: int, loss: float) -> bool:
             nonlocal ended
             ended = self._after_epoch(loss, None)
+            if self.bar is not None:
+                self.bar.tell(1, self._logs())
             if ended is None and self._seconds_left() <= 0:
                 ended = "time_limit"
             return ended is not None
 
         self.fit(heard)
         return ended or "epochs"
-
-
-@contextmanager
-def _showing(asked: Asked) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
-    """Give what hears of the steps made and of the last numbers, and close the bar in the end."""
-    if asked.progress is not True:
-        yield lambda made, logs: None
-        return
-    with bar(asked.epochs * asked.batches) as shown:
-
-        def show(made: int, logs: Mapping[str, float]) -> None:
-            shown.set_postfix({name: f"{n:.4g}" for name, n in logs.items()}, refresh=False)
-            shown.update(made)
-
-        yield show
-
-
-@contextmanager
-def told(value: Progress, total: int, unit: str) -> Iterator[Callable[[int, float], object] | None]:
-    """Give what hears of a number and its loss, and close the bar in the end."""
-    value = progress(value)
-    if value is not True:
-        yield value or None
-        return
-    with bar(total, unit) as shown:
-
-        def advance(at: int, loss: float) -> None:
-            shown.set_postfix(loss=f"{loss:.4g}", refresh=False)
-            shown.update()
-
-        yield advance
-
-
-def bar(total: int, unit: str = "steps") -> Any:
-    """Return tqdm's bar for a number of steps, or of something else."""
-    try:
-        from tqdm.auto import tqdm
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "progress: True needs tqdm, which is not installed; a function needs nothing"
-        ) from error
-    return tqdm(total=total, unit=f" {unit}")
-
-
-def progress(value: Progress) -> Progress:
-    """Check what progress is asked for."""
-    if value is None or value is False:
-        return None
-    if value is True or callable(value):
-        return value
-    raise TypeError(f"progress: expected None, True or a function, got {value!r}")

@@ -80,7 +80,9 @@ def _factors(name: str, value: float | Sequence[float] | Array | None) -> Factor
     """Check one factor for all outputs, one for each, or none."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        if not value:
+            raise checks.wrong(name, "a number, or one for each output", "none")
         return tuple(checks.number(f"{name}[{i}]", x) for i, x in enumerate(value))
     return None if value is None else checks.number(name, value)
 
@@ -418,7 +420,8 @@ def custom_targets(y: Any, m: int, name: str = "y", axis: int = 0) -> Array:
     except ValueError:
         raise checks.wrong(name, "a rectangular array", "rows of different lengths") from None
     if targets.ndim == 0 or targets.shape[axis] != m:
-        raise checks.wrong(name, f"targets of {m} samples", f"shape {targets.shape}")
+        got = "None" if y is None else f"shape {targets.shape}"
+        raise checks.wrong(name, f"targets of {m} samples", got)
     return targets
 
 

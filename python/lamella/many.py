@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _core, checks, lbfgs
+from . import _core, bars, checks, lbfgs
 from .checks import CSR, Array
-from .loop import History, bar
+from .loop import History
 from .losses import Loss
 from .network import Network
 from .weights import ClassWeight, weights
@@ -188,7 +188,7 @@ def fit_many(
     sample_weight : array_like (m,), optional
         What each row counts in training, as for `Network.fit`; the same for all networks. Rows
         that are held out count 1 each in the scores, whatever their weight.
-    class_weight : dict or "balanced", optional
+    class_weight : dict, "balanced" or list of dict, optional
         As for `Network.fit`, on the rows that a network is trained on.
     keep_state : bool
         Whether networks keep their optimizer's state for another `fit`. Without it only those
@@ -196,8 +196,9 @@ def fit_many(
     threads : int, optional
         Networks trained at once; None is as many as this process may use.
     progress : bool or callable, optional
-        True shows a bar (needs tqdm); a callable hears of every `Fitted` as it ends, from this
-        thread. Its network answers when `fit_many` has returned.
+        True shows a bar (needs tqdm), False none; None as for `Network.fit`. A callable hears of
+        every `Fitted` as it ends, from this thread. Its network answers when `fit_many` has
+        returned.
 
     Returns
     -------
@@ -225,6 +226,9 @@ def fit_many(
         splits = _splits(cv, X, y, m, seed)
     threads = checks.threads(threads)
     shared = _Shared()
+    if isinstance(configs, str | bytes | Mapping) or not isinstance(configs, Iterable):
+        got = reprlib.repr(configs)
+        raise TypeError(f"configs: expected a list of configurations, got {got}")
     tasks = list(_tasks(configs, rows, y, splits, shared, (sample_weight, class_weight)))
     fitted: list[Fitted | None] = [None] * len(tasks)
     with _told(progress, len(tasks)) as tell:
@@ -447,9 +451,9 @@ def _splits(cv: Any, X: ArrayLike | CSR, y: ArrayLike, m: int, seed: int) -> lis
     """Return each fold's rows to train on and those held out."""
     if isinstance(cv, int | np.integer):
         return [*folds(m, checks.integer("cv", cv, low=2, high=m), seed)]
-    if hasattr(cv, "split") and not isinstance(cv, str):
+    if hasattr(cv, "split") and not isinstance(cv, str | bytes):
         cv = cv.split(X, y)
-    if isinstance(cv, str) or not isinstance(cv, Iterable):
+    if isinstance(cv, str | bytes | Mapping) or not isinstance(cv, Iterable):
         raise TypeError(f"cv: expected a number, pairs or a splitter, got {reprlib.repr(cv)}")
     splits: list[Split] = []
     for n, pair in enumerate(cv):
@@ -476,16 +480,11 @@ def _indices(name: str, value: Any, m: int) -> Array:
 
 
 @contextmanager
-def _told(
-    progress: bool | Callable[[Fitted], object] | None, total: int
-) -> Iterator[Callable[[Any], object]]:
+def _told(progress: Any, total: int) -> Iterator[Callable[[Any], object]]:
     """Give what hears of every network, and close the bar in the end."""
-    if progress is None or progress is False:
-        yield lambda fitted: None
-    elif progress is True:
-        with bar(total, "networks") as shown:
-            yield lambda fitted: shown.update()
-    elif callable(progress):
-        yield progress
-    else:
-        raise TypeError(f"progress: expected None, True or a function, got {progress!r}")
+    asked: Any = bars.wanted(progress)
+    if not isinstance(asked, float):
+        yield asked or (lambda fitted: None)
+        return
+    with bars.shown(asked, total, "networks") as bar:
+        yield lambda fitted: bar.tell(1, {})

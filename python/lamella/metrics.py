@@ -53,6 +53,9 @@ class Metric:
         if not isinstance(name, str):
             raise TypeError(f"name: expected a string, got {type(name).__name__}")
         object.__setattr__(self, "name", name)
+        checks.flag("probabilities", self.probabilities)
+        if self.greater_is_better is not None:
+            checks.flag("greater_is_better", self.greater_is_better)
 
     def __call__(self, y: Array, prediction: Array, probabilities: Array) -> float:
         """Return the number; a `TypeError` where the function returns none."""
@@ -139,7 +142,7 @@ SHORT = {"mae": "mean_absolute_error", "mse": "mean_squared_error"}
 
 def checked(metrics: Sequence[str | Metric | Callable[..., Any]], kind: str) -> list[Metric]:
     """Return the metrics of these names and functions, which fit the answers and differ by name."""
-    if isinstance(metrics, str) or not isinstance(metrics, Sequence):
+    if isinstance(metrics, str | bytes) or not isinstance(metrics, Sequence):
         raise TypeError(f"metrics: expected a list, got {type(metrics).__name__}")
     found = [_checked(metric, kind) for metric in metrics]
     names = [metric.name for metric in found]

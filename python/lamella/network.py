@@ -24,10 +24,10 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from . import (
     _core,
+    bars,
     checks,
     initializers,
     lbfgs,
-    loop,
     losses,
     optimizers,
     stopping,
@@ -36,6 +36,7 @@ from . import (
 from . import callbacks as calling
 from . import metrics as measures
 from ._core import DivergenceError
+from .bars import Progress
 from .callbacks import Callback
 from .checks import CSR, Array
 from .initializers import Init
@@ -50,7 +51,7 @@ from .layers import (
     statistic_names,
 )
 from .lbfgs import LBFGS
-from .loop import Asked, Data, History, Loop, Minimisation, Progress
+from .loop import Asked, Data, History, Loop, Minimisation
 from .losses import Custom, Loss
 from .metrics import Metric
 from .optimizers import Optimizer, Rate
@@ -268,9 +269,11 @@ class Network:
             What each sample counts, finite and at least 0: a batch's loss is
             `sum(w l) / sum(w)`. An update on a batch whose weights are all 0 has no gradient.
             Weights all one change no bit.
-        class_weight : dict or "balanced", optional
+        class_weight : dict, "balanced" or list of dict, optional
             What the samples of each class count, 1 for classes not named, times their
-            `sample_weight`; "balanced" is `m / (classes * count)`, as scikit-learn's.
+            `sample_weight`; "balanced" is `m / (classes * count)`, as scikit-learn's. Of several
+            sigmoid outputs: a list with a dict, "balanced" or None for each, or "balanced" for
+            all; a sample counts the product of what its labels do.
         shuffle : bool
             Whether batches are drawn anew in every epoch, by `seed` and the epoch's number.
         validation_data : tuple, optional
@@ -301,7 +304,9 @@ class Network:
             note of a `DivergenceError`. No bit of the training changes.
         progress : bool or callable, optional
             True shows a bar with the last epoch's numbers, steps a second and the time left
-            (needs tqdm); a callable hears of every epoch, counted from 0, and of its loss.
+            (needs tqdm). None does so where tqdm is installed and somebody sees it, in a notebook
+            or where standard error is a terminal, after half a second. False never does. A
+            callable hears of every epoch, counted from 0, and of its loss.
 
         Returns
         -------
@@ -336,7 +341,7 @@ class Network:
             heard = [diagnosis, *heard]
         epochs = checks.integer("epochs", epochs)
         threads = checks.threads(threads)
-        progress = loop.progress(progress)
+        shown = bars.wanted(progress)
         w = weights(sample_weight, class_weight, labels, self._task)
         scored: Data | None = None
         if validation_data is not None or validation_fraction is not None:
@@ -348,10 +353,9 @@ class Network:
             watched = self._watched(Data(rows, labels), *asks, early_stopping)
             minimise = partial(self._minimise, rows, labels, w, minimiser, threads)
             iterations = minimiser.max_iter or 0
-            with loop.told(progress, iterations, "iterations") as report:
-                asked = Asked(iterations, 1, rows.shape[0], None, 0.0, report, **watched)
-                score = partial(self._scores, threads=threads)
-                return self._run(Minimisation(self, asked, minimise, score), diagnosis)
+            asked = Asked(iterations, 1, rows.shape[0], None, 0.0, shown, **watched)
+            score = partial(self._scores, threads=threads)
+            return self._run(Minimisation(self, asked, minimise, score), diagnosis)
         optimizer = cast(str | Optimizer, optimizer)
         self._net.take_gradient_norms()  # those of fits that were stopped
         spec, rate, schedule = optimizers.spec(optimizer, learning_rate), 0.0, None
@@ -371,13 +375,13 @@ class Network:
             **self._objective,
         }
         plain = early_stopping is False and schedule is None and all(ask is None for ask in asks)
-        if plain and not isinstance(progress, bool):
-            losses = self._net.fit(rows, labels, epochs=epochs, report=progress, **settings)
+        if plain and not isinstance(shown, float):
+            losses = self._net.fit(rows, labels, epochs=epochs, report=shown, **settings)
             return self._with_norms(History(losses), clip_norm)
         batch_rows = settings["batch_size"] or rows.shape[0]
         batches = -(-rows.shape[0] // batch_rows)
         watched = self._watched(Data(rows, labels), *asks, early_stopping)
-        asked = Asked(epochs, batches, batch_rows, schedule, rate, progress, **watched)
+        asked = Asked(epochs, batches, batch_rows, schedule, rate, shown, **watched)
         fit = partial(self._net.fit, rows, labels, report=None, **settings)
         score = partial(self._scores, threads=threads)
         return self._with_norms(self._run(Loop(self, asked, fit, score), diagnosis), clip_norm)
@@ -463,7 +467,7 @@ class Network:
             As for `fit`.
         sample_weight : array_like (m,), optional
             As for `fit`.
-        class_weight : dict, optional
+        class_weight : dict or list of dict, optional
             As for `fit`; one batch does not know what is balanced.
         threads : int, optional
             At most so many; None is as many as help. The results are the same bits.
@@ -1099,7 +1103,7 @@ class Network:
 
     def _data(self, X: ArrayLike | CSR, y: ArrayLike) -> tuple[Array | CSR, Array]:
         """Check samples and their labels, which stay a vector where plain arrays came so."""
-        if self._net.takes(X, y):
+        if y is not None and self._net.takes(X, y):
             return cast(Array, X), cast(Array, y)
         rows = self._rows(X)
         m = rows.shape[0]

@@ -514,7 +514,7 @@ def amendments(
     clip_value: float | None, clip_norm: float | None, average: float | None
 ) -> dict[str, Any]:
     """Check what an update does beside the optimizer's rule."""
-    if None not in (clip_value, clip_norm):
+    if clip_value is not None and clip_norm is not None:
         raise checks.wrong("clip_norm", "None beside clip_value", clip_norm)
     return {
         "clip_value": checks.clip("clip_value", clip_value),

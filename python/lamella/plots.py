@@ -62,7 +62,11 @@ class LearningCurveDisplay:
     """
 
     def __init__(self, curves: Mapping[str, ArrayLike]) -> None:
-        self.curves = {name: np.asarray(curve, float) for name, curve in curves.items()}
+        if not hasattr(curves, "items"):
+            raise TypeError(f"curves: expected a dict of curves, got {type(curves).__name__}")
+        self.curves = {
+            str(name): checks.real(str(name), curve).astype(float) for name, curve in curves.items()
+        }
         for name, curve in self.curves.items():
             if curve.ndim != 1:
                 raise checks.wrong(name, "one number an epoch", f"shape {curve.shape}")
@@ -72,6 +76,8 @@ class LearningCurveDisplay:
     @classmethod
     def from_history(cls, history: History, *, ax: Any = None, **style: Any) -> Self:
         """Draw what `Network.fit` returned: its loss and its metrics."""
+        if not isinstance(history, History):
+            raise TypeError(f"history: expected a History, got {type(history).__name__}")
         curves = {"training loss": history.loss}
         for name, curve in history.metrics.items():
             if name != "learning_rate":
@@ -192,8 +198,21 @@ class DecisionBoundary:
         y: Array | None = None,
         feature_names: tuple[str, str] = ("feature 0", "feature 1"),
     ) -> None:
-        self.xx0, self.xx1, self.response = xx0, xx1, response
-        self.classes, self.X, self.y, self.feature_names = classes, X, y, feature_names
+        self.xx0 = _grid("xx0", xx0)
+        self.xx1 = checks.shaped("xx1", xx1, self.xx0.shape)
+        if classes is not None and not hasattr(classes, "__len__"):
+            raise TypeError(f"classes: expected a list of names, got {type(classes).__name__}")
+        self.classes = None if classes is None else list(classes)
+        shape = self.xx0.shape if self.classes is None else (*self.xx0.shape, len(self.classes))
+        self.response = checks.shaped("response", response, shape)
+        self.X = None if X is None else checks.real("X", X)
+        if self.X is not None and (self.X.ndim != 2 or self.X.shape[1] != 2):
+            raise checks.wrong("X", "shape (m, 2)", self.X.shape)
+        m = 0 if self.X is None else len(self.X)
+        self.y = None if y is None else checks.shaped("y", y, (m,))
+        self.feature_names = checks.listed("feature_names", feature_names, "two names")
+        if len(self.feature_names) != 2:
+            raise checks.wrong("feature_names", "two names", self.feature_names)
 
     @classmethod
     def from_estimator(
@@ -232,6 +251,13 @@ class DecisionBoundary:
         ValueError
             If X has another number of features than two, or names do not match the classes.
         """
+        can_answer = any(hasattr(estimator, name) for name in ("predict", "predict_proba"))
+        if isinstance(estimator, type) or not can_answer:
+            got = estimator.__name__ if isinstance(estimator, type) else type(estimator).__name__
+            raise TypeError(f"estimator: expected a Network or a fitted estimator, got {got}")
+        if class_names is not None and not hasattr(class_names, "__len__"):
+            got = type(class_names).__name__
+            raise TypeError(f"class_names: expected a list of names, got {got}")
         names = _feature_names(X)
         points = checks.real("X", X).astype(float)
         if points.ndim != 2 or points.shape[1] != 2 or not len(points):
@@ -435,6 +461,8 @@ def _pyplot() -> Any:
 def _axes(ax: Any, size: tuple[float, float]) -> tuple[Any, Any]:
     """Return the figure and axes to draw into."""
     if ax is not None:
+        if not hasattr(ax, "figure") or not hasattr(ax, "get_xlim"):
+            raise TypeError(f"ax: expected matplotlib Axes, got {type(ax).__name__}")
         return ax.figure, ax
     figure, ax = _pyplot().subplots(figsize=size, layout="constrained")
     return figure, ax
@@ -507,6 +535,14 @@ def _indices(answers: Array, classes: list[object]) -> Array:
     return indices
 
 
+def _grid(name: str, value: ArrayLike) -> Array:
+    """Return one coordinate of a grid's points (n, n)."""
+    grid = checks.real(name, value)
+    if grid.ndim != 2 or 0 in grid.shape:
+        raise checks.wrong(name, "shape (n, n), not empty", grid.shape)
+    return grid
+
+
 def _feature_names(X: Any) -> tuple[str, str]:
     """Return a frame's column names, else numbers."""
     columns = getattr(X, "columns", None)
@@ -537,7 +573,10 @@ def _image_shape(shape: tuple[int, int] | None, features: int) -> tuple[int, int
         if side * side != features:
             raise checks.wrong("shape", f"rows and columns of {features} features", "None")
         return side, side
-    rows, columns = (checks.integer("shape", n, low=1) for n in shape)
+    sides = checks.listed("shape", shape, "rows and columns")
+    if len(sides) != 2:
+        raise checks.wrong("shape", "rows and columns", sides)
+    rows, columns = (checks.integer("shape", n, low=1) for n in sides)
     if rows * columns != features:
         raise checks.wrong("shape", f"rows and columns of {features} features", (rows, columns))
     return rows, columns

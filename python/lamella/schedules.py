@@ -13,6 +13,7 @@ t count from the fit's start.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -78,7 +79,8 @@ class Step(Schedule):
         if self.every is not None:
             self._store(every=checks.integer("every", self.every, low=1))
         else:
-            times = sorted(checks.integer("at_times", time) for time in self.at_times or ())
+            times = checks.listed("at_times", self.at_times, "times")
+            times = sorted(checks.integer("at_times", time) for time in times)
             self._store(at_times=tuple(times))
 
     def at(self, t: Floats, base: float) -> Floats:
@@ -451,6 +453,13 @@ class Function(Schedule):
     """
 
     function: Callable[[int], float] = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Check the settings and store them as plain numbers."""
+        super().__post_init__()
+        if not callable(self.function):
+            got = reprlib.repr(self.function)
+            raise TypeError(f"function: expected a function of the time, got {got}")
 
     def at(self, t: Floats, base: float) -> Floats:
         """Return what the function says."""

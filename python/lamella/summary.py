@@ -30,6 +30,8 @@ def text(network: Network) -> str:
         "output" is the shape of a layer's activations for m samples; "in the core" is the memory
         of all packed forms of the weights and of the optimizer's state, with padding.
     """
+    if not hasattr(network, "n_parameters"):
+        raise TypeError(f"network: expected a Network, got {type(network).__name__}")
     rows: list[tuple[str, ...]] = [("layer", "activation", "weights", "output", "parameters")]
     rows.append(("input", "", "", f"(m, {network.n_features})", ""))
     shapes = {name: array.shape for name, array in network.parameters.items()}

@@ -8,7 +8,7 @@ its update has no gradient.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,8 +17,9 @@ from . import checks
 from .checks import Array
 from .losses import Task
 
-ClassWeight = Mapping[int, float] | str | None
-"""A weight of each class, 1 for those not named, or "balanced"."""
+Weights = Mapping[int, float] | str | None
+ClassWeight = Weights | Sequence[Weights]
+"""A weight of each class, 1 for those not named, or "balanced"; of several labels, one for each."""
 
 LARGEST_SUM = 1e300
 """Sums of weights stay finite below this, also times what a loss is scaled by."""
@@ -38,9 +39,10 @@ def weights(
     ----------
     sample_weight : array_like (m,), optional
         Any real dtype, finite, at least 0.
-    class_weight : dict or "balanced", optional
+    class_weight : dict, "balanced" or list of them, optional
         A factor of each class, 1 for those not named; "balanced" is `m / (classes * count)`,
-        as scikit-learn's, over the classes that y has.
+        as scikit-learn's, over the classes that y has. Of several labels a sample has the product
+        of their factors, as in scikit-learn's `compute_sample_weight`.
     y : ndarray
         Checked labels of m samples.
     task : Task
@@ -54,7 +56,7 @@ def weights(
     if sample_weight is not None:
         result = _of_samples(sample_weight, len(y))
     if class_weight is not None:
-        result = result * _of_classes(class_weight, _classes(y, task), task, balance)
+        result = result * _of_classes(class_weight, y, task, balance)
     if not np.sum(result) < LARGEST_SUM:
         raise checks.wrong("sample_weight", f"a sum below {LARGEST_SUM:g}", np.sum(result))
     return np.ascontiguousarray(result)
@@ -71,34 +73,50 @@ def _of_samples(value: ArrayLike, m: int) -> NDArray[np.float64]:
     return given.astype(np.float64)
 
 
-def _classes(y: Array, task: Task) -> NDArray[np.int64]:
-    """Return the class of each sample."""
-    if task.targets == "bits" and task.columns > 1:
-        expected = "None for several labels a sample (a loss's positive_weight weighs each)"
-        raise checks.wrong("class_weight", expected, f"{task.columns} outputs")
+def _of_classes(given: object, y: Array, task: Task, balance: bool) -> NDArray[np.float64]:
+    """Return each sample's class weight: of several labels, the product of theirs."""
     if task.targets not in ("bits", "classes"):
         raise checks.wrong("class_weight", "None for targets that are no classes", "weights")
-    return y.reshape(-1).astype(np.int64)
+    labels = y.astype(np.int64)
+    if task.targets == "classes" or task.columns == 1:
+        n = 2 if task.targets == "bits" else task.columns
+        return _of_output("class_weight", given, labels.reshape(-1), n, balance)
+    if not isinstance(given, str):
+        if isinstance(given, Mapping):
+            expected = (
+                f'"balanced" or {task.columns} dicts, one for each of several labels'
+                " (a loss's positive_weight weighs each)"
+            )
+            raise checks.wrong("class_weight", expected, reprlib.repr(given))
+        given = checks.listed("class_weight", given, "dicts")
+        if len(given) != task.columns:
+            raise checks.wrong("class_weight", f"{task.columns} dicts, one a label", len(given))
+    result = np.ones(len(y))
+    for k, column in enumerate(labels.T):
+        one, name = (given, "class_weight") if isinstance(given, str) else (
+            given[k], f"class_weight[{k}]")  # fmt: skip
+        if one is not None:
+            result *= _of_output(name, one, column, 2, balance)
+    return result
 
 
-def _of_classes(
-    given: object, classes: NDArray[np.int64], task: Task, balance: bool
+def _of_output(
+    name: str, given: object, classes: NDArray[np.int64], n: int, balance: bool
 ) -> NDArray[np.float64]:
-    """Return each sample's class weight."""
-    n = 2 if task.targets == "bits" else task.columns
+    """Return each sample's class weight by one output, whose classes are below n."""
     if isinstance(given, str):
         if given != "balanced":
-            raise checks.wrong("class_weight", 'a dict or "balanced"', repr(given))
+            raise checks.wrong(name, 'a dict or "balanced"', repr(given))
         if not balance:
-            raise checks.wrong("class_weight", "a dict: one batch does not know the data", given)
+            raise checks.wrong(name, "a dict: one batch does not know the data", given)
         counts = np.bincount(classes, minlength=n)
         present = np.count_nonzero(counts)
         return (len(classes) / (present * np.maximum(counts, 1)))[classes]
     if not isinstance(given, Mapping):
-        raise TypeError(f'class_weight: expected a dict or "balanced", got {reprlib.repr(given)}')
+        raise TypeError(f'{name}: expected a dict or "balanced", got {reprlib.repr(given)}')
     factors = np.ones(n)
     for key, value in given.items():
         if not isinstance(key, int | np.integer | np.bool_) or not 0 <= int(key) < n:
-            raise checks.wrong("class_weight", f"classes from 0 to {n - 1}", reprlib.repr(key))
-        factors[int(key)] = checks.number(f"class_weight[{int(key)}]", value)
+            raise checks.wrong(name, f"classes from 0 to {n - 1}", reprlib.repr(key))
+        factors[int(key)] = checks.number(f"{name}[{int(key)}]", value)
     return factors[classes]

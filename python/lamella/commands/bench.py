@@ -87,7 +87,7 @@ def _agree(case: Case, X: Array, y: Array, threads: int | None) -> None:
     """Hold two epochs' losses to the reference's."""
     network = _network(case)
     start = _columns(network)
-    ours = network.fit(X, y, epochs=2, batch_size=case.batch, threads=threads).loss
+    ours = network.fit(X, y, epochs=2, batch_size=case.batch, threads=threads, progress=False).loss
     _, theirs = _reference(case, start, X, y, epochs=2)
     far = float(np.max(np.abs(ours - theirs) / np.abs(theirs)))
     if not far <= AGREEMENT:
@@ -131,7 +131,7 @@ def _lamella(case: Case, X: Array, y: Array, threads: int | None) -> Callable[[]
     network = _network(case)
 
     def epoch() -> int:
-        network.fit(X, y, batch_size=case.batch, threads=threads)
+        network.fit(X, y, batch_size=case.batch, threads=threads, progress=False)
         return _steps(case)
 
     return epoch

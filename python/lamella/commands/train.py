@@ -20,6 +20,7 @@ import numpy as np
 
 from lamella import checkpoint, tables
 from lamella.checks import Array
+from lamella.commands.targets import check_file, check_picture
 from lamella.demo import progress, say
 from lamella.network import History, Network
 from lamella.stopping import EarlyStopping
@@ -88,6 +89,9 @@ def train(settings: Settings) -> None:
     OSError
         If a file cannot be read or written.
     """
+    check_file(settings.model, replaces=True)
+    if settings.plot is not None:
+        check_picture(settings.plot)
     table, answers = _table_and_target(settings)
     target = Target.learn(settings.target, answers, settings.task)
     y = target.encode(answers)
@@ -149,7 +153,15 @@ def _split(y: Array, settings: Settings) -> Split:
     rest = rest[rng.permutation(len(rest))]
     rest = rest[np.argsort(y[rest], kind="stable")]
     validation = _every(rest, VALIDATION)
-    return Split(np.sort(rest[~validation]), np.sort(rest[validation]), np.sort(order[test]))
+    parts = Split(np.sort(rest[~validation]), np.sort(rest[validation]), np.sort(order[test]))
+    counts = [len(part) for part in (parts.train, parts.validation, parts.test)]
+    if not all(counts):
+        told = "{} to train on, {} to stop by, {} to report on".format(*counts)
+        raise ValueError(
+            f"--test: expected a share that leaves rows for each purpose,"
+            f" got {settings.test:g} of {len(y):,} rows: {told}"
+        )
+    return parts
 
 
 def _every(rows: Array, share: float) -> Array:
@@ -285,6 +297,8 @@ def predict(
     OSError
         If a file cannot be read or written.
     """
+    if output is not None:
+        check_file(output)
     network, encoder = load(model)
     target = encoder.target
     if probabilities and not target.classes:

@@ -14,12 +14,14 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from .documentation import documented
 from .options import gives_margins, gives_probabilities, loss_constraint
 from .perceptron import ADDITIONS, Perceptron
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
 
 
+@documented
 class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[misc]
     """A classifier: softmax for several classes, sigmoid for two or for several labels.
 
@@ -30,93 +32,18 @@ class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[m
 
     Parameters
     ----------
-    hidden_layer_sizes, activation
-        As in scikit-learn, where the defaults are the same too.
-    solver, alpha, batch_size, learning_rate_init, power_t, max_iter, shuffle
-        As in scikit-learn.
-    learning_rate : {"constant", "invscaling", "adaptive"}, Schedule or callable, default="constant"
-        As in scikit-learn, or a schedule such as `lamella.schedules.Cosine()`, whose total is
-        `max_iter` epochs where it has none and which scales `learning_rate_init`, or a function
-        of the updates made before a step. A schedule that reduces on a plateau hears of "loss".
-    random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping
-        As in scikit-learn.
-    validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
-        As in scikit-learn.
-    dtype : {"float32", "float64", "bfloat16"}, np.float32, np.float64 or None, default=None
-        Of parameters and computation. None is that of X, float64 unless X is float32, as in
-        scikit-learn. "bfloat16" is mixed precision: parameters are float32, products round their
-        operands to bfloat16; it needs a CPU with AVX-512 BF16.
-    threads : int or None, default=None
-        Threads of a call at most; None is as many as help. The results are the same bits.
-    callbacks : callable, lamella.Callback, list of them or None, default=None
-        Called after each epoch of "adam" and "sgd", `callback(epoch, logs, estimator)`: the epoch
-        from 0, "loss" and with early stopping "val_score", and the estimator, whose `coefs_` are
-        the epoch's. A true answer, or `lamella.callbacks.StopTraining`, ends the fit. Of a
-        `Callback`, `on_epoch_end` is called.
-    time_limit : float or None, default=None
-        Seconds after which a fit by "adam" or "sgd" ends with the epoch that it is in.
+    {shared}
     class_weight : dict, "balanced", list of dict or None, default=None
         What the samples of a class count, besides `sample_weight`, as scikit-learn's other
-        classifiers have it: "balanced" is inversely proportional to the classes' frequencies; a
-        dict for each of several labels. It counts in the validation of early stopping too.
+        classifiers have it: "balanced" is inversely proportional to the classes' frequencies. Of
+        several labels it takes a dict for each, or "balanced" for all; a sample counts the product
+        of what its labels do. It counts in the validation of early stopping too.
     loss : str, lamella.Focal, another loss of lamella's or callable, default="log_loss"
         "log_loss" is scikit-learn's. "focal", "cross_entropy" and "binary_cross_entropy", or
         objects with settings, keep the probabilities; "hinge" and "squared_hinge" give margins,
         with `decision_function` in place of `predict_proba`. A function is as for
         `lamella.Network`: its targets are class indices (rows,), or 0 and 1 (rows, n_outputs).
-    activations : str, list of str or None, default=None
-        Of the hidden layers, in place of `activation`: one for all or one for each, of those that
-        `lamella.Dense` has, such as "gelu" or "leaky_relu". The initial weights are drawn as for
-        `activation` all the same.
-    dropout : float, default=0.0
-        The share of hidden units that training drops, in [0, 1).
-    norm : {"batch", "layer"}, lamella.BatchNorm, lamella.LayerNorm or None, default=None
-        Normalisation of the hidden layers, before their activation. Its own parameters and
-        running statistics are `network_`'s: `coefs_` and `intercepts_` are not the whole model.
-    residual : bool, default=False
-        Whether the input of a hidden layer is added to its result, where both are as wide.
-    optimizer : str, lamella.Adam, another optimizer of lamella's or None, default=None
-        In place of `solver`, which must not be "lbfgs" then. A name ("adamw", "lion", ...) takes
-        `learning_rate_init`, an object has a rate of its own. `alpha` counts beside its weight
-        decay.
-    clip_norm : float or None, default=None
-        The greatest norm of the gradient, which longer ones are scaled to.
-    max_norm : float or None, default=None
-        The greatest length of a unit's incoming weights after each update.
-    validation_data : (X, y) or None, default=None
-        With `early_stopping`, what the validation score is computed on, in place of a
-        `validation_fraction` of the training data; all of that is trained on then.
-    metric : str, callable, lamella.Metric or None, default=None
-        With `early_stopping`, the validation score, in place of accuracy or R2: a name that
-        `lamella.Network.fit` knows or a function `metric(y, predictions)`, of which more is
-        better. A `Metric` may have it the other way, as "log_loss" and the errors do:
-        `validation_scores_` has the negatives of those. All rows count the same.
-
-    Where `activations`, `dropout`, `norm`, `residual`, `optimizer`, `clip_norm`, `max_norm`, a
-    schedule or a loss of lamella's is used, a `lamella.Network` trains. Initial weights, rules of
-    the solvers, gradients of the losses, stopping and attributes stay scikit-learn's, but the
-    shuffle is the network's, by a seed drawn after the initial weights; the penalty is that
-    of a whole batch of average weight in each; an error that is not finite is a
-    `lamella.DivergenceError`; and values of the squared error are summed over several outputs.
-    `solver="lbfgs"` does none of this.
-
-    Attributes
-    ----------
-    coefs_ : list of ndarray (n[l], n[l+1])
-        The weights. Predictions use what they hold, also after they were written to.
-    intercepts_ : list of ndarray (n[l+1],)
-        The biases.
-    loss_curve_ : list of float
-        The loss of each epoch, penalties included; not with lbfgs.
-    network_ : lamella.Network
-        What was trained, where a network was needed. It follows what is written into `coefs_`.
-
-    The others, such as `best_loss_`, `n_iter_`, `t_` and `validation_scores_`, are scikit-learn's.
-
-    Raises
-    ------
-    ValueError, TypeError, AttributeError
-        Where scikit-learn raises them.
+    {network}
 
     Examples
     --------
@@ -163,6 +90,7 @@ class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[m
         threads: int | None = None,
         callbacks: Any = None,
         time_limit: float | None = None,
+        progress: Any = None,
         class_weight: Any = None,
         loss: Any = "log_loss",
         activations: Any = None,
@@ -204,6 +132,7 @@ class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[m
         self.threads = threads
         self.callbacks = callbacks
         self.time_limit = time_limit
+        self.progress = progress
         self.class_weight = class_weight
         self.loss = loss
         self.activations = activations
@@ -242,6 +171,7 @@ class MLPClassifier(Perceptron, neural_network.MLPClassifier):  # type: ignore[m
         return binarizer.inverse_transform(bits[:, 0] if self.n_outputs_ == 1 else bits)
 
 
+@documented
 class MLPRegressor(Perceptron, neural_network.MLPRegressor):  # type: ignore[misc]
     """A regressor: squared error, or Poisson deviance under an exponential output.
 
@@ -257,84 +187,8 @@ class MLPRegressor(Perceptron, neural_network.MLPRegressor):  # type: ignore[mis
         Poisson deviance of the exponential of the output. "huber", "quantile",
         "mean_absolute_error" and "mean_squared_error", objects such as
         `lamella.Quantile(0.9)` (of one quantile) and functions are as for `lamella.Network`.
-    hidden_layer_sizes, activation
-        As in scikit-learn, where the defaults are the same too.
-    solver, alpha, batch_size, learning_rate_init, power_t, max_iter, shuffle
-        As in scikit-learn.
-    learning_rate : {"constant", "invscaling", "adaptive"}, Schedule or callable, default="constant"
-        As in scikit-learn, or a schedule such as `lamella.schedules.Cosine()`, whose total is
-        `max_iter` epochs where it has none and which scales `learning_rate_init`, or a function
-        of the updates made before a step. A schedule that reduces on a plateau hears of "loss".
-    random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping
-        As in scikit-learn.
-    validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
-        As in scikit-learn.
-    dtype : {"float32", "float64", "bfloat16"}, np.float32, np.float64 or None, default=None
-        Of parameters and computation. None is that of X, float64 unless X is float32, as in
-        scikit-learn. "bfloat16" is mixed precision: parameters are float32, products round their
-        operands to bfloat16; it needs a CPU with AVX-512 BF16.
-    threads : int or None, default=None
-        Threads of a call at most; None is as many as help. The results are the same bits.
-    callbacks : callable, lamella.Callback, list of them or None, default=None
-        Called after each epoch of "adam" and "sgd", `callback(epoch, logs, estimator)`: the epoch
-        from 0, "loss" and with early stopping "val_score", and the estimator, whose `coefs_` are
-        the epoch's. A true answer, or `lamella.callbacks.StopTraining`, ends the fit. Of a
-        `Callback`, `on_epoch_end` is called.
-    time_limit : float or None, default=None
-        Seconds after which a fit by "adam" or "sgd" ends with the epoch that it is in.
-    activations : str, list of str or None, default=None
-        Of the hidden layers, in place of `activation`: one for all or one for each, of those that
-        `lamella.Dense` has, such as "gelu" or "leaky_relu". The initial weights are drawn as for
-        `activation` all the same.
-    dropout : float, default=0.0
-        The share of hidden units that training drops, in [0, 1).
-    norm : {"batch", "layer"}, lamella.BatchNorm, lamella.LayerNorm or None, default=None
-        Normalisation of the hidden layers, before their activation. Its own parameters and
-        running statistics are `network_`'s: `coefs_` and `intercepts_` are not the whole model.
-    residual : bool, default=False
-        Whether the input of a hidden layer is added to its result, where both are as wide.
-    optimizer : str, lamella.Adam, another optimizer of lamella's or None, default=None
-        In place of `solver`, which must not be "lbfgs" then. A name ("adamw", "lion", ...) takes
-        `learning_rate_init`, an object has a rate of its own. `alpha` counts beside its weight
-        decay.
-    clip_norm : float or None, default=None
-        The greatest norm of the gradient, which longer ones are scaled to.
-    max_norm : float or None, default=None
-        The greatest length of a unit's incoming weights after each update.
-    validation_data : (X, y) or None, default=None
-        With `early_stopping`, what the validation score is computed on, in place of a
-        `validation_fraction` of the training data; all of that is trained on then.
-    metric : str, callable, lamella.Metric or None, default=None
-        With `early_stopping`, the validation score, in place of accuracy or R2: a name that
-        `lamella.Network.fit` knows or a function `metric(y, predictions)`, of which more is
-        better. A `Metric` may have it the other way, as "log_loss" and the errors do:
-        `validation_scores_` has the negatives of those. All rows count the same.
-
-    Where `activations`, `dropout`, `norm`, `residual`, `optimizer`, `clip_norm`, `max_norm`, a
-    schedule or a loss of lamella's is used, a `lamella.Network` trains. Initial weights, rules of
-    the solvers, gradients of the losses, stopping and attributes stay scikit-learn's, but the
-    shuffle is the network's, by a seed drawn after the initial weights; the penalty is that
-    of a whole batch of average weight in each; an error that is not finite is a
-    `lamella.DivergenceError`; and values of the squared error are summed over several outputs.
-    `solver="lbfgs"` does none of this.
-
-    Attributes
-    ----------
-    coefs_ : list of ndarray (n[l], n[l+1])
-        The weights. Predictions use what they hold, also after they were written to.
-    intercepts_ : list of ndarray (n[l+1],)
-        The biases.
-    loss_curve_ : list of float
-        The loss of each epoch, penalties included; not with lbfgs.
-    network_ : lamella.Network
-        What was trained, where a network was needed. It follows what is written into `coefs_`.
-
-    The others, such as `best_loss_`, `n_iter_`, `t_` and `validation_scores_`, are scikit-learn's.
-
-    Raises
-    ------
-    ValueError, TypeError, AttributeError
-        Where scikit-learn raises them.
+    {shared}
+    {network}
 
     Examples
     --------
@@ -381,6 +235,7 @@ class MLPRegressor(Perceptron, neural_network.MLPRegressor):  # type: ignore[mis
         threads: int | None = None,
         callbacks: Any = None,
         time_limit: float | None = None,
+        progress: Any = None,
         activations: Any = None,
         dropout: float = 0.0,
         norm: Any = None,
@@ -421,6 +276,7 @@ class MLPRegressor(Perceptron, neural_network.MLPRegressor):  # type: ignore[mis
         self.threads = threads
         self.callbacks = callbacks
         self.time_limit = time_limit
+        self.progress = progress
         self.activations = activations
         self.dropout = dropout
         self.norm = norm

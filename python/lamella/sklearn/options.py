@@ -12,6 +12,7 @@ normalised layers are the network's alone.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -89,10 +90,25 @@ def check(estimator: Any, hidden: int) -> None:
     if isinstance(loss, Loss) and _is_for_classes(loss) is not is_classifier(estimator):
         kind = "classes" if is_classifier(estimator) else "values"
         raise checks.wrong("loss", f"one for {kind}", loss.name)
+    calls(estimator.callbacks)
+    checks.threads(estimator.threads)
     quantiles = loss.quantiles if isinstance(loss, Quantile) else (0.5,)
     if isinstance(quantiles, tuple) and len(quantiles) > 1:
         raise checks.wrong("loss", "one quantile", f"{len(quantiles)}")
     _hidden_names(estimator, hidden)
+
+
+def calls(callbacks: Any) -> list[Callable[..., object]]:
+    """Return what hears of each epoch, of the epoch, its numbers and the estimator."""
+    if callbacks is None:
+        return []
+    listed = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
+    found: list[Any] = [getattr(callback, "on_epoch_end", callback) for callback in listed]
+    for callback, call in zip(listed, found, strict=True):
+        if isinstance(callback, type) or not callable(call):
+            got = reprlib.repr(callback)
+            raise TypeError(f"callbacks: expected Callback objects or functions, got {got}")
+    return found
 
 
 def gives_margins(estimator: Any) -> bool:
@@ -300,6 +316,7 @@ def epochs_of(estimator: Any, network: Network, data: Any, batch_size: int) -> C
         "sample_weight": weights,
         "shuffle": bool(estimator.shuffle),
         "threads": estimator.threads,
+        "progress": False,
     }
     rate = estimator.learning_rate
     rate = None if isinstance(rate, str) else _with_total(rate, estimator.max_iter, steps)

@@ -14,7 +14,8 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -38,12 +39,13 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
-from .. import checks, frames
+from .. import bars, checks, frames
 from ..callbacks import Callback, StopTraining
 from ..layers import Dense
 from ..network import Network
 from . import options
 from .engine import Engine, precision, readable, spec
+from .minimising import minimise
 
 Array = NDArray[Any]
 
@@ -56,6 +58,7 @@ ADDITIONS: dict[str, Any] = {
     "threads": [Interval(Integral, 1, None, closed="left"), None],
     "callbacks": [callable, Callback, list, tuple, None],
     "time_limit": [Interval(Real, 0, None, closed="neither"), None],
+    "progress": ["boolean", callable, None],
     **options.PARAMETERS,
 }
 """Constraints of the parameters that scikit-learn's estimators do not have."""
@@ -78,6 +81,8 @@ class Data:
     """The rows that are trained on, in the order of the next epoch; int64"""
     held_out: tuple[Any, Any, Any] = (None, None, None)
     """X, y as users have it, and weights of the rows that are validated on"""
+    ran_out: bool = False
+    """Whether there were as many epochs as there may be, and no sign of an end"""
 
 
 class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
@@ -148,8 +153,21 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
 
     def _fit_lbfgs(self, *arguments: Any) -> None:
         """Let SciPy search, with one thread for its products of small matrices: the same bits."""
-        with threadpool_limits(limits=1, user_api="blas"):
-            super()._fit_lbfgs(*arguments)
+        begin = time.monotonic()
+        with (
+            threadpool_limits(limits=1, user_api="blas"),
+            self._shown(1, incremental=False, unit="iterations") as show,
+        ):
+            if show is None and self.callbacks is None and self.time_limit is None:
+                super()._fit_lbfgs(*arguments)
+                return
+
+            def heard() -> bool:
+                if show is not None:
+                    show()
+                return self._is_asked_to_stop(begin)
+
+            minimise(self, heard, *arguments)
 
     def _fit_stochastic(self, X: Any, y: Array, sample_weight: Any, *scratch: Any) -> None:
         """Train by adam or sgd; the last argument says whether for one epoch, by `partial_fit`."""
@@ -174,12 +192,19 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
             epoch = partial(self._epoch, network, data, batch_size)
             engine.is_training = True
         try:
-            if self._trains_at_once(incremental):
-                self._drawn_epochs(network, data, batch_size)
-            else:
-                self._epochs(epoch, data, incremental)
-        except StopTraining:
-            pass
+            steps = -(-len(data.order) // batch_size)
+            with self._shown(steps, incremental) as show:
+                if self._trains_at_once(incremental):
+                    self._drawn_epochs(network, data, batch_size, show)
+                else:
+                    self._epochs(epoch, data, incremental, show)
+            if data.ran_out:
+                warnings.warn(
+                    f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
+                    "optimization hasn't converged yet.",
+                    ConvergenceWarning,
+                    stacklevel=CALLER,
+                )
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=CALLER)
         finally:
@@ -207,6 +232,21 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         )
         return loss
 
+    @contextmanager
+    def _shown(
+        self, steps: int, incremental: bool, unit: str = "steps"
+    ) -> Iterator[Callable[[], object] | None]:
+        """Give what shows an epoch of so many steps, or None; lines and a bar do not mix."""
+        wanted = None
+        if self.progress is not None or not (self.verbose or incremental):
+            wanted = bars.wanted(self.progress)
+        if not isinstance(wanted, float):
+            yield wanted and (lambda: wanted(self.n_iter_ - 1, self.loss_))
+            return
+        epochs = 1 if incremental else self.max_iter
+        with bars.shown(wanted, epochs * steps, unit) as bar:
+            yield lambda: bar.tell(steps, self._logs())
+
     def _draw(self, data: Data, batch_size: int) -> Array:
         """Draw the order of the next epoch as scikit-learn does."""
         if self.shuffle:
@@ -221,13 +261,15 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         looks = incremental or self.early_stopping or self.callbacks
         return not looks and not options.are_asked(self)
 
-    def _drawn_epochs(self, network: Any, data: Data, batch_size: int) -> None:
+    def _drawn_epochs(
+        self, network: Any, data: Data, batch_size: int, show: Callable[[], object] | None
+    ) -> None:
         """Train in one call of the core, which asks for the order of each epoch."""
         self.n_iter_ = 0
         begin = time.monotonic()
 
         def turn(loss: float) -> tuple[Array, float] | None:
-            if not self._goes_on(loss, data, begin):
+            if not self._goes_on(loss, data, begin, show):
                 return None
             rate = spec(self._optimizer)[1]["learning_rate"]
             return self._draw(data, batch_size), rate
@@ -245,27 +287,38 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
             threads=self.threads,
         )
 
-    def _epochs(self, epoch: Callable[[], float], data: Data, incremental: bool) -> None:
+    def _epochs(
+        self,
+        epoch: Callable[[], float],
+        data: Data,
+        incremental: bool,
+        show: Callable[[], object] | None,
+    ) -> None:
         """Train epoch after epoch until it is time to stop."""
         self.n_iter_ = 0
         begin = time.monotonic()
-        while self._goes_on(epoch(), data, begin, incremental):
+        while self._goes_on(epoch(), data, begin, show, incremental):
             pass
 
-    def _goes_on(self, loss: float, data: Data, begin: float, incremental: bool = False) -> bool:
+    def _goes_on(
+        self,
+        loss: float,
+        data: Data,
+        begin: float,
+        show: Callable[[], object] | None,
+        incremental: bool = False,
+    ) -> bool:
         """Book an epoch; return whether there is another."""
         self.loss_ = loss
         # In this order: callbacks hear of every epoch.
-        if self._end_epoch(data) | self._is_asked_to_stop(begin) or incremental:
+        ends = self._end_epoch(data)
+        if show is not None:
+            show()
+        if self._is_asked_to_stop(begin) or ends or incremental:
             return False
         if self.n_iter_ < self.max_iter:
             return True
-        warnings.warn(
-            f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
-            "optimization hasn't converged yet.",
-            ConvergenceWarning,
-            stacklevel=CALLER + 2,
-        )
+        data.ran_out = True
         return False
 
     def _end_epoch(self, data: Data) -> bool:
@@ -318,20 +371,25 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
 
     def _is_asked_to_stop(self, begin: float) -> bool:
         """Tell the callbacks of an epoch; return whether one, or the clock, ends the fit."""
-        callbacks = self.callbacks
-        if callbacks is None:
-            callbacks = []
-        elif not isinstance(callbacks, (list, tuple)):
-            callbacks = [callbacks]
-        logs = {"loss": self.loss_}
-        if self.early_stopping:
-            logs["val_score"] = self.validation_scores_[-1]
-        if callbacks:
-            self._write_out()
-        calls = [getattr(callback, "on_epoch_end", callback) for callback in callbacks]
-        answers = [bool(call(self.n_iter_ - 1, logs, self)) for call in calls]
+        calls = options.calls(self.callbacks)
+        answers = []
+        if calls:
+            logs = self._logs()
+            if self.solver != "lbfgs":
+                self._write_out()
+            try:
+                answers = [bool(call(self.n_iter_ - 1, logs, self)) for call in calls]
+            except StopTraining:
+                return True
         late = self.time_limit is not None and time.monotonic() - begin >= self.time_limit
         return late or any(answers)
+
+    def _logs(self) -> dict[str, float]:
+        """Return the epoch's numbers by name."""
+        logs = {"loss": float(self.loss_)}
+        if self.early_stopping and self.solver != "lbfgs":
+            logs["val_score"] = self.validation_scores_[-1]
+        return logs
 
     def _data(self, X: Any, y: Array, sample_weight: Any) -> Data:
         """Hold rows out, if they are to be, as `train_test_split` of X and y would do it."""
@@ -364,15 +422,18 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         """Return `validation_data`, checked, without weights."""
         if len(self.validation_data) != 2:
             raise checks.wrong("validation_data", "(X, y)", f"{len(self.validation_data)} parts")
-        X, y = validate_data(
-            self,
-            *self.validation_data,
-            accept_sparse=["csr", "csc"],
-            multi_output=True,
-            y_numeric=not is_classifier(self),
-            dtype=(np.float64, np.float32),
-            reset=False,
-        )
+        try:
+            X, y = validate_data(
+                self,
+                *self.validation_data,
+                accept_sparse=["csr", "csc"],
+                multi_output=True,
+                y_numeric=not is_classifier(self),
+                dtype=(np.float64, np.float32),
+                reset=False,
+            )
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"validation_data: {error}") from error
         if y.ndim == 2 and y.shape[1] == 1:
             y = y[:, 0]
         columns = 1 if y.ndim == 1 else y.shape[1]
@@ -392,7 +453,11 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         class_weight = vars(self).get("class_weight")
         if class_weight is None:
             return sample_weight
-        if incremental and class_weight == "balanced":
+        of_labels = class_weight if isinstance(class_weight, list) else [class_weight]
+        for given in of_labels:
+            for label, weight in (given if isinstance(given, dict) else {}).items():
+                checks.number(f"class_weight[{label!r}]", weight)
+        if incremental and "balanced" in of_labels:
             raise ValueError(
                 "class_weight='balanced' is not supported for partial_fit, which sees the rows of "
                 "one call: sklearn.utils.class_weight.compute_class_weight takes all of y"

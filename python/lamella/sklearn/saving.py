@@ -36,7 +36,7 @@ from .engine import ACTIVATIONS, LOSSES, precision
 Array = NDArray[Any]
 Estimator = TypeVar("Estimator")
 
-NOT_KEPT = ("callbacks", "validation_data")
+NOT_KEPT = ("callbacks", "progress", "validation_data")
 """Parameters that are no part of a model."""
 
 KEY_LENGTH = 624
