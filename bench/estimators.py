@@ -39,7 +39,7 @@ QUICK_EPOCHS = 10
 SHORT = 2.0
 """A fit that takes less than so many seconds is repeated."""
 SETTLE = 0.3
-"""Seconds between fits: BLAS threads spin for a while after work, and would take the next one's cores."""
+"""Seconds between fits: BLAS threads spin for a while after work, on the next one's cores."""
 
 
 @dataclass(frozen=True)
