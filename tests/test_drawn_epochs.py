@@ -43,20 +43,24 @@ def velocity(rate: float) -> tuple[str, dict[str, float]]:
     return "velocity", {"learning_rate": rate, "momentum": 0.9, "nesterov": 1.0}
 
 
-def drawn(net: Any, turn: Any, threads: int | None = 1, order: Any = None) -> None:
+def drawn(net: Any, turn: Any, threads: int | None = 1, order: Any = None, **settings: Any) -> None:
     order = ORDERS[0] if order is None else order
-    net.drawn_epochs(
-        X, Y, order, turn, epochs=6, optimizer=velocity(0.1), threads=threads, **SETTINGS
-    )
+    settings = {**SETTINGS, "optimizer": velocity(0.1), **settings}
+    net.drawn_epochs(X, Y, order, turn, epochs=6, threads=threads, **settings)
 
 
+@pytest.mark.parametrize("batch_size", [64, ROWS])
+@pytest.mark.parametrize("weights", [None, rng.uniform(0, 3, ROWS)], ids=["plain", "weighted"])
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
-def test_one_call_has_the_bits_of_a_call_an_epoch(threads: int) -> None:
+def test_one_call_has_the_bits_of_a_call_an_epoch(
+    threads: int, weights: Any, batch_size: int
+) -> None:
+    settings = {**SETTINGS, "weights": weights, "batch_size": batch_size}
     rates = [0.1, 0.1, 0.05, 0.02, 0.02, 0.01]
     apart, wanted = network(), []
     for order, rate in zip(ORDERS, rates, strict=True):
         wanted.append(
-            apart.epoch(X, Y, order, optimizer=velocity(rate), threads=threads, **SETTINGS)
+            apart.epoch(X, Y, order, optimizer=velocity(rate), threads=threads, **settings)
         )
     at_once, losses = network(), []
 
@@ -65,7 +69,7 @@ def test_one_call_has_the_bits_of_a_call_an_epoch(threads: int) -> None:
         i = len(losses)
         return None if i == len(ORDERS) else (ORDERS[i], rates[i])
 
-    drawn(at_once, turn, threads)
+    drawn(at_once, turn, threads, weights=weights, batch_size=batch_size)
     assert losses == wanted
     assert at_once.epochs == apart.epochs == len(ORDERS)
     assert at_once.steps == apart.steps

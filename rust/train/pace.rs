@@ -11,11 +11,13 @@ use arrayvec::ArrayVec;
 const LOOK: f64 = 12e-3;
 /// Seconds of a look at fewer.
 const SHORT_LOOK: f64 = 2e-3;
-/// The part of a look's time that one worker may sleep before that is a sign.
+/// The part of a look's time that a worker may sleep before that is a sign: all but one can.
 const SLEEP: f64 = 0.1;
 /// Seconds before all are tried again, at first and at most; the programs that spin for a tenth of a second after their work
 /// are many.
 const HOLDS: (f64, f64) = (10e-3, 160e-3);
+/// Times the seconds of trials that a choice stands at least, so that trials take few of all, however long steps are.
+const REST: f64 = 20.0;
 /// What a hold grows by after one that was in vain: what was disturbed for some time is held for half as long at most after it.
 const GROWTH: f64 = 1.5;
 /// Steps of so many times fewer workers' time end a trial of all.
@@ -37,6 +39,7 @@ enum Mode {
 pub struct Pace {
     threads: usize,
     rows: usize,
+    updates: bool,
     /// What is chosen from: all, and fewer.
     counts: ArrayVec<usize, 4>,
     /// Seconds a step in the last look at each.
@@ -48,11 +51,13 @@ pub struct Pace {
     hold: f64,
     /// What is left of it.
     left: f64,
+    /// Seconds of the trials that are going on.
+    tried: f64,
 }
 
 impl Pace {
-    /// For steps on so many rows by at most `threads` workers, of whom all begin.
-    pub fn new(threads: usize, rows: usize) -> Self {
+    /// For steps on so many rows, with updates or without, by at most `threads` workers, of whom all begin.
+    pub fn new(threads: usize, rows: usize, updates: bool) -> Self {
         let mut counts = ArrayVec::new();
         for count in [threads, threads.saturating_sub(1), threads / 2, 1] {
             if count > 0 && counts.last().is_none_or(|&last| count < last) {
@@ -60,12 +65,13 @@ impl Pace {
             }
         }
         let (mode, look) = (Mode::Settled(0), (0.0, 0.0, 0.0));
-        Pace { threads, rows, counts, times: [f64::INFINITY; 4], mode, look, hold: HOLDS.0, left: 0.0 }
+        let times = [f64::INFINITY; 4];
+        Pace { threads, rows, updates, counts, times, mode, look, hold: HOLDS.0, left: 0.0, tried: 0.0 }
     }
 
     /// Whether it is about such steps.
-    pub fn is_of(&self, threads: usize, rows: usize) -> bool {
-        (self.threads, self.rows) == (threads, rows)
+    pub fn is_of(&self, threads: usize, rows: usize, updates: bool) -> bool {
+        (self.threads, self.rows, self.updates) == (threads, rows, updates)
     }
 
     /// How many take part in the next step.
@@ -102,23 +108,35 @@ impl Pace {
         let (Mode::Settled(i) | Mode::Trying(i)) = self.mode;
         self.times[i] = seconds / steps;
         self.left -= seconds;
+        let others = (self.counts[i] - 1).max(1) as f64;
         self.mode = match self.mode {
-            Mode::Settled(0) if self.left <= 0.0 && slept > SLEEP * seconds => Mode::Trying(1),
-            Mode::Settled(i) if i > 0 && self.left <= 0.0 => Mode::Trying(0),
+            Mode::Settled(0) if self.left <= 0.0 && slept > SLEEP * seconds * others => {
+                // What fewer took at another time tells nothing now.
+                self.times[1..].fill(f64::INFINITY);
+                self.tried = 0.0;
+                Mode::Trying(1)
+            }
+            Mode::Settled(i) if i > 0 && self.left <= 0.0 => {
+                self.tried = 0.0;
+                Mode::Trying(0)
+            }
             Mode::Settled(i) => Mode::Settled(i),
-            Mode::Trying(i) if i > 0 && i + 1 < self.counts.len() => Mode::Trying(i + 1),
-            Mode::Trying(_) => self.choose(i),
+            Mode::Trying(i) => self.tried(i, seconds),
         };
     }
 
-    /// The fastest of all that were tried, `last` the last.
-    fn choose(&mut self, last: usize) -> Mode {
+    /// What follows a trial.
+    fn tried(&mut self, i: usize, seconds: f64) -> Mode {
+        self.tried += seconds;
+        if i > 0 && i + 1 < self.counts.len() && self.times[i] < self.times[i - 1] {
+            return Mode::Trying(i + 1);
+        }
         let fewer = self.best_of_fewer();
         let best = if self.times[0] >= WORTH * self.times[fewer] { fewer } else { 0 };
         // What was tried in vain is not tried again soon.
-        let in_vain = (last == 0) == (best > 0);
+        let in_vain = (i == 0) == (best > 0);
         self.hold = if in_vain { (GROWTH * self.hold).min(HOLDS.1) } else { HOLDS.0 };
-        self.left = self.hold;
+        self.left = self.hold.max(REST * self.tried);
         Mode::Settled(best)
     }
 
@@ -149,7 +167,7 @@ mod tests {
     #[test]
     fn nobody_rests_on_quiet_processors() {
         for threads in [2, 3, 8] {
-            let mut pace = Pace::new(threads, 100);
+            let mut pace = Pace::new(threads, 100, true);
             let (_, all) = run(&mut pace, 1.0, threads, |n, _| (1e-4 / n as f64, 0.0));
             assert_eq!(all, 1.0);
         }
@@ -163,7 +181,7 @@ mod tests {
             _ if now % 6e-3 < 3e-3 => (0.6e-4, 0.0),
             _ => (3e-3, 2.9e-3),
         };
-        let mut pace = Pace::new(2, 100);
+        let mut pace = Pace::new(2, 100, true);
         let (mean, alone) = run(&mut pace, 4.0, 1, time);
         assert!(mean < 1.04e-4 && alone > 0.9, "{mean} {alone}");
         // Once it is gone, both work again.
@@ -174,7 +192,7 @@ mod tests {
     #[test]
     fn a_short_disturbance_is_over_soon_after_it_ends() {
         let disturbed = |n: usize, _: f64| if n == 1 { (1e-4, 0.0) } else { (3e-4, 2e-4) };
-        let mut pace = Pace::new(2, 100);
+        let mut pace = Pace::new(2, 100, true);
         run(&mut pace, 0.1, 2, disturbed);
         let (_, both) = run(&mut pace, 0.1, 2, |n, _| (1e-4 / n as f64, 0.0));
         assert!(both > 0.45, "{both}");
@@ -183,22 +201,35 @@ mod tests {
     #[test]
     fn sleep_that_costs_little_is_borne() {
         // Two are faster although one sleeps: fewer are tried ever less often.
-        let mut pace = Pace::new(2, 100);
+        let mut pace = Pace::new(2, 100, true);
         let (_, both) = run(&mut pace, 4.0, 2, |n, _| if n == 1 { (1e-4, 0.0) } else { (0.6e-4, 0.1e-4) });
         assert!(both > 0.98, "{both}");
     }
 
     #[test]
     fn of_many_workers_one_rests() {
-        let time = |n: usize, _: f64| if n == 8 { (1e-4, 0.5e-4) } else { (2e-4 / n as f64, 0.0) };
-        let mut pace = Pace::new(8, 100);
+        let time = |n: usize, _: f64| if n == 8 { (1e-4, 3.5e-4) } else { (2e-4 / n as f64, 0.0) };
+        let mut pace = Pace::new(8, 100, true);
         let (_, seven) = run(&mut pace, 4.0, 7, time);
         assert!(seven > 0.9, "{seven}");
     }
 
     #[test]
+    fn long_steps_are_seldom_tried_with_fewer() {
+        // A second on one worker, and imbalance lets the others of eight sleep for a fifth of a step.
+        for alone in [1e-3, 0.2, 8.0] {
+            let mut pace = Pace::new(8, 100, true);
+            let time = |n: usize, _: f64| {
+                (alone / n as f64, if n > 1 { 0.2 * alone / n as f64 * (n - 1) as f64 } else { 0.0 })
+            };
+            let (mean, _) = run(&mut pace, 100.0 * alone, 8, time);
+            assert!(mean < 1.06 * alone / 8.0, "{alone} {mean}");
+        }
+    }
+
+    #[test]
     fn short_calls_start_no_worker_that_is_to_rest() {
-        let mut pace = Pace::new(2, 100);
+        let mut pace = Pace::new(2, 100, true);
         assert_eq!(pace.most_within(10.0), 2);
         while pace.active() == 2 {
             pace.step(1e-3, 0.9e-3);
