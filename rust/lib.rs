@@ -51,6 +51,9 @@
 //! Slices of fewer than about 24 samples lose a tile's efficiency besides, so a small batch is better served by fewer threads
 //! with a network each.
 //!
+//! A worker whose processor is busy with another program holds up all others at the barriers. That shows as sleep there, and a fit
+//! then goes on with the number of workers that was fastest, and tries all of them again now and then (`train/pace.rs`).
+//!
 //! # Layers of the crate; imports point down
 //!
 //! `python -> train -> step -> plan -> {network, data} -> kernels -> {panel, activation} -> isa -> error`, with `rng`, `memory` and

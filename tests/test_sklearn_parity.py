@@ -233,7 +233,9 @@ def test_fifty_epochs_end_at_the_same_coefficients(case: str) -> None:
     same_answers(ours, theirs, X[:50])
 
 
-@pytest.mark.parametrize("case", ["digits-adam", "cancer-unscaled", "labels-adam"])
+@pytest.mark.parametrize(
+    "case", ["digits-adam", "digits-one-batch", "cancer-unscaled", "labels-adam"]
+)
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_sample_weights_of_classifiers(case: str, early_stopping: bool) -> None:
     name, data, parameters = CASES[case]
