@@ -238,9 +238,7 @@ def rounded(samples: Sequence[float]) -> list[float]:
     return [float(f"{sample:.5g}") for sample in samples]
 
 
-def save(
-    record: dict[str, Any], rows: Sequence[Sequence[str]], more: Sequence[str] = ()
-) -> Path:
+def save(record: dict[str, Any], rows: Sequence[Sequence[str]], more: Sequence[str] = ()) -> Path:
     """Write results/DATE-CPU.json, .md, .png and .svg; return the Markdown's path.
 
     `more` are further tables with their legends, as text.

@@ -36,8 +36,9 @@ def parse_arguments(arguments: Sequence[str] | None, cases: Sequence[str]) -> ar
     parser = argparse.ArgumentParser(
         prog="bench/run.py",
         description="Time training steps of Lamella and of its rivals, alternately, in one run.",
-        epilog="A run of all cases and engines is recorded in bench/results/, to be committed; with "
-        "--quick only where --record asks for it. For figures worth keeping, let the machine do nothing else.",
+        epilog="A run of all cases and engines is recorded in bench/results/, to be committed; a "
+        "quick one only where --record asks for it. For figures worth keeping, let the machine do "
+        "nothing else.",
     )
     parser.add_argument(
         "--case", action="append", choices=cases, help="only this case (repeatable)"
@@ -149,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cases = load_cases()
     options = parse_arguments(arguments, list(cases))
     if options.isa:
-        os.environ["LAMELLA_ISA"] = options.isa  # before the package is imported, here and in workers
+        os.environ["LAMELLA_ISA"] = options.isa  # workers inherit it
     try:
         began, machine = report.now(), report.describe_machine()
     except ValueError as error:  # this CPU lacks the instruction set
@@ -174,7 +175,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows, legend = report.table(results, measured), report.LEGEND
     if options.alone:
         rows, legend = tables.alone(results, measured), tables.ALONE_LEGEND
-    more = [tables.with_legend(tables.mixed(results, measured), tables.MIXED_LEGEND)] if bf16 else []
+    more = []
+    if bf16:
+        more.append(tables.with_legend(tables.mixed(results, measured), tables.MIXED_LEGEND))
     print("\n\n".join([report.as_markdown(rows), legend, *more]))
     print(f"\n{peaks.describe(record['peaks'])}.\n{report.describe(machine)}.")
     print(compare(record))

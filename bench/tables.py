@@ -10,8 +10,8 @@ from peaks import Peaks
 from report import Result, Timing, cell, percent, times
 
 MIXED_LEGEND = (
-    "Mixed precision: operands of bfloat16, sums, parameters and Adam's state of float32; the times "
-    "come from the same run. Lamella chooses its threads; PyTorch is eager under `torch.autocast`. "
+    "Mixed precision: operands of bfloat16, sums, parameters and Adam's state of float32; times of "
+    "the same run. Lamella chooses its threads; PyTorch is eager under `torch.autocast`. "
     "Of peak: the useful operations as a share of the dot products of bf16 that two threads were "
     "measured to make."
 )

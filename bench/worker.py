@@ -2,9 +2,10 @@
 
 `python worker.py ENGINE VARIANT THREADS` reads a JSON object a line from standard input and
 answers each with one on standard output: ``{"do": "load", "case": name, "dtype": name}``,
-``{"do": "check"}``, ``{"do": "compile"}``, ``{"do": "time", "seconds": s}``. It stays alive between them, so that
-timings of several engines can alternate. `THREADS` is a number or "auto"; whoever starts the
-process puts it into the environment too, where BLAS libraries look for it when they are loaded.
+``{"do": "check"}``, ``{"do": "compile"}``, ``{"do": "time", "seconds": s}``. It stays alive between
+them, so that timings of several engines can alternate. `THREADS` is a number or "auto"; whoever
+starts the process puts it into the environment too, where BLAS libraries look for it when they are
+loaded.
 """
 
 import json
