@@ -7,9 +7,10 @@ as Lamella chooses,
 - while another process computes without end on one of the two processors;
 
 and the time of four fits at once, each with the threads that Lamella chooses, against the same
-four in turn. Each fit has a process of its own; all alternate, go by go, and medians are printed, with three ratios: the automatic count over the better fixed one, quiet (aim:
-1.05); automatic or two threads beside the busy process over one thread alone, quiet (aim: 1.00);
-four at once over four in turn (aim: 1.20).
+four in turn. Each fit has a process of its own; all alternate, go by go, and medians are printed
+with ratios: the automatic count over the better fixed one, quiet (aim: 1.05); automatic or two
+threads beside the busy process over one thread alone, quiet (aim: 1.00); four at once over four in
+turn (aim: 1.20).
 
 For figures worth keeping, let the machine do nothing else. It needs Linux, where
 processes can be bound to processors, and leaves all but two of those alone.
@@ -56,9 +57,14 @@ def load(name: str) -> Case:
     cases = load_cases()
     if name != "digits":
         return cases[name]
-    layers = {"shape": "64-100-10", "layers": (64, 100, 10)}
     return replace(
-        cases["tabular"], name=name, batch=200, batches=9, epochs=4, dtype="float64", **layers
+        cases["tabular"],
+        name=name,
+        shape="64-100-10",
+        layers=(64, 100, 10),
+        batch=200,
+        batches=9,
+        dtype="float64",
     )
 
 
@@ -89,8 +95,8 @@ class Fit:
 
     def close(self) -> None:
         """End the process."""
-        self.process.kill()
-        self.process.wait()
+        with self.process:
+            self.process.kill()
 
 
 def serve(name: str, threads: str) -> None:
@@ -114,20 +120,18 @@ def serve(name: str, threads: str) -> None:
 @contextmanager
 def busy(cpu: int) -> Iterator[subprocess.Popen[str]]:
     """Keep a processor busy with a process that is bound to it."""
-    spinner = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-S", "-c", SPIN],
         stdout=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: os.sched_setaffinity(0, {cpu}),
-    )
-    try:
-        assert spinner.stdout is not None
-        spinner.stdout.readline()
-        yield spinner
-    finally:
-        spinner.kill()
-        spinner.wait()
-        spinner.stdout.close()
+    ) as spinner:
+        try:
+            assert spinner.stdout is not None
+            spinner.stdout.readline()
+            yield spinner
+        finally:
+            spinner.kill()
 
 
 def seconds_of(fits: Sequence[Fit], calls: int) -> float:
