@@ -38,6 +38,8 @@ FASHION_ROWS = 10_000
 QUICK_EPOCHS = 10
 SHORT = 2.0
 """A fit that takes less than so many seconds is repeated."""
+SETTLE = 0.3
+"""Seconds between fits: BLAS threads spin for a while after work, on the next one's cores."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ def cases(folder: Path) -> Iterator[Case]:
 def timed(module: Any, case: Case, X: Array, y: Array, settings: dict[str, Any]) -> Any:
     """Fit once; return the estimator and the seconds it took."""
     estimator = getattr(module, case.estimator)(random_state=0, **settings)
+    time.sleep(SETTLE)
     begin = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -137,6 +137,8 @@ where
         }
         team.start(started, active);
         contained(0);
+        // Worker 0 always takes part, so all is done: who rests may leave.
+        team.dismiss();
     });
     match lock(&team.panic).take() {
         Some(message) => Err(Error::Panic(message)),
@@ -170,15 +172,15 @@ pub struct Team {
     next_size: AtomicUsize,
     /// Whether those that rest may leave.
     over: AtomicBool,
-    /// Nanoseconds that workers slept at barriers.
+    /// Nanoseconds that workers slept at barriers, where that counts in this phase.
     slept: AtomicU64,
+    counts_sleep: AtomicBool,
     arrived: AtomicUsize,
     poisoned: AtomicBool,
     panic: Mutex<Option<String>>,
-    /// Threads asleep or about to be: waking costs a system call, which a barrier makes only for them.
-    asleep: AtomicUsize,
-    sleepers: Mutex<()>,
-    wake: Condvar,
+    at_barrier: Waiters,
+    /// Apart from the others: nobody wakes them at every barrier.
+    resting: Waiters,
 }
 
 impl Team {
@@ -189,12 +191,12 @@ impl Team {
             next_size: AtomicUsize::new(0),
             over: AtomicBool::new(false),
             slept: AtomicU64::new(0),
+            counts_sleep: AtomicBool::new(true),
             arrived: AtomicUsize::new(0),
             poisoned: AtomicBool::new(false),
             panic: Mutex::new(None),
-            asleep: AtomicUsize::new(0),
-            sleepers: Mutex::new(()),
-            wake: Condvar::new(),
+            at_barrier: Waiters::new(),
+            resting: Waiters::new(),
         }
     }
 
@@ -220,16 +222,21 @@ impl Team {
         let takes_part = || worker < self.phase.load(Ordering::Acquire) & MAX_SIZE;
         if !takes_part() {
             let leaves = || self.over.load(Ordering::Acquire) || self.poisoned.load(Ordering::Acquire);
-            self.wait_until(|| takes_part() || leaves());
+            self.resting.wait_until(|| takes_part() || leaves());
             return !leaves();
         }
         true
     }
 
-    /// All is done: who rests may leave.
-    pub fn dismiss(&self) {
+    fn dismiss(&self) {
         self.over.store(true, Ordering::Release);
-        self.wake_sleepers();
+        self.resting.wake();
+    }
+
+    /// Whether sleep at the next phase's barrier counts as such: not where the others wait for what one does alone. Only for the
+    /// last to arrive at a barrier.
+    pub fn count_sleep(&self, counts: bool) {
+        self.counts_sleep.store(counts, Ordering::Relaxed);
     }
 
     /// How long workers slept at barriers since this was last asked, added up.
@@ -240,24 +247,28 @@ impl Team {
     fn start(&self, started: usize, active: usize) {
         self.started.store(started, Ordering::Relaxed);
         self.resize(active);
-        self.begin_phase(0);
+        self.begin_phase(0, 0);
     }
 
-    /// Publishes the next phase, whatever was written before.
-    fn begin_phase(&self, number: usize) {
+    /// Publishes the next phase and whatever was written before; in the last one `before` workers took part.
+    fn begin_phase(&self, number: usize, before: usize) {
         let size = self.next_size.load(Ordering::Relaxed);
         self.phase.store(number << SIZE_BITS | size, Ordering::Release);
-        self.wake_sleepers();
+        self.at_barrier.wake();
+        if size > before {
+            self.resting.wake();
+        }
     }
 
     fn wait_for_start(&self) {
-        self.wait_until(|| self.phase.load(Ordering::Acquire) != 0);
+        self.at_barrier.wait_until(|| self.phase.load(Ordering::Acquire) != 0);
     }
 
     fn poison(&self, message: String) {
         lock(&self.panic).get_or_insert(message);
         self.poisoned.store(true, Ordering::Release);
-        self.wake_sleepers();
+        self.at_barrier.wake();
+        self.resting.wake();
     }
 
     /// Waits until all workers are here; the last to arrive does `last` before anybody goes on.
@@ -270,36 +281,52 @@ impl Team {
         if size == 1 {
             last();
             if self.next_size.load(Ordering::Relaxed) > 1 {
-                self.begin_phase(number.wrapping_add(1));
+                self.begin_phase(number.wrapping_add(1), size);
             }
             return true;
         }
         if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == size {
             last();
             self.arrived.store(0, Ordering::Relaxed);
-            self.begin_phase(number.wrapping_add(1));
+            self.begin_phase(number.wrapping_add(1), size);
         } else {
+            let counts = self.counts_sleep.load(Ordering::Relaxed);
             let slept = self
+                .at_barrier
                 .wait_until(|| self.phase.load(Ordering::Acquire) != phase || self.poisoned.load(Ordering::Acquire));
-            if !slept.is_zero() {
+            if counts && !slept.is_zero() {
                 self.slept.fetch_add(slept.as_nanos() as u64, Ordering::Relaxed);
             }
         }
         !self.poisoned.load(Ordering::Acquire)
     }
+}
+
+/// Threads that wait for something which others make so.
+struct Waiters {
+    /// Asleep or about to be: waking costs a system call, which is made only for them.
+    asleep: AtomicUsize,
+    sleepers: Mutex<()>,
+    woken: Condvar,
+}
+
+impl Waiters {
+    fn new() -> Self {
+        Waiters { asleep: AtomicUsize::new(0), sleepers: Mutex::new(()), woken: Condvar::new() }
+    }
 
     /// Wakes whoever sleeps, after what they wait for was made so.
-    fn wake_sleepers(&self) {
+    fn wake(&self) {
         // With the fence in `wait_until`: either this sees the sleeper, or the sleeper sees what was made so.
         fence(Ordering::SeqCst);
         if self.asleep.load(Ordering::Relaxed) > 0 {
             // A sleeper that found `ready` false holds the lock until it really waits.
             let _guard = lock(&self.sleepers);
-            self.wake.notify_all();
+            self.woken.notify_all();
         }
     }
 
-    /// Spins, then sleeps until `ready`; whoever makes it so calls `wake_sleepers`. Returns how long it slept.
+    /// Spins, then sleeps until `ready`; whoever makes it so calls `wake`. Returns how long it slept.
     fn wait_until(&self, ready: impl Fn() -> bool) -> Duration {
         for _ in 0..SPINS {
             if ready() {
@@ -312,7 +339,7 @@ impl Team {
         self.asleep.fetch_add(1, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         while !ready() {
-            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            guard = self.woken.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
         self.asleep.fetch_sub(1, Ordering::Relaxed);
         since.elapsed()
@@ -394,7 +421,6 @@ mod tests {
                     });
                     assert!(fine);
                 }
-                team.dismiss();
             })
             .unwrap();
             for (now, sum) in sums.iter().enumerate() {

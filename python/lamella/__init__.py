@@ -65,6 +65,7 @@ if _TYPE_CHECKING:
 
 _MODULES = (
     "callbacks",
+    "datasets",
     "functional",
     "layers",
     "losses",

@@ -30,9 +30,9 @@ use crate::step::muon::{Directions, Muon};
 use crate::step::{Draw, Role, Slice, TargetData, route};
 use crate::threads::{self, Claims, Team};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What is asked of a fit.
 #[derive(Clone, Copy, Debug)]
@@ -370,6 +370,8 @@ pub(super) struct Run<'r, 'x, 'y, T: Number> {
     /// How many workers take part, where there are several, and when the step began.
     pace: Option<Mutex<(Pace, Instant)>>,
     steps: f64,
+    /// Nanoseconds of the step that the host took.
+    hosted: AtomicU64,
 }
 
 impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
@@ -397,7 +399,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let whole = batch == all && batch <= plan.group_rows;
         let both_forms = 2 * batch.saturating_mul(network.features()).saturating_mul(size_of::<T>());
         let narrow = network.layers[0].form == Form::Narrow;
-        let stays = narrow && whole && steps > 1.0 && both_forms <= BOTH_FORMS;
+        let stays = narrow && whole && !turns && steps > 1.0 && both_forms <= BOTH_FORMS;
         let role = if stays { Role::LearnsTheSameRows } else { Role::Learns };
         let buffers = Buffers::of(network, workspace, slices, rows, role, plan.threads)?;
         let own = (network.loss == Loss::Custom).then(|| Exchange::new(batch, network.outputs())).transpose()?;
@@ -449,10 +451,11 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             state: RwLock::new(state),
             books: Mutex::new(books),
             pace: (plan.threads > 1).then(|| {
-                let kept = workspace.pace.take().filter(|pace| pace.is_of(plan.threads, batch));
-                Mutex::new((kept.unwrap_or_else(|| Pace::new(plan.threads, batch)), Instant::now()))
+                let kept = workspace.pace.take().filter(|pace| pace.is_of(plan.threads, batch, updates));
+                Mutex::new((kept.unwrap_or_else(|| Pace::new(plan.threads, batch, updates)), Instant::now()))
             }),
             steps,
+            hosted: AtomicU64::new(0),
             slice_claims: Claims::new(plan.threads),
             job_claims: Claims::new(plan.threads),
             stop: AtomicBool::new(false),
@@ -525,23 +528,39 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
                 self.report(host);
             }
         }
-        team.dismiss();
     }
 
-    /// After a step, how many take part in the next.
+    /// Between two phases: after a step, how many take part in the next.
     fn keep_pace(&self, team: &Team) {
         let Some(pace) = &self.pace else { return };
         let state = self.state();
-        if state.phase != Some(Phase::Samples(0)) || state.group > 0 {
+        team.count_sleep(!matches!(state.phase, Some(Phase::Asking | Phase::Turning)));
+        let ended = state.phase.is_none();
+        let begins = state.phase == Some(Phase::Samples(0)) && state.group == 0;
+        if !begins && !ended || self.stop.load(Ordering::Relaxed) || lock(&self.books).outcome.is_err() {
             return;
         }
         let (pace, since) = &mut *lock(pace);
-        let now = Instant::now();
-        pace.step((now - *since).as_secs_f64(), team.take_slept().as_secs_f64());
+        let (now, slept) = (Instant::now(), team.take_slept());
+        let hosted = Duration::from_nanos(self.hosted.swap(0, Ordering::Relaxed));
+        // Where fewer were started than the pace asks for, their time tells nothing of more.
+        if pace.active() <= team.started() {
+            pace.step((now - *since).saturating_sub(hosted).as_secs_f64(), slept.as_secs_f64());
+        }
         *since = now;
-        if pace.active() != team.size() {
+        if begins && pace.active() != team.size() {
             team.resize(pace.active());
         }
+    }
+
+    /// What the caller's thread does for the host, which is no time of the step.
+    fn hosting<R>(&self, work: impl FnOnce() -> R) -> R {
+        let since = self.pace.as_ref().map(|_| Instant::now());
+        let result = work();
+        if let Some(since) = since {
+            self.hosted.fetch_add(since.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        }
+        result
     }
 
     /// The last worker out of a phase decides on the next.
@@ -664,7 +683,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             return;
         }
         let mut exchange = write(self.exchange.as_ref().expect("the host's loss"));
-        let asked = lock(host).loss(exchange.typed());
+        let asked = self.hosting(|| lock(host).loss(exchange.typed()));
         let (numbers, rows) = (exchange.logits.len(), exchange.rows());
         let fits = exchange.gradient.len() == numbers
             && !matches!(&exchange.losses, Losses::Rows(losses) if losses.len() != rows);
@@ -681,7 +700,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
         let loss = lock(&self.books).losses.last().copied().unwrap_or(f64::NAN);
         let order = &mut *write(&self.order);
-        match lock(host).turn(loss, &mut order.rows) {
+        match self.hosting(|| lock(host).turn(loss, &mut order.rows)) {
             Ok(rate) => lock(&self.books).turned = rate,
             Err(error) => self.fail(error),
         }
@@ -844,7 +863,8 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let now = self.updates && !self.amendments.splits();
         let rule = now.then(|| optimizer.step(&mut books.progress));
         self.set_state(State { rule, keep: optimizer.keep(), phase: Some(Phase::Weights), ..state });
-        let whole = state.rows == self.n_rows() && self.plan.group_rows >= state.rows;
+        // An order that the host draws is read anew.
+        let whole = !self.turns && state.rows == self.n_rows() && self.plan.group_rows >= state.rows;
         self.gathered.store(whole, Ordering::Relaxed);
     }
 
@@ -1036,7 +1056,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
         let report = lock(&self.books).report.take();
         if let Some((epoch, loss)) = report
-            && let Err(error) = lock(host).report(epoch, loss)
+            && let Err(error) = self.hosting(|| lock(host).report(epoch, loss))
         {
             self.fail(error);
         }

@@ -258,7 +258,7 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
 
     def _trains_at_once(self, incremental: bool) -> bool:
         """Whether nobody looks at the network between the epochs of this fit."""
-        looks = incremental or self.early_stopping or self.callbacks
+        looks = incremental or self.early_stopping or self.callbacks or callable(self.progress)
         return not looks and not options.are_asked(self)
 
     def _drawn_epochs(
