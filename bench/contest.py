@@ -129,8 +129,8 @@ class Contestant:
 
     def close(self) -> None:
         """End the process."""
-        self.process.terminate()
-        self.process.wait()
+        with self.process:  # closes the pipes, and waits
+            self.process.terminate()
 
 
 def worker_environment(threads: str) -> dict[str, str]:

@@ -23,6 +23,7 @@ import contest
 import counts
 import engines
 import guard
+import peaks
 import report
 import roofline
 import run
@@ -277,6 +278,25 @@ def test_alone_the_shares_are_of_the_threads_peak_then_and_at_best() -> None:
     assert cells["of peak, 2"] == cells["of peak, auto"] == "25.0% (40.0%)"
     assert cells["dtype"] == "float32"
     assert row[0] == "rl *"
+
+
+def test_a_run_alone_prints_the_shares_of_the_kernels_that_were_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LAMELLA_ISA", "portable")  # put back afterwards
+    for module in (contest, peaks):
+        monkeypatch.setattr(module, "SETTLE", 0.0)
+    arguments = ["--quick", "--alone", "--isa", "portable", "--dtype", "float64", "--case", "toy"]
+    assert run.main(arguments) == 0
+    out = capsys.readouterr().out
+    row = next(line for line in out.splitlines() if line.startswith("| toy"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[2] == "float64"
+    assert all(float(cell) > 0 for cell in cells[3:6])
+    assert all(float(cell.split("%")[0]) > 0 for cell in cells[6:])
+    assert "kernels portable" in out
+    assert "Mixed precision" not in out
+    assert "Recorded" not in out
 
 
 def test_another_dtype_changes_every_case_and_keeps_each_network_once() -> None:
