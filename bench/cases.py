@@ -42,6 +42,8 @@ class Case:
         "float32" or "float64".
     target : str
         "teacher" (a random linear map of the rows) or "input" (the rows themselves).
+    bf16 : bool
+        Whether it is also trained in mixed precision, by the engines that can.
     tuned : bool
         Whether constants of the core may be chosen by this case.
     """
@@ -55,6 +57,7 @@ class Case:
     loss: Loss
     dtype: str
     target: Target = "teacher"
+    bf16: bool = False
     tuned: bool = True
 
     @property

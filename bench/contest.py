@@ -23,6 +23,7 @@ START_TOLERANCE = 1e-5  # relative, of the first loss, against NumPy in float64
 STEPS_TOLERANCE = (
     2e-3  # the same after a few steps of Adam, which magnifies what float32 rounds off
 )
+BF16_TOLERANCES = (1e-3, 1e-2)  # both, where operands keep 8 bits: each is off by up to 2e-3
 SETTLE = (
     0.15  # seconds: BLAS threads spin for a while after work, and would take the next one's cores
 )
@@ -80,6 +81,11 @@ class Contestant:
             cwd=BENCH,
         )
 
+    @property
+    def bf16(self) -> bool:
+        """Whether it trains in mixed precision."""
+        return engines.is_bf16(self.engine, self.variant)
+
     def __str__(self) -> str:
         """Name the contestant in messages."""
         plural = "" if self.threads == "1" else "s"
@@ -105,7 +111,7 @@ class Contestant:
     def prepare(self, case: Case, hurry: bool = False) -> None:
         """Set the case up, note the losses, compile, and unless in a hurry make a whole call."""
         self.times = []
-        self.ask(do="load", case=case.name)
+        self.ask(do="load", case=case.name, dtype=case.dtype)
         before, after = self.ask(do="check")["losses"]
         self.losses = before, after
         self.ask(do="compile")
@@ -123,8 +129,8 @@ class Contestant:
 
     def close(self) -> None:
         """End the process."""
-        self.process.terminate()
-        self.process.wait()
+        with self.process:  # closes the pipes, and waits
+            self.process.terminate()
 
 
 def worker_environment(threads: str) -> dict[str, str]:
@@ -135,15 +141,16 @@ def worker_environment(threads: str) -> dict[str, str]:
     return environment
 
 
-def enter(names: Iterable[str], quick: bool = False) -> list[Contestant]:
+def enter(names: Iterable[str], quick: bool = False, bf16: bool = False) -> list[Contestant]:
     """Start every contestant of the named engines, each variant with one thread and with two.
 
-    A quick run leaves out the variants that take long to compile.
+    A quick run leaves out the variants that take long to compile; those in mixed precision are
+    entered where asked for.
     """
     return [
         Contestant(name, variant, threads)
         for name in names
-        for variant in engines.ENGINES[name].variants
+        for variant in engines.ENGINES[name].variants + (engines.ENGINES[name].bf16 if bf16 else ())
         for threads in engines.ENGINES[name].threads
         if not (quick and variant in engines.ENGINES[name].slow)
     ]
@@ -155,16 +162,15 @@ def check_agreement(case: Case, contestants: list[Contestant]) -> None:
     expected = engines.first_losses(oracle, case)
     for contestant in contestants:
         assert contestant.losses is not None
-        for got, want, tolerance in zip(
-            contestant.losses, expected, (START_TOLERANCE, STEPS_TOLERANCE), strict=True
-        ):
+        tolerances = BF16_TOLERANCES if contestant.bf16 else (START_TOLERANCE, STEPS_TOLERANCE)
+        for got, want, tolerance in zip(contestant.losses, expected, tolerances, strict=True):
             if not abs(got - want) <= tolerance * abs(want):
                 raise ContestError(f"{contestant}: {case.name}: loss {got}, expected {want}")
 
 
 def alternate(contestants: list[Contestant], rounds: int, seconds: float) -> None:
     """Give each contestant a turn in every round, starting with another one each time."""
-    for number in range(rounds):
+    for number in range(rounds if contestants else 0):
         first = number % len(contestants)
         for contestant in contestants[first:] + contestants[:first]:
             contestant.turn(seconds)
@@ -172,6 +178,8 @@ def alternate(contestants: list[Contestant], rounds: int, seconds: float) -> Non
 
 def takes_part(contestant: Contestant, case: Case, pace: Pace) -> bool:
     """Whether a contestant runs in a case at this pace."""
+    if contestant.bf16 and not case.bf16:
+        return False
     away = pace.hurry and contestant.threads == "1" and contestant.engine != engines.OURS
     return not (away and case.flops >= LARGE)
 
@@ -179,7 +187,8 @@ def takes_part(contestant: Contestant, case: Case, pace: Pace) -> bool:
 def hold(case: Case, contestants: Iterable[Contestant], pace: Pace) -> list[Contestant]:
     """Run one case; return its finalists: all of ours, and of each rival the fastest.
 
-    The heats that choose a rival's best variant and threads do not count in the final.
+    Mixed precision is a race of its own, run at the same time: it has its fastest rivals too. The
+    heats that choose a rival's best variant and threads do not count in the final.
     """
     contestants = [c for c in contestants if takes_part(c, case, pace)]
     for contestant in contestants:
@@ -188,8 +197,9 @@ def hold(case: Case, contestants: Iterable[Contestant], pace: Pace) -> list[Cont
     rivals = [c for c in contestants if c.engine != engines.OURS]
     alternate(rivals, pace.heats, pace.seconds / 2)
     finalists = [c for c in contestants if c.engine == engines.OURS]
-    for name in dict.fromkeys(c.engine for c in rivals):
-        finalists.append(min((c for c in rivals if c.engine == name), key=Contestant.median))
+    for race in dict.fromkeys((c.engine, c.bf16) for c in rivals):
+        runners = [c for c in rivals if (c.engine, c.bf16) == race]
+        finalists.append(min(runners, key=Contestant.median))
     for finalist in finalists:
         finalist.times = []
     alternate(finalists, pace.rounds, pace.seconds)

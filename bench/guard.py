@@ -75,11 +75,16 @@ def changes(now: Record, then: Record) -> list[Change]:
     for result in now["results"]:
         before = earlier.get(result["case"]["name"])
         if before is not None and same_case(result["case"], before["case"]):
-            old = {t["threads"]: t for t in before["timings"] if t["engine"] == engines.OURS}
+            old = {way(t): t for t in before["timings"] if t["engine"] == engines.OURS}
             for new in result["timings"]:
-                if new["engine"] == engines.OURS and new["threads"] in old:
-                    found.append(change(result, before, new, old[new["threads"]]))
+                if new["engine"] == engines.OURS and way(new) in old:
+                    found.append(change(result, before, new, old[way(new)]))
     return found
+
+
+def way(timing: Record) -> tuple[str, str]:
+    """Return what tells the timings of one engine apart."""
+    return timing["variant"], timing["threads"]
 
 
 def same_case(a: Record, b: Record) -> bool:
@@ -90,9 +95,11 @@ def same_case(a: Record, b: Record) -> bool:
 def change(result: Record, before: Record, new: Record, old: Record) -> Change:
     """Compare two timings of a case."""
     threads = "2" if new["threads"] == "auto" else new["threads"]
-    peaks = [record.get("peak", {}).get(threads) for record in (result, before)]
+    bf16 = engines.is_bf16(engines.OURS, new["variant"])
+    kind, label = ("bf16_peak", f"{new['threads']} in bf16") if bf16 else ("peak", new["threads"])
+    peaks = [record.get(kind, {}).get(threads) for record in (result, before)]
     correction = peaks[0] / peaks[1] if all(peaks) else 1.0
-    return Change(result["case"]["name"], new["threads"], old["median"], new["median"], correction)
+    return Change(result["case"]["name"], label, old["median"], new["median"], correction)
 
 
 def report(found: Sequence[Change], since: str) -> str:

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -34,6 +34,11 @@ class Timing:
     samples: list[float]
     losses: list[float]
 
+    @property
+    def bf16(self) -> bool:
+        """Whether it is one of mixed precision."""
+        return engines.is_bf16(self.engine, self.variant)
+
     @classmethod
     def of(cls, contestant: Contestant, case: Case) -> "Timing":
         """Take a finalist's times."""
@@ -50,37 +55,51 @@ class Timing:
 
 @dataclass(frozen=True)
 class Result:
-    """A case with the timings of its finalists, and by threads the peak of its dtype around it."""
+    """A case with the timings of its finalists, and by threads the peaks around it.
+
+    `peak` is that of the case's dtype, `bf16_peak` that of mixed precision.
+    """
 
     case: Case
     timings: list[Timing]
     peak: dict[str, float]
+    bf16_peak: dict[str, float] = field(default_factory=dict)
 
-    def ours(self, threads: str) -> Timing | None:
+    def ours(self, threads: str, bf16: bool = False) -> Timing | None:
         """Return Lamella's timing with "1", "2" or "auto" threads."""
-        return next(
-            (t for t in self.timings if t.engine == engines.OURS and t.threads == threads), None
-        )
+        timings = (t for t in self.timings if t.engine == engines.OURS and t.bf16 == bf16)
+        return next((t for t in timings if t.threads == threads), None)
 
-    def rival(self, name: str) -> Timing | None:
+    def rival(self, name: str, bf16: bool = False) -> Timing | None:
         """Return a rival's timing."""
-        return next((t for t in self.timings if t.engine == name), None)
+        return next((t for t in self.timings if t.engine == name and t.bf16 == bf16), None)
 
     def ratio(self) -> float | None:
         """Return how many times faster Lamella, choosing its threads, is than the fastest rival."""
         ours, rivals = (
             self.ours("auto"),
-            [t.median for t in self.timings if t.engine != engines.OURS],
+            [t.median for t in self.timings if t.engine != engines.OURS and not t.bf16],
         )
         return min(rivals) / ours.median if ours and rivals else None
 
-    def share(self, measured: Peaks) -> float | None:
-        """Return the share of two threads' peak that Lamella, choosing its threads, makes use of.
+    def share(self, measured: Peaks, threads: str = "auto", bf16: bool = False) -> float | None:
+        """Return the share of the run's best peak that Lamella makes use of.
 
-        Useful operations alone count: `Case.flops` over the time.
+        Useful operations alone count: `Case.flops` over the time. The peak is that of so many
+        threads, and of two where Lamella chooses them ("auto").
         """
-        ours, peak = self.ours("auto"), measured.best(peaks.OF_DTYPE[self.case.dtype], "2")
-        return self.case.flops / (ours.median * 1e3) / peak if ours and peak else None
+        kind = "bf16" if bf16 else peaks.OF_DTYPE[self.case.dtype]
+        best = measured.best(kind, peak_threads(threads))
+        return self.share_of(best, self.ours(threads, bf16))
+
+    def share_of(self, peak: float | None, timing: Timing | None) -> float | None:
+        """Return the share of a peak, in GFLOP/s, that a timing makes use of."""
+        return self.case.flops / (timing.median * 1e3) / peak if timing and peak else None
+
+
+def peak_threads(threads: str) -> str:
+    """Return whose peak a timing is held to: Lamella may choose up to two threads."""
+    return "2" if threads == "auto" else threads
 
 
 def describe_machine() -> dict[str, Any]:
@@ -126,9 +145,24 @@ def row(result: Result, rivals: Sequence[str], measured: Peaks) -> list[str]:
     ours = [cell(result.ours(threads)) for threads in ("1", "2", "auto")]
     theirs = [cell(result.rival(name), detail=True) for name in rivals]
     verdict = "" if ratio is None else f"{ratio:.2f}x"
-    of_peak = "-" if share is None else f"{share:.1%}"
+    of_peak = percent(share)
     name = case.name if case.tuned else f"{case.name} *"
-    return [name, f"{case.shape}, {case.batch}", *ours, *theirs, verdict, of_peak]
+    return [name, shape(case), *ours, *theirs, verdict, of_peak]
+
+
+def shape(case: Case) -> str:
+    """Write a case's layers and batch."""
+    return f"{case.shape}, {case.batch}"
+
+
+def percent(share: float | None) -> str:
+    """Write a share."""
+    return "-" if share is None else f"{share:.1%}"
+
+
+def times(ratio: float | None) -> str:
+    """Write how many times faster something is."""
+    return "-" if ratio is None else f"{ratio:.2f}x"
 
 
 def cell(timing: Timing | None, detail: bool = False) -> str:
@@ -191,15 +225,24 @@ def as_record(
                 "ratio": r.ratio(),
                 "share": r.share(measured),
                 "peak": r.peak,
-                "timings": [vars(t) for t in r.timings],
+                "bf16_peak": r.bf16_peak,
+                "timings": [vars(t) | {"samples": rounded(t.samples)} for t in r.timings],
             }
             for r in results
         ],
     }
 
 
-def save(record: dict[str, Any], rows: Sequence[Sequence[str]]) -> Path:
-    """Write results/DATE-CPU.json, .md, .png and .svg; return the Markdown's path."""
+def rounded(samples: Sequence[float]) -> list[float]:
+    """Keep five digits of each sample: there are thousands, and a record is committed."""
+    return [float(f"{sample:.5g}") for sample in samples]
+
+
+def save(record: dict[str, Any], rows: Sequence[Sequence[str]], more: Sequence[str] = ()) -> Path:
+    """Write results/DATE-CPU.json, .md, .png and .svg; return the Markdown's path.
+
+    `more` are further tables with their legends, as text.
+    """
     date, cpu = record["began"][:10], record["machine"]["cpu"]
     slug = "-".join("".join(c if c.isalnum() or c == "." else " " for c in cpu).split())
     # Not with_suffix: names of CPUs have dots.
@@ -209,7 +252,7 @@ def save(record: dict[str, Any], rows: Sequence[Sequence[str]]) -> Path:
     path = Path(f"{stem}.md")
     picture = f"![Roofline]({stem.name}.png)"
     notes = f"{peaks.describe(record['peaks'])}.\n\n{describe(record['machine'])}."
-    parts = (f"# {date}", LEGEND, as_markdown(rows), notes, picture)
+    parts = (f"# {date}", LEGEND, as_markdown(rows), *more, notes, picture)
     path.write_text("\n\n".join(parts) + "\n")
     roofline.draw(record, stem)
     return path

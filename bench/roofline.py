@@ -27,6 +27,7 @@ STYLES = {
     "pytorch": ("#CC79A7", "D"),
     engines.OURS: ("#D55E00", "o"),
 }
+BF16_STYLES = {"pytorch": ("#CC79A7", "D"), engines.OURS: ("#D55E00", "o")}  # hollow
 ROOFS = {"f32": "#222222", "f64": "#5E3C99", "bf16": "#8C510A"}
 DASHES = {"1": (0, (4, 3)), "2": "solid"}
 NAME_GAP = 0.032  # of the width: names closer than that would overlap
@@ -127,15 +128,29 @@ def draw_roof_names(axes: Any, roofs: Sequence[tuple[float, str, str]]) -> None:
 
 def draw_engines(axes: Any, results: Sequence[Record]) -> None:
     """Draw each engine's speed in every case; of ours the one that chose its threads."""
-    for engine, (colour, marker) in STYLES.items():
+    entries = [(engine, False, style) for engine, style in STYLES.items()]
+    entries += [(engine, True, style) for engine, style in BF16_STYLES.items()]
+    for engine, bf16, (colour, marker) in entries:
         points = [
             (intensity(result), result["case"]["flops"] / timing["median"] / 1e3)
             for result in results
             for timing in result["timings"]
             if timing["engine"] == engine
+            and engines.is_bf16(engine, timing["variant"]) == bf16
             and (engine != engines.OURS or timing["threads"] == "auto")
         ]
-        if points:
+        if points and bf16:
+            axes.scatter(
+                *zip(*points, strict=True),
+                s=70 if engine == engines.OURS else 36,
+                facecolors="none",
+                edgecolors=colour,
+                marker=marker,
+                linewidths=1.6,
+                zorder=5,
+                label=f"{engine}, bf16",
+            )
+        elif points:
             ours = engine == engines.OURS
             axes.scatter(
                 *zip(*points, strict=True),

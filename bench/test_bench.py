@@ -23,8 +23,11 @@ import contest
 import counts
 import engines
 import guard
+import peaks
 import report
 import roofline
+import run
+import tables
 import worker
 from cases import Case, load_cases, make_problem, parse_layers
 from contest import START_TOLERANCE, STEPS_TOLERANCE
@@ -191,6 +194,134 @@ def test_the_roofline_is_drawn_as_png_and_svg(tmp_path: Path) -> None:
     assert "<svg" in (tmp_path / "roof.line.svg").read_text()
 
 
+# --- mixed precision ---
+
+
+def make_mixed_result(name: str = "wide", ours: float = 50.0, rival: float = 300.0) -> Result:
+    result = make_result(CASES[name], 100.0)
+    mixed = [Timing("lamella", "bf16", t, ours, [ours], []) for t in ("1", "2", "auto")]
+    mixed.append(Timing("pytorch", "autocast", "2", rival, [rival], []))
+    full = Timing("pytorch", "eager", "1", 400.0, [400.0], [])
+    return Result(
+        CASES[name], [*mixed, *result.timings, full], result.peak, {"1": 300.0, "2": 600.0}
+    )
+
+
+def test_mixed_precision_is_compared_with_itself_and_with_our_float32() -> None:
+    measured = Peaks(lambda what, threads, seconds: 1e9 if what == "bf16" else 1.0, count=1)
+    measured.fill_gap()
+    result = make_mixed_result()
+    assert result.ratio() == 3.0  # of float32: NumPy's 300, not PyTorch's in bf16
+    head, row = tables.mixed([make_result(CASES["toy"], 1.0), result], measured)
+    cells = dict(zip(head, row, strict=True))
+    assert cells["lamella f32"] == "100"
+    assert cells["lamella bf16"] == "50.0"
+    assert cells["pytorch bf16"] == "300 (autocast 2)"
+    assert cells["over our f32"] == "2.00x"
+    assert cells["over pytorch's bf16"] == "6.00x"
+    assert cells["of bf16 peak"] == f"{CASES['wide'].flops / 50e3 / 1e9:.1%}"
+    assert dict(zip(*report.table([result], measured), strict=True))["pytorch"] == "400 (eager 1)"
+
+
+def test_mixed_precision_is_entered_where_asked_for_and_runs_where_the_case_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entered: list[tuple[str, ...]] = []
+    monkeypatch.setattr(contest, "Contestant", lambda *who: entered.append(who))
+    contest.enter(engines.ENGINES, quick=True, bf16=True)
+    mixed = [who for who in entered if engines.is_bf16(who[0], who[1])]
+    assert [who[2] for who in mixed if who[0] == "lamella"] == ["1", "2", "auto"]
+    assert {who[:2] for who in mixed} == {("lamella", "bf16"), ("pytorch", "autocast")}
+    contestant: Any = SimpleNamespace(engine="pytorch", threads="2", bf16=True)
+    with_bf16 = [n for n in CASES if contest.takes_part(contestant, CASES[n], contest.Pace(9))]
+    assert with_bf16 == ["course", "tabular_lg", "mnist", "wide"]
+
+
+def test_losses_of_mixed_precision_may_be_off_by_what_rounding_makes() -> None:
+    case = CASES["tabular"]
+    oracle = engines.make("numpy", make_problem(case, "float64"), "plain", None)
+    start, later = engines.first_losses(oracle, case)
+
+    def check(bf16: bool, by: float, by_later: float) -> None:
+        losses = start * (1 + by), later * (1 + by_later)
+        contestant: Any = SimpleNamespace(losses=losses, bf16=bf16)
+        contest.check_agreement(case, [contestant])
+
+    check(True, 9e-4, 9e-3)
+    for wrong in [(True, 1.1e-3, 0), (True, 0, 1.1e-2), (False, 1e-4, 0), (False, 0, 9e-3)]:
+        with pytest.raises(contest.ContestError, match="tabular: loss"):
+            check(*wrong)
+
+
+@pytest.mark.skipif("avx512bf16" not in _core.info()["features"], reason="needs AVX-512 BF16")
+@pytest.mark.skipif(_core.info()["isa"] != "avx512", reason="other kernels are forced")
+def test_lamella_trains_in_mixed_precision() -> None:
+    problem = make_problem(CASES["mnist"])
+    engine = engines.make(engines.OURS, problem, "bf16", 1)
+    oracle = engines.make("numpy", make_problem(problem.case, "float64"), "plain", None)
+    got, want = (engines.first_losses(e, problem.case) for e in (engine, oracle))
+    for a, b, tolerance in zip(got, want, contest.BF16_TOLERANCES, strict=True):
+        assert 1e-8 < abs(a / b - 1) < tolerance  # neither float32's bits nor something else
+
+
+# --- Lamella alone ---
+
+
+def test_alone_the_shares_are_of_the_threads_peak_then_and_at_best() -> None:
+    measured = Peaks(fake_measure, count=1)  # 100 GFLOP/s a thread
+    measured.fill_gap()
+    case = CASES["rl"]
+    result = make_result(case, case.flops / 1e3 / 50, peak=62.5)  # 50 GFLOP/s
+    head, row = tables.alone([result], measured)
+    cells = dict(zip(head, row, strict=True))
+    assert cells["of peak, 1"] == "50.0% (80.0%)"
+    assert cells["of peak, 2"] == cells["of peak, auto"] == "25.0% (40.0%)"
+    assert cells["dtype"] == "float32"
+    assert row[0] == "rl *"
+
+
+def test_a_run_alone_prints_the_shares_of_the_kernels_that_were_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LAMELLA_ISA", "portable")  # put back afterwards
+    for module in (contest, peaks):
+        monkeypatch.setattr(module, "SETTLE", 0.0)
+    arguments = ["--quick", "--alone", "--isa", "portable", "--dtype", "float64", "--case", "toy"]
+    assert run.main(arguments) == 0
+    out = capsys.readouterr().out
+    row = next(line for line in out.splitlines() if line.startswith("| toy"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[2] == "float64"
+    assert all(float(cell) > 0 for cell in cells[3:6])
+    assert all(float(cell.split("%")[0]) > 0 for cell in cells[6:])
+    assert "kernels portable" in out
+    assert "Mixed precision" not in out
+    assert "Recorded" not in out
+
+
+def test_another_dtype_changes_every_case_and_keeps_each_network_once() -> None:
+    chosen = {case.name: case for case in run.choose(CASES.values(), "float64")}
+    assert set(chosen) == set(CASES) - {"course"}
+    assert {case.dtype for case in chosen.values()} == {"float64"}
+    assert not any(case.bf16 for case in chosen.values())
+    assert chosen["course_f64"] is CASES["course_f64"]
+    assert run.choose(CASES.values(), None) == list(CASES.values())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--alone", "--engine", "numpy"], ["--record", "--alone"], ["--record", "--case", "toy"],
+     ["--record", "--isa", "avx2"], ["--record", "--dtype", "float64"]],
+)  # fmt: skip
+def test_only_whole_runs_are_recorded(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run.parse_arguments(arguments, list(CASES))
+    assert ": expected" in capsys.readouterr().err
+    assert run.parse_arguments(["--quick", "--record"], list(CASES)).whole
+
+
 # --- the guards ---
 
 
@@ -239,6 +370,49 @@ def test_the_last_committed_record_of_the_same_machine_counts(tmp_path: Path) ->
     assert guard.last_record(machine | {"isa": "portable"}, tmp_path) is None
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_a_run_is_compared_with_a_record_that_was_saved_and_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `save` writes is what the guard reads, mixed precision included."""
+    measured = Peaks(None)
+    machine = {"cpu": "A CPU @ 2.50GHz", "cores": 2, "isa": "avx512", "packages": {}}
+    began = datetime(2026, 1, 2, tzinfo=UTC)
+
+    def record(ours: float) -> Any:
+        results = [make_mixed_result(ours=ours), make_result(CASES["toy"], 10.0)]
+        return report.as_record(results, measured, machine | {"load": 0, "python": "3"}, began, 9)
+
+    monkeypatch.setattr(report, "BENCH", tmp_path)
+    monkeypatch.setattr(roofline, "draw", lambda record, stem: None)
+    saved = report.save(record(50.0), [["case"], ["toy"]], ["A second table"])
+    assert "A second table" in saved.read_text()
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for command in (["init", "--quiet"], ["add", "."], [*identity, "commit", "--quiet", "-m", "r"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    last_record, results = guard.last_record, tmp_path / "results"
+    monkeypatch.setattr(guard, "last_record", lambda machine: last_record(machine, results))
+    assert "of 9 times of Lamella none got more" in run.compare(record(51.0))
+    slower = run.compare(record(60.0))
+    assert "Since the committed result of 2026-01-02, of 9 times of Lamella 3 got more" in slower
+    assert "wide, auto in bf16: +20%" in slower
+    machine["cpu"] = "another"
+    assert "No committed result of this CPU" in run.compare(record(60.0))
+
+
+def test_times_in_bf16_are_corrected_by_its_own_peak() -> None:
+    then, now = (
+        report.as_record(
+            [replace(make_mixed_result(), bf16_peak={"1": peak, "2": peak})],
+            Peaks(None), {}, datetime(2026, 1, 2, tzinfo=UTC), 9,
+        )
+        for peak in (600.0, 300.0)
+    )  # fmt: skip
+    ratios = {change.threads: change.ratio for change in guard.changes(now, then)}
+    assert ratios["auto in bf16"] == 0.5
+    assert ratios["auto"] == 1.0
+
+
 def test_instruction_counts_have_a_margin_both_ways() -> None:
     expected = {"toy": 1000, "rl": 1000}
     assert counts.differences({"toy": 1019, "rl": 981}, expected) == []
@@ -276,7 +450,7 @@ def test_a_quick_run_leaves_out_what_takes_long_to_compile(
 
 def test_in_a_hurry_rivals_with_one_thread_stay_away_from_large_cases() -> None:
     def takes_part(engine: str, threads: str, case: str, pace: contest.Pace) -> bool:
-        contestant: Any = SimpleNamespace(engine=engine, threads=threads)
+        contestant: Any = SimpleNamespace(engine=engine, threads=threads, bf16=False)
         return contest.takes_part(contestant, CASES[case], pace)
 
     assert not takes_part("numpy", "1", "wide", contest.QUICK)
@@ -288,7 +462,7 @@ def test_in_a_hurry_rivals_with_one_thread_stay_away_from_large_cases() -> None:
 
 def test_a_worker_compiles_without_a_pass_over_the_data() -> None:
     runner = worker.Worker("numpy", "plain", 1)
-    runner.load("toy")
+    runner.load("toy", "float32")
     before = runner.engine.loss()
     assert runner.compile() == {}
     assert runner.engine.loss() == before

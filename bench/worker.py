@@ -1,10 +1,11 @@
 """One engine in a process of its own, taking commands over pipes.
 
 `python worker.py ENGINE VARIANT THREADS` reads a JSON object a line from standard input and
-answers each with one on standard output: ``{"do": "load", "case": name}``, ``{"do": "check"}``,
-``{"do": "compile"}``, ``{"do": "time", "seconds": s}``. It stays alive between them, so that
-timings of several engines can alternate. `THREADS` is a number or "auto"; whoever starts the
-process puts it into the environment too, where BLAS libraries look for it when they are loaded.
+answers each with one on standard output: ``{"do": "load", "case": name, "dtype": name}``,
+``{"do": "check"}``, ``{"do": "compile"}``, ``{"do": "time", "seconds": s}``. It stays alive between
+them, so that timings of several engines can alternate. `THREADS` is a number or "auto"; whoever
+starts the process puts it into the environment too, where BLAS libraries look for it when they are
+loaded.
 """
 
 import json
@@ -15,6 +16,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import engines
@@ -37,9 +39,9 @@ class Worker:
     def __init__(self, name: str, variant: str, threads: int | None) -> None:
         self.name, self.variant, self.threads = name, variant, threads
 
-    def load(self, case: str) -> dict[str, Any]:
-        """Make the case's data and the engine."""
-        self.case = load_cases()[case]
+    def load(self, case: str, dtype: str) -> dict[str, Any]:
+        """Make the case's data, in this dtype, and the engine."""
+        self.case = replace(load_cases()[case], dtype=dtype)
         self.engine = engines.make(self.name, make_problem(self.case), self.variant, self.threads)
         return {}
 

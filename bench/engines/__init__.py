@@ -21,6 +21,7 @@ class Entry:
     variants: tuple[str, ...]
     threads: tuple[str, ...] = ("1", "2")  # "auto": the library decides
     slow: tuple[str, ...] = ()  # variants that take long to compile: a quick run leaves them out
+    bf16: tuple[str, ...] = ()  # variants in mixed precision, for the cases that ask for it
 
     @property
     def installed(self) -> bool:
@@ -30,13 +31,18 @@ class Entry:
 
 OURS = "lamella"
 ENGINES = {
-    OURS: Entry("lamella", ("fit",), ("1", "2", "auto")),
+    OURS: Entry("lamella", ("fit",), ("1", "2", "auto"), bf16=("bf16",)),
     "numpy": Entry("numpy", ("plain",)),
     "jax": Entry("jax", ("loop", "step"), slow=("step",)),
     "sklearn": Entry("sklearn", ("partial_fit",)),
-    "pytorch": Entry("torch", ("eager", "compiled"), slow=("compiled",)),
+    "pytorch": Entry("torch", ("eager", "compiled"), slow=("compiled",), bf16=("autocast",)),
 }
 RIVALS = [name for name in ENGINES if name != OURS]
+
+
+def is_bf16(name: str, variant: str) -> bool:
+    """Whether an engine's variant trains in mixed precision."""
+    return variant in ENGINES[name].bf16
 
 
 class Engine(Protocol):

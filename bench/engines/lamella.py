@@ -1,4 +1,7 @@
-"""Lamella: one `Network.fit` call."""
+"""Lamella: one `Network.fit` call.
+
+The variant `bf16` is mixed precision: bfloat16 operands, float32 sums, parameters and state.
+"""
 
 import lamella
 from cases import LEARNING_RATE, Problem
@@ -15,13 +18,14 @@ class Engine:
 
     def __init__(self, problem: Problem, variant: str, threads: int | None) -> None:
         self.problem, self.threads = problem, threads
+        self.dtype = "bfloat16" if variant == "bf16" else problem.case.dtype
         self.optimizer = lamella.Adam(LEARNING_RATE)
         self.restart()
 
     def restart(self) -> None:
         case = self.problem.case
         output = OUTPUTS[case.loss]
-        self.network = lamella.Network(list(case.layers), output=output, dtype=case.dtype)
+        self.network = lamella.Network(list(case.layers), output=output, dtype=self.dtype)
         pairs = enumerate(zip(self.problem.weights, self.problem.biases, strict=True), 1)
         self.network.parameters = {
             name: array

@@ -1,7 +1,8 @@
 """PyTorch: modules with the fused Adam, eager and compiled.
 
 The variant `compiled` puts the network and its loss through `torch.compile`; the optimizer is one
-fused kernel in both. Only tried where torch is installed.
+fused kernel in both. `autocast` is mixed precision, eager: under `torch.autocast` the products take
+bfloat16, while parameters and the optimizer stay float32. Only tried where torch is installed.
 """
 
 from itertools import pairwise
@@ -29,6 +30,7 @@ class Engine:
         for n_in, n_out in pairwise(case.layers):
             parts += [nn.Linear(n_in, n_out), nn.ReLU()]
         self.network = nn.Sequential(*parts[:-1]).to(getattr(torch, case.dtype))
+        self.mixed = variant == "autocast"
         binary = case.loss == "binary_cross_entropy"
         self.criterion = CRITERIA[case.loss]()
         self.X = torch.from_numpy(problem.X)
@@ -45,7 +47,10 @@ class Engine:
         self.optimizer = torch.optim.Adam(self.network.parameters(), LEARNING_RATE, fused=True)
 
     def forward(self, X: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return self.criterion(self.network(X), y)
+        if not self.mixed:
+            return self.criterion(self.network(X), y)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.criterion(self.network(X), y)
 
     def train(self, batches: int, epochs: int) -> None:
         size = self.problem.case.batch
