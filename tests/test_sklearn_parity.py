@@ -236,6 +236,7 @@ def test_fifty_epochs_end_at_the_same_coefficients(case: str) -> None:
 @pytest.mark.parametrize(
     "case", ["digits-adam", "digits-one-batch", "cancer-unscaled", "labels-adam"]
 )
+@pytest.mark.filterwarnings("ignore:Got `batch_size`")  # held-out rows leave fewer than a batch
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_sample_weights_of_classifiers(case: str, early_stopping: bool) -> None:
     name, data, parameters = CASES[case]

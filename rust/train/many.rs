@@ -161,6 +161,7 @@ struct Hall<'h, 'j, 'x, 'y> {
 impl Hall<'_, '_, '_, '_> {
     /// What every worker does; worker 0 is the caller's thread and tells the audience.
     fn work(&self, worker: usize) {
+        let _alarm = Alarm { stop: &self.stop, news: &self.news };
         let mut desks = (Desk::<f32>::default(), Desk::<f64>::default());
         let mut attendant = Attendant { hall: self, leads: worker == 0 };
         while let Some(claim) = self.claims.next(0, 1, |w| w * self.order.len()) {
@@ -222,6 +223,21 @@ impl Hall<'_, '_, '_, '_> {
         let finished = std::mem::take(&mut *lock(&self.finished));
         finished.into_iter().try_for_each(|finished| audience.finished(finished))?;
         audience.poll()
+    }
+}
+
+/// Stops all where its worker panics: the others would wait for a job that never ends.
+struct Alarm<'h> {
+    stop: &'h AtomicBool,
+    news: &'h Condvar,
+}
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.stop.store(true, Ordering::Relaxed);
+            self.news.notify_all();
+        }
     }
 }
 
@@ -438,6 +454,34 @@ mod tests {
 
     fn rows_of(x: &Array2<f32>, rows: &[u32]) -> Array2<f32> {
         Array2::from_shape_fn((rows.len(), FEATURES), |(i, c)| x[[rows[i] as usize, c]])
+    }
+
+    #[test]
+    fn a_panic_of_one_worker_leaves_nobody_waiting() {
+        let x = Array2::<f32>::zeros((20, FEATURES));
+        let (matrix, y) = (Matrix::Dense(Dense::F32(x.view())), TargetData::Classes(&[0; 20]));
+        for _ in 0..20 {
+            let mut network = network(8, 0);
+            let options = options(0.1);
+            let job = Job { network: Trainee::F32(&mut network), y: &y, held_out: None, options };
+            let mut listener = Listener { heard: Vec::new(), patience: usize::MAX };
+            let hall = Hall {
+                x: &matrix,
+                keep_state: true,
+                order: vec![0, 1],
+                left: AtomicUsize::new(2),
+                // Whoever claims the second one finds nothing there.
+                jobs: vec![Mutex::new(Some(job)), Mutex::new(None)],
+                claims: Claims::new(1),
+                stop: AtomicBool::new(false),
+                finished: Mutex::new(Vec::new()),
+                news: Condvar::new(),
+                audience: Mutex::new(&mut listener),
+                stopped_by: Mutex::new(None),
+            };
+            let ran = threads::run(2, |_: &Team, worker| hall.work(worker));
+            assert_eq!(ran, Err(Error::Panic("a job is claimed once".into())));
+        }
     }
 
     #[test]

@@ -120,7 +120,13 @@ impl Pace {
                 self.tried = 0.0;
                 Mode::Trying(0)
             }
-            Mode::Settled(i) => Mode::Settled(i),
+            Mode::Settled(i) => {
+                if i == 0 && self.left <= 0.0 {
+                    // Quiet for as long as this: what disturbed is forgotten bit by bit.
+                    self.hold = (self.hold / GROWTH).max(HOLDS.0);
+                }
+                Mode::Settled(i)
+            }
             Mode::Trying(i) => self.tried(i, seconds),
         };
     }
@@ -133,9 +139,10 @@ impl Pace {
         }
         let fewer = self.best_of_fewer();
         let best = if self.times[0] >= WORTH * self.times[fewer] { fewer } else { 0 };
-        // What was tried in vain is not tried again soon.
-        let in_vain = (i == 0) == (best > 0);
-        self.hold = if in_vain { (GROWTH * self.hold).min(HOLDS.1) } else { HOLDS.0 };
+        // What was tried in vain is not tried again soon. A trial of all may end well by luck, so that does not undo the hold.
+        if (i == 0) == (best > 0) {
+            self.hold = (GROWTH * self.hold).min(HOLDS.1);
+        }
         self.left = self.hold.max(REST * self.tried);
         Mode::Settled(best)
     }
