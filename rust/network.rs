@@ -5,8 +5,8 @@
 //! - wide: panels of outputs, `[panel][inputs + 1][P]`, the last row of a panel being the bias. Layers after the first
 //!   also have a mirror, `[panel of outputs][panel of inputs][P][P]`, the transpose that backward data reads.
 //! - narrow (few units, which would leave lanes idle): the bias, then panels of inputs, `[panel][outputs][P]`. Lanes are
-//!   inputs in the weight gradient and in backward data. Forward takes samples as lanes in a first layer with many inputs;
-//!   in a later one it reads the mirror, which is the wide form without its bias: `[inputs][V]`.
+//!   inputs in the weight gradient and in backward data, and in forward too where that pays (`kernels/dots.rs`); else that
+//!   reads the mirror, which is the wide form without its bias: `[inputs][V]`.
 //!
 //! Behind a normalised layer's weights stand its gamma and beta, `[2][padded outputs]`.
 //!
@@ -20,7 +20,7 @@
 use crate::activation::Activation;
 use crate::error::Error;
 use crate::isa::Isa;
-use crate::kernels::{Kernels, Loss, Norm, Number, PairKernels, PairMirror};
+use crate::kernels::{Kernels, Loss, Norm, Number, PairKernels, PairMirror, dots};
 use crate::memory;
 use crate::panel::{Arena, Buffer, Geometry, Parts};
 use std::ops::Range;
@@ -53,10 +53,13 @@ const PART_WEIGHTS: usize = 1024;
 const JOB_WEIGHTS: usize = 512;
 /// Units of a layer, and features, at most: sizes up to here can be padded without overflow.
 const MAX_UNITS: usize = u32::MAX as usize;
-/// A first layer is narrow where padding its units would cost a quarter or more...
-const NARROW_WASTE: f64 = 1.25;
-/// ... and it has inputs enough to be worth turning the input; a later layer is narrow where padding would double its units.
-const NARROW_INPUTS: usize = 256;
+/// Vectors that adding up the lanes of one sum costs as much as.
+const DOTS_FOLD: usize = 8;
+/// Bytes of a sample whose products wait for memory: they read it once where its lanes are inputs, and once for each tile of
+/// units where those are.
+const LONG_ROW: usize = 64 << 10;
+/// The most vectors of units of such a layer.
+const FEW_VECTORS: usize = 4;
 
 /// What the user asks of a layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -110,6 +113,8 @@ pub struct Layer {
     pub residual: bool,
     /// Which way its weights lie.
     pub form: Form,
+    /// Whether forward too has inputs as lanes, in a narrow layer.
+    pub dots: bool,
     /// Where its weights begin.
     pub weights: usize,
     /// Where its mirror begins; meaningless for the first layer, which has none.
@@ -463,7 +468,7 @@ impl<T: Number> Network<T> {
             }
         }
         let kernels = T::kernels(isa);
-        let layers = place(features, specs, kernels.geometry(), pair_kernels.is_some());
+        let layers = place::<T>(features, specs, kernels.geometry(), pair_kernels.is_some());
         // Before the table of parts, which a network too large for the memory would make too large as well.
         let last = &layers[layers.len() - 1];
         let bytes = last.weights.saturating_add(last.numbers()).saturating_mul(size_of::<T>());
@@ -706,14 +711,25 @@ fn check(features: usize, specs: &[LayerSpec], loss: &Loss) -> Result<(), Error>
     loss.check(last.activation, last.units)
 }
 
-fn place(features: usize, specs: &[LayerSpec], geometry: Geometry, mixed: bool) -> Vec<Layer> {
+/// Whether forward has inputs as lanes, the layer being narrow: where that takes fewer vectors than units as lanes do, or a
+/// row of the input is long. The same on every instruction set, as it decides the order of sums.
+fn dots_pay<T: Number>(inputs: usize, units: usize) -> bool {
+    let vector = dots::partials::<T>();
+    let with_inputs = units.saturating_mul(inputs.div_ceil(vector) + DOTS_FOLD);
+    let with_units = inputs.saturating_mul(units.div_ceil(vector));
+    let is_long = inputs.saturating_mul(size_of::<T>()) >= LONG_ROW;
+    units <= FEW_VECTORS * vector && (with_inputs < with_units || is_long)
+}
+
+fn place<T: Number>(features: usize, specs: &[LayerSpec], geometry: Geometry, mixed: bool) -> Vec<Layer> {
     let (mut inputs, mut weights, mut mirror, mut pairs) = (features, 0usize, 0usize, 0usize);
     let terms = if mixed { 2 } else { 1 };
     let mut layers = Vec::with_capacity(specs.len());
     for (l, spec) in specs.iter().enumerate() {
         let waste = geometry.padded(spec.units) as f64 / spec.units as f64;
-        let narrow = if l == 0 { inputs >= NARROW_INPUTS && waste >= NARROW_WASTE } else { waste >= 2.0 };
-        let form = if narrow && !mixed { Form::Narrow } else { Form::Wide };
+        let dots = !mixed && dots_pay::<T>(inputs, spec.units);
+        let narrow = !mixed && l > 0 && waste >= 2.0;
+        let form = if dots || narrow { Form::Narrow } else { Form::Wide };
         let outputs = spec.units;
         let layer = Layer {
             inputs,
@@ -726,7 +742,8 @@ fn place(features: usize, specs: &[LayerSpec], geometry: Geometry, mixed: bool) 
             form,
             weights,
             mirror,
-            has_mirror: l > 0,
+            dots,
+            has_mirror: l > 0 && !dots,
             pairs,
             terms,
             geometry,
@@ -843,7 +860,7 @@ fn mirror_range(layers: &[Layer], part: &Part) -> Range<usize> {
         return end..end;
     }
     if !layer.has_mirror {
-        return 0..0;
+        return layer.mirror..layer.mirror;
     }
     let begin = layer.mirror_block(part.panels.start, part.rows.start);
     let last = part.panels.end - 1;

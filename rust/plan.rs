@@ -121,15 +121,13 @@ pub fn inference<T: Number>(network: &Network<T>, rows: usize, wanted: Option<us
 /// The most rows of a batch whose samples couple.
 pub const MAX_COUPLED_ROWS: usize = MAX_SLICES * SAMPLE_SEGMENT;
 
-/// Rows that a slice's size is a multiple of: a chunk where a layer is normalised, V where a narrow first layer has samples as lanes, 2 in mixed precision.
+/// Rows that a slice's size is a multiple of: a chunk where a layer is normalised, 2 in mixed precision.
 fn slice_unit<T: Number>(network: &Network<T>) -> usize {
-    match network.layers[0].form {
-        // Chunks of samples do not straddle slices, nor do pairs.
-        _ if network.layers.iter().any(|layer| layer.norm.is_some()) => CHUNK,
-        _ if network.pair_kernels.is_some() => 2,
-        Form::Narrow => network.geometry.lanes,
-        Form::Wide => 1,
+    // Chunks of samples do not straddle slices, nor do pairs.
+    if network.layers.iter().any(|layer| layer.norm.is_some()) {
+        return CHUNK;
     }
+    if network.pair_kernels.is_some() { 2 } else { 1 }
 }
 
 /// Even slices of a batch of one segment, multiples of `unit` rows: one thread takes it in the largest that fit the cache;

@@ -141,7 +141,6 @@ fn check_products(m: usize, inputs: usize, outputs: usize, block: usize) {
                     kernels.product(&mut Product {
                         a: a.view(),
                         b: &b,
-                        b_first: 0,
                         b_stride,
                         depth: begin..(begin + block).min(a.lanes()),
                         start: Start::Zero,

@@ -34,8 +34,6 @@ pub enum Start<'a, T> {
     Zero,
     /// One number a lane of the result: `[width]`.
     Lanes(&'a [T]),
-    /// One number a row of the result: `[rows]`.
-    Rows(&'a [T]),
 }
 
 // Operands may hold several terms of a sum in one number ([`Operand::TERMS`]): k counts such numbers then, panels of a are
@@ -48,11 +46,8 @@ pub enum Start<'a, T> {
 pub struct Product<'a, T> {
     /// The broadcast operand, `rows x depth` in panels.
     pub a: PanelsRef<'a, T>,
-    /// The vector operand: rows k of `width` numbers from `b_first` on, `b_stride` from one panel of k (`P` rows) to the
-    /// next.
+    /// The vector operand: rows k of `width` numbers, `b_stride` from one panel of k (`P` rows) to the next.
     pub b: &'a [T],
-    /// The k of the first row of `b`: a multiple of `P`.
-    pub b_first: usize,
     /// See `b`.
     pub b_stride: usize,
     /// The k of this block: begins at a multiple of `P` and ends at one or at the end; stays within one segment.
@@ -78,7 +73,6 @@ struct Raw<'a, T> {
     a_rows: usize,
     a_lanes: usize,
     b: *const T,
-    b_first: usize,
     b_stride: usize,
     begin: usize,
     end: usize,
@@ -104,9 +98,8 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for ProductOp<'_, '_
         assert!(p.depth.start.is_multiple_of(panel) && p.depth.start < p.depth.end && p.depth.end <= depth);
         assert!(p.depth.end.is_multiple_of(panel) || p.depth.end == depth);
         assert!(p.depth.start / segment == (p.depth.end - 1) / segment, "a block stays within one segment");
-        assert!(p.b_first.is_multiple_of(panel) && p.b_first <= p.depth.start);
-        let last = (p.depth.end - p.b_first - 1) / panel;
-        let rest = p.depth.end - p.b_first - last * panel;
+        let last = (p.depth.end - 1) / panel;
+        let rest = p.depth.end - last * panel;
         assert!(p.b.len() >= last * p.b_stride + rest * p.width, "b holds every k of the block");
         assert!(last == 0 || p.b_stride >= panel * p.width, "panels of b do not overlap");
         assert_eq!(p.c.len(), rows * p.width);
@@ -114,7 +107,6 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for ProductOp<'_, '_
         match p.start {
             Start::Zero => {}
             Start::Lanes(bias) => assert!(bias.len() >= p.width),
-            Start::Rows(bias) => assert!(bias.len() >= rows),
         }
         if let Finish::Times(_, of) | Finish::By(of) = p.finish {
             assert_eq!(of.len(), p.c.len());
@@ -124,7 +116,6 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for ProductOp<'_, '_
             a_rows: rows,
             a_lanes: depth,
             b: p.b.as_ptr(),
-            b_first: p.b_first,
             b_stride: p.b_stride,
             begin: p.depth.start,
             end: p.depth.end,
@@ -192,7 +183,7 @@ unsafe fn tile<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const N: u
         while k < raw.end {
             let (q, len) = (k / panel, panel.min(raw.end - k));
             let a = raw.a.add(q * panel * raw.a_rows);
-            let b = raw.b.add((k - raw.b_first) / panel * raw.b_stride);
+            let b = raw.b.add(q * raw.b_stride);
             // Strides as constants: the rows' addresses then need no registers of their own.
             if raw.a_lanes - k > v {
                 chain::<T, S, O, R, N, 0>(s, operand, a.add(row * panel), panel, 1, b, width, len, &mut acc, &mut []);
@@ -241,13 +232,6 @@ unsafe fn begin<T: Math, S: Simd<T>, const R: usize, const N: usize>(
                     for r in 0..R {
                         for n in 0..N {
                             acc[r][n] = s.load(bias.as_ptr().add(n * S::LANES));
-                        }
-                    }
-                }
-                Start::Rows(bias) => {
-                    for r in 0..R {
-                        for n in 0..N {
-                            acc[r][n] = s.splat(*bias.as_ptr().add(row + r));
                         }
                     }
                 }

@@ -6,6 +6,7 @@
 
 pub mod activate;
 pub mod bf16;
+pub mod dots;
 pub mod dress;
 pub mod epilogue;
 pub mod gemm;
@@ -24,6 +25,7 @@ mod length_tests;
 mod tests;
 
 pub use bf16::{Pack, PairKernels, PairMirror};
+pub use dots::Dots;
 pub use dress::{Dress, Mask, Undress};
 pub use epilogue::{Finish, Function};
 pub use gemm::{BiasGradient, Gradient, INPUT_SEGMENT, Pair, Product, SAMPLE_SEGMENT, Start};
@@ -46,6 +48,8 @@ pub trait Kernels<T>: Send + Sync {
     fn gradient(&self, gradient: &mut Gradient<'_, T>);
     /// The biases' gradient in one panel.
     fn bias_gradient(&self, gradient: &mut BiasGradient<'_, T>);
+    /// Forward through a layer of few units.
+    fn dots(&self, dots: &mut Dots<'_, T>);
     /// An optimizer's rule.
     fn update(&self, update: &mut Update<'_, T>);
     /// A block of weights into the mirror.
@@ -97,6 +101,9 @@ impl<T: Math, S: Simd<T>> Kernels<T> for On<S> {
     }
     fn bias_gradient(&self, gradient: &mut BiasGradient<'_, T>) {
         self.0.vectorize(gemm::BiasGradientOp(gradient));
+    }
+    fn dots(&self, dots: &mut Dots<'_, T>) {
+        self.0.vectorize(dots::DotsOp(dots));
     }
     fn update(&self, update: &mut Update<'_, T>) {
         self.0.vectorize(update::UpdateOp(update));

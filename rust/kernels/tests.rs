@@ -67,7 +67,6 @@ fn product<T: Number>(
             kernels.product(&mut Product {
                 a,
                 b: b.panel(p),
-                b_first: 0,
                 b_stride: geometry.panel() * width,
                 depth: begin..(begin + block).min(a.lanes),
                 start: Start::Lanes(&bias[p * geometry.panel()..]),
@@ -128,38 +127,82 @@ fn sums_longer_than_a_segment_add_their_segments_in_order() {
 }
 
 #[test]
-fn a_product_may_begin_at_zero_or_with_a_number_a_row() {
+fn a_product_may_begin_at_zero() {
     each_isa::<f32>(|kernels, _| {
         let geometry = kernels.geometry();
         let (a, b) = (matrix::<f32>(7, 5, 1, geometry), matrix::<f32>(5, 4, 2, geometry));
-        let bias: Vec<f32> = (0..7).map(|r| number(r, 0, 3)).collect();
-        for start in [Start::Zero, Start::Rows(&bias)] {
-            let mut c = Panels::<f32>::zeroed(7, 4, geometry, "test").unwrap();
-            for p in 0..c.panels() {
-                let width = c.width(p);
-                let finish = Finish::Apply(Activation::Identity);
-                let (totals, b_stride) = (&mut [][..], geometry.panel() * width);
-                let (a, b, c) = (a.view(), b.panel(p), c.panel_mut(p));
-                kernels.product(&mut Product {
-                    a,
-                    b,
-                    b_first: 0,
-                    b_stride,
-                    depth: 0..5,
-                    start,
-                    finish,
-                    totals,
-                    c,
-                    width,
-                    lanes: width,
-                });
-            }
-            for (r, j) in (0..7).flat_map(|r| (0..4).map(move |j| (r, j))) {
-                let first = if matches!(start, Start::Zero) { 0.0 } else { bias[r] };
-                assert_eq!(c.get(r, j), chain(first, 5, INPUT_SEGMENT, |k| (a.get(r, k), b.get(k, j))));
-            }
+        let mut c = Panels::<f32>::zeroed(7, 4, geometry, "test").unwrap();
+        for p in 0..c.panels() {
+            let width = c.width(p);
+            kernels.product(&mut Product {
+                a: a.view(),
+                b: b.panel(p),
+                b_stride: geometry.panel() * width,
+                depth: 0..5,
+                start: Start::Zero,
+                finish: Finish::Apply(Activation::Identity),
+                totals: &mut [],
+                c: c.panel_mut(p),
+                width,
+                lanes: width,
+            });
+        }
+        for (r, j) in (0..7).flat_map(|r| (0..4).map(move |j| (r, j))) {
+            assert_eq!(c.get(r, j), chain(0.0, 5, INPUT_SEGMENT, |k| (a.get(r, k), b.get(k, j))));
         }
     });
+}
+
+/// Partial sums block by block, halves added to halves, and the bias.
+fn strided<T: Number>(bias: T, depth: usize, term: impl Fn(usize) -> (T, T)) -> T {
+    let q = dots::partials::<T>();
+    let mut partials = vec![T::ZERO; q];
+    for first in (0..depth).step_by(dots::BLOCK) {
+        for (i, partial) in partials.iter_mut().enumerate() {
+            let inputs = (first + i..(first + dots::BLOCK).min(depth)).step_by(q);
+            let sum = inputs.map(&term).fold(T::ZERO, |sum, (a, b)| a.mul_add(b, sum));
+            *partial = if first == 0 { sum } else { *partial + sum };
+        }
+    }
+    for half in [8, 4, 2, 1].into_iter().filter(|half| 2 * half <= q) {
+        (0..half).for_each(|i| partials[i] = partials[i] + partials[i + half]);
+    }
+    partials[0] + bias
+}
+
+fn check_dots<T: Number>(rows: usize, depth: usize, units: usize) {
+    each_isa::<T>(|kernels, isa| {
+        let geometry = kernels.geometry();
+        let (a, b) = (matrix::<T>(rows, depth, 1, geometry), matrix::<T>(units, depth, 2, geometry));
+        let bias: Vec<T> = (0..units).map(|j| number(j, 0, 3)).collect();
+        let mut c = Panels::zeroed(rows, units, geometry, "test").unwrap();
+        c.data_mut().fill(T::from_f64(JUNK));
+        let mut scratch = vec![T::from_f64(JUNK); rows * units * dots::partials::<T>()];
+        kernels.dots(&mut Dots { a: a.view(), b: b.view(), bias: &bias, scratch: &mut scratch, c: &mut c });
+        for (r, j) in (0..rows).flat_map(|r| (0..units).map(move |j| (r, j))) {
+            let wanted = strided(bias[j], depth, |k| (a.get(r, k), b.get(j, k)));
+            assert_eq!(c.get(r, j), wanted, "{isa:?} {rows}x{depth}x{units} at ({r}, {j})");
+        }
+        padding_is_zero(&c);
+    });
+}
+
+#[test]
+fn dots_equal_the_naive_loop_around_every_tile_edge() {
+    for rows in [1, 2, 3, 5, 6, 7, 12, 13] {
+        for units in [1, 2, 3, 4, 5, 7, 8, 17, 33] {
+            check_dots::<f32>(rows, 70, units);
+            check_dots::<f64>(rows, 41, units);
+        }
+    }
+    for depth in [1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65] {
+        check_dots::<f32>(7, depth, 5);
+        check_dots::<f64>(7, depth, 5);
+    }
+    for depth in [dots::BLOCK - 1, dots::BLOCK, dots::BLOCK + 1, 2 * dots::BLOCK + 20, 3 * dots::BLOCK] {
+        check_dots::<f32>(8, depth, 3);
+        check_dots::<f64>(8, depth, 3);
+    }
 }
 
 /// The activations as the textbook has them, for f64.

@@ -77,7 +77,6 @@ fn product_of<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Sli
                 &mut Product {
                     a,
                     b,
-                    b_first: 0,
                     b_stride,
                     depth: depth.clone(),
                     start: Start::Zero,

@@ -1,11 +1,10 @@
 //! Forward: `A[l] = f(A[l-1] W[l]^T + b[l])`, layer after layer, for one slice.
 
-use super::{Role, Slice, blocks, dress, product};
+use super::{Slice, blocks, dress, product};
 use crate::activation::Activation;
-use crate::kernels::{Finish, Function, Number, Product, Start, Turn};
+use crate::kernels::{Dots, Finish, Function, Number, Product, Start};
 use crate::network::{Form, Layer, MIRROR, Network, PAIRS, WEIGHTS};
 use crate::panel::{ArenaReading, Panels, PanelsRef};
-use std::ops::Range;
 
 /// The arena's buffers that a pass forward reads.
 #[derive(Clone, Copy)]
@@ -51,7 +50,7 @@ pub fn layer<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slic
     let at_once = dresses && spec.norm.is_none();
     let later = match spec.form {
         Form::Narrow if !spec.has_mirror => {
-            narrow(net, spec, from.weights, slice, apply);
+            narrow(net, spec, from.weights, slice, l, apply);
             dresses
         }
         _ => {
@@ -114,7 +113,6 @@ fn wide<T: Number>(
                 &mut Product {
                     a,
                     b: &b[..a.lanes * width],
-                    b_first: 0,
                     b_stride: a.geometry.panel() * width,
                     depth: depth.clone(),
                     start: Start::Lanes(&from.weights[bias..bias + width]),
@@ -136,56 +134,23 @@ fn wide<T: Number>(
     }
 }
 
-/// The first layer with lanes as samples: `Z^T = W X^T`, turned into panels of units afterwards.
-///
-/// Where other rows come in every step, blocks of X are turned while they are in the cache: a second form of the whole
-/// input would be one more pass over memory.
-fn narrow<T: Number>(net: &Network<T>, layer: &Layer, weights: &[T], slice: &mut Slice<T>, apply: Activation) {
-    let geometry = net.geometry;
-    let panel = geometry.panel();
-    let stays = slice.role == Role::LearnsTheSameRows;
-    let z = slice.narrow.as_mut().expect("a narrow layer's result");
-    let w = &weights[layer.row(0, 0)..layer.affine().start];
-    let w = PanelsRef::new(w, layer.outputs, layer.inputs, geometry);
-    for p in 0..z.panels() {
-        let width = z.width(p);
-        let turn = |lanes: Range<usize>, target: &mut [T]| {
-            net.kernels.turn(&mut Turn { source: slice.input.view(), lanes, row: p * panel, target, width });
-        };
-        let place = p * panel * layer.inputs;
-        if stays && !slice.is_turned {
-            turn(0..layer.inputs, &mut slice.turned[place..place + layer.inputs * width]);
-        }
-        for depth in blocks(layer.inputs) {
-            let block = if stays { place + depth.start * width } else { 0 };
-            let turned = &mut slice.turned[block..block + depth.len() * width];
-            if !stays {
-                turn(depth.clone(), turned);
-            }
-            net.kernels.product(&mut Product {
-                a: w,
-                b: turned,
-                b_first: depth.start,
-                b_stride: panel * width,
-                depth,
-                start: Start::Rows(&weights[layer.weights..layer.weights + layer.outputs]),
-                finish: Finish::Apply(Activation::Identity),
-                totals: panel_of(&mut slice.totals, layer.outputs, p * panel, width),
-                c: z.panel_mut(p),
-                width,
-                lanes: width,
-            });
-        }
-    }
-    slice.is_turned = true;
-    let units =
-        slice.activations.first_mut().unwrap_or_else(|| slice.deltas.last_mut().expect("a network has a layer"));
-    for p in 0..units.panels() {
-        let (width, rows) = (units.width(p), units.rows());
-        let (source, target) = (z.view(), units.panel_mut(p));
-        net.kernels.turn(&mut Turn { source, lanes: 0..rows, row: p * panel, target, width });
-    }
-    activate(net, apply, units);
+/// A layer of few units, whose lanes are inputs in forward too.
+fn narrow<T: Number>(
+    net: &Network<T>,
+    layer: &Layer,
+    weights: &[T],
+    slice: &mut Slice<T>,
+    l: usize,
+    apply: Activation,
+) {
+    let Slice { input, activations, deltas, partials, .. } = slice;
+    let (before, rest) = activations.split_at_mut(l);
+    let a = before.last().unwrap_or(input).view();
+    let c = rest.first_mut().unwrap_or_else(|| deltas.last_mut().expect("a network has a layer"));
+    let b = PanelsRef::new(&weights[layer.row(0, 0)..layer.affine().start], layer.outputs, layer.inputs, net.geometry);
+    let bias = &weights[layer.weights..layer.weights + layer.outputs];
+    net.kernels.dots(&mut Dots { a, b, bias, scratch: partials, c });
+    activate(net, apply, c);
 }
 
 /// Applies an activation to a whole matrix.

@@ -1,4 +1,4 @@
-//! One number for each output of every layer: the sum of squares of its incoming weights, or of their gradient.
+//! One number for each output of every layer: the sum of squares or of sizes of its incoming weights, or of their gradient.
 //!
 //! An output's sum runs over its inputs (`kernels/length.rs`), so a claim here owns outputs and reads all their inputs,
 //! where the jobs of the update may cut a panel's rows. Biases, and whatever else a layer has one of for each output, are left
@@ -56,14 +56,14 @@ impl<T: Number> Measures<T> {
         self.units.len()
     }
 
-    /// Measures the outputs of one claim in `buffer`, which has the form of all weights; `of` makes a number of the layer and
+    /// Measures the outputs of one claim in `buffer`, which has the form of all weights; `makes` makes a number of the layer and
     /// of each sum.
-    pub fn measure(&self, network: &Network<T>, unit: usize, buffer: &[T], of: impl Fn(usize, T) -> T) {
+    pub fn measure(&self, network: &Network<T>, unit: usize, of: Of, buffer: &[T], makes: impl Fn(usize, T) -> T) {
         let Unit { layer, outputs } = &self.units[unit];
         let mut writing = self.numbers.write(unit);
         let [sums] = writing.slices();
-        sums_of(network, Of::Squares, &network.layers[*layer], buffer, outputs.clone(), sums);
-        sums.iter_mut().for_each(|sum| *sum = of(*layer, *sum));
+        sums_of(network, of, &network.layers[*layer], buffer, outputs.clone(), sums);
+        sums.iter_mut().for_each(|sum| *sum = makes(*layer, *sum));
     }
 
     /// All numbers, to read.

@@ -15,9 +15,9 @@ use crate::data::{Matrix, Selection};
 use crate::error::Error;
 use crate::isa::Isa;
 use crate::kernels::{
-    CHUNK, GradientScale, INPUT_SEGMENT, LossRows, Number, Pack, PairKernels, Product, Targets, loss,
+    CHUNK, GradientScale, INPUT_SEGMENT, LossRows, Number, Pack, PairKernels, Product, Targets, dots, loss,
 };
-use crate::network::{Form, Layer, Network};
+use crate::network::{Layer, Network};
 use crate::panel::{Buffer, Geometry, Panels};
 
 /// The user's targets: samples x outputs, or a class a sample.
@@ -70,10 +70,8 @@ impl<T: Number> Rounded<T> {
 pub enum Role {
     /// Forward only: it has no dZ but the last.
     Answers,
-    /// Other rows in every step.
+    /// Training.
     Learns,
-    /// The same rows in every step, worth a second form of the input.
-    LearnsTheSameRows,
 }
 
 /// What training draws its masks from.
@@ -129,14 +127,6 @@ impl<T: Number> Kept<T> {
 pub struct Slice<T> {
     /// A[0], `(m, n[0])`
     pub input: Panels<T>,
-    /// Z[1] transposed, `(n[1], m)`, where the first layer is narrow.
-    narrow: Option<Panels<T>>,
-    /// A[0] transposed, where the first layer is narrow: a block of it, `(block, P)`, or if it stays from step to step all
-    /// of it, `[panel of samples][n[0]][P]`.
-    turned: Buffer<T>,
-    role: Role,
-    /// Whether `turned` holds the rows of `input`.
-    is_turned: bool,
     /// A[1] ... A[L-1], `(m, n[l])`
     pub activations: Vec<Panels<T>>,
     /// dZ[1] ... dZ[L], `(m, n[l])`; the last holds the logits until the loss is known.
@@ -155,8 +145,11 @@ pub struct Slice<T> {
     training: Option<(usize, Draw)>,
     /// What each row's gradient is multiplied by, `(m,)`; meaningless where rows have no weights.
     factors: Buffer<T>,
+    role: Role,
     rows: usize,
     totals: Buffer<T>,
+    /// What sums whose lanes are inputs are made of.
+    partials: Buffer<T>,
     dense: Buffer<T>,
     classes: Vec<u32>,
     scratch: Buffer<T>,
@@ -169,12 +162,11 @@ impl<T: Number> Slice<T> {
     /// # Errors
     /// [`Error::Memory`] where it does not fit.
     pub fn new(network: &Network<T>, capacity: usize, role: Role) -> Result<Self, Error> {
-        let (learns, stays) = (role != Role::Answers, role == Role::LearnsTheSameRows);
+        let learns = role == Role::Learns;
         let (layers, geometry) = (&network.layers, network.geometry);
         let what = "batch: its activations";
         let panels = |rows: usize, lanes: usize| Panels::zeroed(rows, lanes, geometry, what);
         let (hidden, outputs) = (layers.len() - 1, network.outputs());
-        let narrow = layers[0].form == Form::Narrow && !layers[0].has_mirror;
         let activations =
             layers[..hidden].iter().map(|layer| panels(capacity, layer.outputs)).collect::<Result<_, _>>()?;
         let delta = |layer: &Layer| panels(if learns { capacity } else { 0 }, layer.outputs);
@@ -182,15 +174,9 @@ impl<T: Number> Slice<T> {
         deltas.push(panels(capacity, outputs)?);
         let widest = layers.iter().map(|layer| geometry.padded(layer.outputs)).max().unwrap_or(0);
         let deep = layers.iter().any(|layer| layer.inputs.max(layer.outputs) > INPUT_SEGMENT);
-        let turned = if narrow { layers[0].outputs.saturating_mul(geometry.padded(capacity)) } else { 0 };
-        let totals = if deep { capacity.saturating_mul(widest).max(turned) } else { 0 };
-        let turned_block = if !narrow {
-            0
-        } else if stays {
-            geometry.padded(capacity).saturating_mul(network.features())
-        } else {
-            UNCUT_DEPTH * geometry.panel()
-        };
+        let totals = if deep { capacity.saturating_mul(widest) } else { 0 };
+        let partials = layers.iter().filter(|layer| layer.dots).map(|layer| layer.outputs).max().unwrap_or(0);
+        let partials = partials.saturating_mul(capacity).saturating_mul(dots::partials::<T>());
         let scratch = loss::scratch(geometry, outputs);
         let mixed = network.pair_kernels.is_some();
         let rounded = |lanes: usize| Rounded::new(capacity, lanes, geometry, learns);
@@ -210,10 +196,8 @@ impl<T: Number> Slice<T> {
             rounded_units,
             rounded_deltas,
             input: panels(capacity, network.features())?,
-            narrow: if narrow { Some(panels(layers[0].outputs, capacity)?) } else { None },
-            turned: Buffer::zeroed(turned_block, what)?,
             role,
-            is_turned: false,
+            partials: Buffer::zeroed(partials, what)?,
             activations,
             deltas,
             losses: Buffer::zeroed(capacity, what)?,
@@ -261,9 +245,6 @@ impl<T: Number> Slice<T> {
         self.input.reshape(rows, self.input.lanes());
         self.kept.iter_mut().flatten().for_each(|kept| kept.resize(rows));
         self.rounded_units.iter_mut().chain(&mut self.rounded_deltas).for_each(|rounded| rounded.reshape(rows));
-        if let Some(turned) = &mut self.narrow {
-            turned.reshape(turned.rows(), rows);
-        }
     }
 
     /// Reads `rows` rows of the user's data.
@@ -272,7 +253,6 @@ impl<T: Number> Slice<T> {
             self.resize(rows);
         }
         x.gather(self.isa, selection, &mut self.input);
-        self.is_turned = false;
     }
 
     /// From now on passes are training, on the batch's rows from `first` on.

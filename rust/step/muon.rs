@@ -280,7 +280,6 @@ fn multiply<T: Number>(network: &Network<T>, a: PanelsRef<'_, T>, b: &Panels<T>,
             network.kernels.product(&mut Product {
                 a,
                 b: b.panel(p),
-                b_first: 0,
                 b_stride: panel * width,
                 depth,
                 start: Start::Zero,

@@ -7,7 +7,7 @@
 use super::lock;
 use super::trainer::{Options, Phase};
 use crate::error::Error;
-use crate::kernels::{Number, Shrink};
+use crate::kernels::{Number, Of, Shrink};
 use crate::network::{FIRST, GRADIENT, Network, Norms, WEIGHTS};
 use crate::step::amend::Amend;
 use crate::step::measure::{Measures, strided_total};
@@ -169,10 +169,10 @@ impl<T: Number> Amendments<T> {
         let share = |w: usize| w * measures.units() / team.size();
         while let Some(unit) = self.claims.next(worker, team.size(), share) {
             if phase == Phase::Norm {
-                measures.measure(network, unit, reading.buffer(GRADIENT), |_, sum| sum);
+                measures.measure(network, unit, Of::Squares, reading.buffer(GRADIENT), |_, sum| sum);
             } else {
                 let factor = |layer: usize, sum: T| length_factor(sum, network.max_norms[layer]);
-                measures.measure(network, unit, reading.buffer(WEIGHTS), factor);
+                measures.measure(network, unit, Of::Squares, reading.buffer(WEIGHTS), factor);
             }
         }
     }

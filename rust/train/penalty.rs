@@ -5,9 +5,11 @@
 //! bits for every panel width and form. Nothing is allocated for it, as it is part of every step.
 
 use super::infer::StridedSum;
+use crate::error::Error;
 use crate::kernels::{Number, Of};
 use crate::network::{GRADIENT, Layer, Network, WEIGHTS};
-use crate::step::measure::sums_of;
+use crate::step::measure::{Measures, sums_of};
+use crate::threads::{Claims, Team};
 
 /// What is added to the loss: `l1 sum |w| + l2 / 2 sum w^2`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -20,20 +22,43 @@ pub struct Penalty {
     pub biases: bool,
 }
 
+impl Penalty {
+    /// Whether there is any.
+    pub fn is_none(self) -> bool {
+        self.l1 == 0.0 && self.l2 == 0.0
+    }
+
+    /// The penalty where sizes and squares sum up to these.
+    fn of(self, sizes: f64, squares: f64) -> f64 {
+        let of = |factor: f64, sum: f64| if factor == 0.0 { 0.0 } else { factor * sum };
+        of(self.l1, sizes) + of(0.5 * self.l2, squares)
+    }
+}
+
 /// What the penalty adds to the loss.
-pub fn penalty<T: Number>(network: &Network<T>, Penalty { l1, l2, biases }: Penalty) -> f64 {
-    let of_sizes = if l1 == 0.0 { 0.0 } else { l1 * total(network, Of::Sizes, biases) };
-    let of_squares = if l2 == 0.0 { 0.0 } else { 0.5 * l2 * total(network, Of::Squares, biases) };
-    of_sizes + of_squares
+pub fn penalty<T: Number>(network: &Network<T>, penalty: Penalty) -> f64 {
+    let total = |factor: f64, of: Of| if factor == 0.0 { 0.0 } else { total(network, of, penalty.biases) };
+    penalty.of(total(penalty.l1, Of::Sizes), total(penalty.l2, Of::Squares))
 }
 
 /// The sum over all weights, and biases where they count.
-pub fn total<T: Number>(network: &Network<T>, of: Of, biases: bool) -> f64 {
+fn total<T: Number>(network: &Network<T>, of: Of, biases: bool) -> f64 {
     let reading = network.arena.read();
     let weights = reading.buffer(WEIGHTS);
+    sum_up(network, of, biases, weights, |l, sum| of_outputs(network, of, &network.layers[l], weights, sum))
+}
+
+/// The sum of what `of_layer` adds for each layer, and of biases where they count.
+fn sum_up<T: Number>(
+    network: &Network<T>,
+    of: Of,
+    biases: bool,
+    weights: &[T],
+    of_layer: impl Fn(usize, &mut StridedSum),
+) -> f64 {
     let mut sum = StridedSum::new();
-    for layer in &network.layers {
-        of_outputs(network, of, layer, weights, &mut sum);
+    for (l, layer) in network.layers.iter().enumerate() {
+        of_layer(l, &mut sum);
         if biases {
             beside(layer).for_each(|at| {
                 let x = weights[at].to_f64();
@@ -42,6 +67,55 @@ pub fn total<T: Number>(network: &Network<T>, of: Of, biases: bool) -> f64 {
         }
     }
     sum.total()
+}
+
+/// A step's penalty as work that its workers share: measured while they are at the samples, added up at the barrier.
+pub struct Shared<T> {
+    penalty: Penalty,
+    claims: Claims,
+    /// The sums over each output's weights that the penalty asks for.
+    sizes: Option<Measures<T>>,
+    squares: Option<Measures<T>>,
+}
+
+impl<T: Number> Shared<T> {
+    /// For at most so many workers; nothing measured.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where the sums do not fit.
+    pub fn new(network: &Network<T>, penalty: Penalty, workers: usize) -> Result<Self, Error> {
+        let measures = |factor: f64| (factor != 0.0).then(|| Measures::new(network)).transpose();
+        let (sizes, squares) = (measures(penalty.l1)?, measures(penalty.l2)?);
+        Ok(Shared { penalty, claims: Claims::new(workers), sizes, squares })
+    }
+
+    /// What worker `worker` measures of `weights`.
+    pub fn measure(&self, network: &Network<T>, weights: &[T], team: &Team, worker: usize) {
+        let both = [(Of::Sizes, &self.sizes), (Of::Squares, &self.squares)];
+        let units = both.iter().filter_map(|(_, measures)| measures.as_ref()).map(Measures::units).max().unwrap_or(0);
+        let share = |w: usize| w * units / team.size();
+        while let Some(unit) = self.claims.next(worker, team.size(), share) {
+            for (of, measures) in both {
+                if let Some(measures) = measures {
+                    measures.measure(network, unit, of, weights, |_, sum| sum);
+                }
+            }
+        }
+    }
+
+    /// The penalty, once all is measured; the bits of [`penalty`]. The next measuring begins anew.
+    pub fn settle(&self, network: &Network<T>) -> f64 {
+        self.claims.reset();
+        let reading = network.arena.read();
+        let total = |of: Of, measures: &Option<Measures<T>>| {
+            let Some(measures) = measures else { return 0.0 };
+            let measured = measures.read();
+            sum_up(network, of, self.penalty.biases, reading.buffer(WEIGHTS), |l, sum| {
+                sum.extend(&measured.layer(l)[..network.layers[l].outputs]);
+            })
+        };
+        self.penalty.of(total(Of::Sizes, &self.sizes), total(Of::Squares, &self.squares))
+    }
 }
 
 /// The most lanes of a panel.
@@ -69,10 +143,11 @@ fn beside(layer: &Layer) -> impl Iterator<Item = usize> {
 }
 
 /// Adds the penalty's gradient to the one in the arena.
-pub fn add_gradient<T: Number>(network: &mut Network<T>, Penalty { l1, l2, biases }: Penalty) {
-    if l1 == 0.0 && l2 == 0.0 {
+pub fn add_gradient<T: Number>(network: &mut Network<T>, penalty: Penalty) {
+    if penalty.is_none() {
         return;
     }
+    let Penalty { l1, l2, biases } = penalty;
     let (l1, l2) = (T::from_f64(l1), T::from_f64(l2));
     let weights = network.arena.buffer(WEIGHTS).to_vec();
     let layers = network.layers.clone();
@@ -105,6 +180,7 @@ mod tests {
     use crate::isa::Isa;
     use crate::kernels::Loss;
     use crate::network::LayerSpec;
+    use crate::threads;
 
     #[test]
     fn sums_over_weights_have_the_same_bits_on_every_instruction_set() {
@@ -137,6 +213,15 @@ mod tests {
                 let both = Penalty { l1: 0.5, l2: 3.0, biases: true };
                 assert_eq!(penalty(&net, both), 0.5 * sums[3] + 1.5 * sums[1]);
                 assert_eq!(penalty(&net, Penalty::default()), 0.0);
+                let shared = Shared::new(&net, both, 2).unwrap();
+                for _ in 0..2 {
+                    let work = |team: &Team, worker| {
+                        shared.measure(&net, net.arena.read().buffer(WEIGHTS), team, worker);
+                        let check = || assert_eq!(shared.settle(&net), penalty(&net, both), "{isa:?} {dims:?}");
+                        assert!(team.barrier(check));
+                    };
+                    threads::run(2, work).unwrap();
+                }
             }
         }
     }

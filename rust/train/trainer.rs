@@ -13,14 +13,14 @@ use super::exchange::{Exchange, Losses};
 use super::infer::StridedSum;
 use super::optimizer::Optimizer;
 use super::pace::Pace;
-use super::penalty::{Penalty, add_gradient, penalty, total};
+use super::penalty::{self, Penalty, add_gradient};
 use super::scikit::Scikit;
 use super::stretch::{Cursor, Stretch};
 use super::{Host, Poller, lock};
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
-use crate::kernels::{Loss, Number, Of, Rule, SAMPLE_SEGMENT, Shrink};
-use crate::network::{Form, GRADIENT, Network, Norms, Progress, WEIGHTS};
+use crate::kernels::{Loss, Number, Rule, SAMPLE_SEGMENT, Shrink};
+use crate::network::{GRADIENT, Network, Norms, Progress, WEIGHTS};
 use crate::panel::{Buffer, Parts};
 use crate::plan::{self, MAX_COUPLED_ROWS, Plan};
 use crate::rng;
@@ -236,27 +236,23 @@ impl<T: Number> Buffers<T> {
         kept: &mut Workspace<T>,
         slices: usize,
         rows: usize,
-        role: Role,
         threads: usize,
     ) -> Result<Self, Error> {
         if let Some(kept) = kept.buffers.take()
             && kept.slices.len() >= slices
             && kept.scratch.len() >= threads
-            && kept.slices.read().get(0).serves(rows, role)
+            && kept.slices.read().get(0).serves(rows, Role::Learns)
         {
             return Ok(kept);
         }
         let panel = network.geometry.panel();
         let block = || Buffer::zeroed((panel + 1) * panel, "worker: its scratch");
-        let slices = (0..slices).map(|_| Slice::new(network, rows, role)).collect::<Result<_, _>>()?;
+        let slices = (0..slices).map(|_| Slice::new(network, rows, Role::Learns)).collect::<Result<_, _>>()?;
         let scratch = (0..threads).map(|_| block()).collect::<Result<_, _>>()?;
         Ok(Buffers { slices: Parts::new(slices), scratch: Parts::new(scratch) })
     }
 }
 
-/// Bytes of a batch in two forms up to which they are kept: what a last cache holds, beside the weights. Beyond it, turning
-/// the batch anew in each step costs less than reading twice as much from memory.
-const BOTH_FORMS: usize = 24 << 20;
 /// Losses that there is room for from the start: more epochs than that make room as they go.
 pub(super) const LOSSES_AT_ONCE: usize = 1 << 16;
 
@@ -354,6 +350,10 @@ pub(super) struct Run<'r, 'x, 'y, T: Number> {
     turns: bool,
     buffers: Buffers<T>,
     amendments: Amendments<T>,
+    /// What the loss counts; in scikit-learn's way it is divided by the batch's weight.
+    penalty: Penalty,
+    /// The same where several workers measure it.
+    shared_penalty: Option<penalty::Shared<T>>,
     /// Where the loss is the host's.
     exchange: Option<RwLock<Exchange<T>>>,
     order: RwLock<Order>,
@@ -396,12 +396,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
         let slices = plan.group_rows.min(batch).div_ceil(plan.slice_rows);
         let rows = plan.slice_rows.min(batch);
-        let whole = batch == all && batch <= plan.group_rows;
-        let both_forms = 2 * batch.saturating_mul(network.features()).saturating_mul(size_of::<T>());
-        let narrow = network.layers[0].form == Form::Narrow;
-        let stays = narrow && whole && !turns && steps > 1.0 && both_forms <= BOTH_FORMS;
-        let role = if stays { Role::LearnsTheSameRows } else { Role::Learns };
-        let buffers = Buffers::of(network, workspace, slices, rows, role, plan.threads)?;
+        let buffers = Buffers::of(network, workspace, slices, rows, plan.threads)?;
         let own = (network.loss == Loss::Custom).then(|| Exchange::new(batch, network.outputs())).transpose()?;
         let ordered = options.rows.is_some() || options.shuffle && batch < all;
         let mut order = std::mem::take(&mut workspace.order).resized(if ordered { all } else { 0 });
@@ -432,6 +427,9 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             turned: None,
             outcome: Ok(()),
         };
+        let penalty = scikit.map_or(options.penalty, |scikit| Penalty { l2: scikit.alpha, ..Penalty::default() });
+        let shares = plan.threads > 1 && !penalty.is_none();
+        let shared_penalty = shares.then(|| penalty::Shared::new(network, penalty, plan.threads)).transpose()?;
         let run = Run {
             slice_work: 6.0 * (network.n_parameters() * rows) as f64,
             stretches: route::stretches(network),
@@ -445,6 +443,8 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             turns,
             buffers,
             amendments,
+            penalty,
+            shared_penalty,
             exchange: own.map(RwLock::new),
             order: RwLock::new(order),
             gathered: AtomicBool::new(false),
@@ -641,6 +641,9 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             {
                 self.fail(error);
             }
+        }
+        if let (Some(shared), Phase::Samples(0), 0) = (&self.shared_penalty, phase, state.group) {
+            shared.measure(self.network, from.weights, team, worker);
         }
         // Also where others took all slices.
         if worker == 0
@@ -845,11 +848,11 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
 
     /// What the penalty adds to the mean loss of the batch.
     fn penalty(&self, state: State<T>) -> f64 {
-        match self.scikit {
-            None => penalty(self.network, self.options.penalty),
-            Some(Scikit { alpha: 0.0, .. }) => 0.0,
-            Some(Scikit { alpha, .. }) => ratio(0.5 * alpha * total(self.network, Of::Squares, false), state.weight),
-        }
+        let penalty = match &self.shared_penalty {
+            Some(shared) => shared.settle(self.network),
+            None => penalty::penalty(self.network, self.penalty),
+        };
+        if self.scikit.is_some() { ratio(penalty, state.weight) } else { penalty }
     }
 
     /// Enters a batch's loss; its update is next.

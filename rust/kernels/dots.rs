@@ -1,0 +1,263 @@
+//! Forward through a layer of few units: sums whose lanes are inputs.
+//!
+//! Units as lanes would leave most of a vector idle. Here samples and weights are both read along the inputs, as the gradient
+//! and backward data of such a layer read them, so that one form of either serves all three products and no lane is padding
+//! but in the last vector.
+//!
+//! Promise: an element is made of [`partials`] strided sums (input mod that number), each a chain of fused multiply-adds in
+//! index order inside blocks of [`BLOCK`] inputs whose sums are added in index order; then halves are added to halves until one
+//! number is left, and the bias to it. Neither tiles nor vector widths change a bit.
+
+use super::math::Math;
+use crate::isa::{Operation, Simd, prefetch};
+use crate::panel::{Panels, PanelsRef};
+
+/// Inputs of one chain's block: those of a tile of samples stay in the first cache while all units pass over them. A constant of
+/// the format: changing it changes bits.
+pub const BLOCK: usize = 512;
+/// The most numbers a vector has, and strided sums an element.
+const MOST: usize = 16;
+
+/// How many strided sums an element is made of: one of the widest vectors. A constant of the format.
+pub const fn partials<T: Math>() -> usize {
+    if T::IS_SINGLE { 16 } else { 8 }
+}
+
+/// `c[r, j] = bias[j] + sum over k of a[r, k] b[j, k]`.
+pub struct Dots<'a, T> {
+    /// Samples, `rows x depth`; padding is zero.
+    pub a: PanelsRef<'a, T>,
+    /// Weights, `units x depth`; padding is zero.
+    pub b: PanelsRef<'a, T>,
+    /// `[units]`
+    pub bias: &'a [T],
+    /// Room for `rows x units x partials` numbers.
+    pub scratch: &'a mut [T],
+    /// `rows x units`
+    pub c: &'a mut Panels<T>,
+}
+
+/// [`Dots`] as an operation for one instruction set.
+pub struct DotsOp<'p, 'a, T>(pub &'p mut Dots<'a, T>);
+
+/// Vectors of both operands over the blocks of the inputs.
+#[derive(Clone, Copy)]
+struct Raw<T> {
+    a: *const T,
+    a_rows: usize,
+    b: *const T,
+    b_rows: usize,
+    depth: usize,
+    /// Vectors of this block: from and to.
+    begin: usize,
+    end: usize,
+    sums: *mut T,
+}
+
+impl<T: Math, S: Simd<T>> Operation<T, S> for DotsOp<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        let d = self.0;
+        let (rows, units, depth) = (d.a.rows, d.b.rows, d.a.lanes);
+        assert_eq!((d.a.geometry.lanes, d.b.geometry.lanes), (S::LANES, S::LANES));
+        assert_eq!((d.b.lanes, d.c.rows(), d.c.lanes()), (depth, rows, units));
+        let numbers = rows * units * partials::<T>();
+        assert!(d.scratch.len() >= numbers && d.bias.len() >= units);
+        let sums = &mut d.scratch[..numbers];
+        for begin in (0..depth).step_by(BLOCK) {
+            let end = (begin + BLOCK).min(depth).div_ceil(S::LANES);
+            let raw = Raw {
+                a: d.a.data().as_ptr(),
+                a_rows: rows,
+                b: d.b.data().as_ptr(),
+                b_rows: units,
+                depth,
+                begin: begin / S::LANES,
+                end,
+                sums: sums.as_mut_ptr(),
+            };
+            // SAFETY: a and b are full matrices of panels (`PanelsRef`) whose vectors `begin..end` exist, and there is a
+            // partial sum for each pair of their rows.
+            unsafe {
+                match partials::<T>() / S::LANES {
+                    1 => sweep::<T, S, 1>(s, &raw),
+                    2 => sweep::<T, S, 2>(s, &raw),
+                    4 => sweep::<T, S, 4>(s, &raw),
+                    8 => sweep::<T, S, 8>(s, &raw),
+                    _ => sweep::<T, S, 16>(s, &raw),
+                }
+            }
+        }
+        fold(s, sums, units, d.bias, d.c);
+    }
+}
+
+/// All pairs of rows over one block, in the largest tiles that the registers hold.
+#[inline(always)]
+unsafe fn sweep<T: Math, S: Simd<T>, const W: usize>(s: S, raw: &Raw<T>) {
+    // Where this is not the number of a sum's vectors, nobody comes here, and nothing need be compiled.
+    if W * S::LANES != partials::<T>() {
+        return;
+    }
+    let mut row = 0;
+    while row < raw.a_rows {
+        let left = raw.a_rows - row;
+        // SAFETY: row + the tile's rows <= a_rows; the rest is the caller's promise.
+        row += unsafe {
+            match left {
+                6.. if W == 1 => across::<T, S, 6, W>(s, raw, row),
+                3.. if W == 2 => across::<T, S, 3, W>(s, raw, row),
+                2.. if W == 1 || W == 4 => across::<T, S, 2, W>(s, raw, row),
+                _ => across::<T, S, 1, W>(s, raw, row),
+            }
+        };
+    }
+}
+
+/// R rows of a against all rows of b; returns R.
+#[inline(always)]
+unsafe fn across<T: Math, S: Simd<T>, const R: usize, const W: usize>(s: S, raw: &Raw<T>, row: usize) -> usize {
+    let mut column = 0;
+    while column < raw.b_rows {
+        let left = raw.b_rows - column;
+        // SAFETY: column + the tile's columns <= b_rows; the rest is the caller's promise.
+        column += unsafe {
+            match left {
+                4.. if W == 1 => tile::<T, S, R, 4, W>(s, raw, row, column),
+                2.. if W <= 4 => tile::<T, S, R, 2, W>(s, raw, row, column),
+                _ => tile::<T, S, R, 1, W>(s, raw, row, column),
+            }
+        };
+    }
+    R
+}
+
+/// R x C sums of W vectors over one block; returns C.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)]
+unsafe fn tile<T: Math, S: Simd<T>, const R: usize, const C: usize, const W: usize>(
+    s: S,
+    raw: &Raw<T>,
+    row: usize,
+    column: usize,
+) -> usize {
+    let mut acc = [[[s.splat(T::ZERO); W]; C]; R];
+    let vectors = raw.depth.div_ceil(S::LANES);
+    // SAFETY: the caller vouches for rows `row..row + R` of a, `column..column + C` of b and vectors `begin..end` of both; a
+    // panel holds two vectors of each row, the last one perhaps one.
+    unsafe {
+        let mut at = raw.begin;
+        // Whole rounds of the W partials, of two vectors where W is one: panel by panel.
+        let round = if W == 1 { 2 } else { W };
+        while at + round <= raw.end {
+            for half in 0..round / 2 {
+                let first = at + 2 * half;
+                let a = raw.a.add(first * S::LANES * raw.a_rows + row * 2 * S::LANES);
+                let b = raw.b.add(first * S::LANES * raw.b_rows + column * 2 * S::LANES);
+                if column == 0 && row + 2 * R <= raw.a_rows {
+                    prefetch(std::slice::from_raw_parts(a.add(R * 2 * S::LANES), R * 2 * S::LANES));
+                }
+                for v in 0..2 {
+                    step(s, a.add(v * S::LANES), b.add(v * S::LANES), 2 * S::LANES, (2 * half + v) % W, &mut acc);
+                }
+            }
+            at += round;
+        }
+        for rest in 0..round {
+            if at + rest < raw.end {
+                let (first, v) = ((at + rest) & !1, (at + rest) & 1);
+                let width = if first + 1 < vectors { 2 * S::LANES } else { S::LANES };
+                let a = raw.a.add(first * S::LANES * raw.a_rows + row * width + v * S::LANES);
+                let b = raw.b.add(first * S::LANES * raw.b_rows + column * width + v * S::LANES);
+                step(s, a, b, width, rest % W, &mut acc);
+            }
+        }
+        for r in 0..R {
+            for c in 0..C {
+                let sums = raw.sums.add(((row + r) * raw.b_rows + column + c) * W * S::LANES);
+                for w in 0..W {
+                    let at = sums.add(w * S::LANES);
+                    s.store(at, if raw.begin > 0 { s.add(s.load(at), acc[r][c][w]) } else { acc[r][c][w] });
+                }
+            }
+        }
+    }
+    C
+}
+
+/// One vector of each row: `acc[r][c][w] += a[r] * b[c]`.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)]
+unsafe fn step<T: Math, S: Simd<T>, const R: usize, const C: usize, const W: usize>(
+    s: S,
+    a: *const T,
+    b: *const T,
+    width: usize,
+    w: usize,
+    acc: &mut [[[S::V; W]; C]; R],
+) {
+    // SAFETY: the caller vouches for a vector of R rows of a and of C rows of b, `width` apart.
+    unsafe {
+        let mut of_b = [s.splat(T::ZERO); C];
+        for c in 0..C {
+            of_b[c] = s.load(b.add(c * width));
+        }
+        for r in 0..R {
+            let of_a = s.load(a.add(r * width));
+            for c in 0..C {
+                acc[r][c][w] = s.mul_add(of_a, of_b[c], acc[r][c][w]);
+            }
+        }
+    }
+}
+
+/// Each element's partial sums become one number: V elements at a time, turned so that they are lanes.
+#[inline(always)]
+fn fold<T: Math, S: Simd<T>>(s: S, sums: &[T], units: usize, bias: &[T], c: &mut Panels<T>) {
+    let (v, q) = (S::LANES, partials::<T>());
+    let mut turned = [T::ZERO; MOST * MOST];
+    let (rows, geometry) = (c.rows(), c.geometry());
+    let (panel, padded) = (geometry.panel(), geometry.padded(units));
+    // Where an element stands: panel p begins at p P rows, and the last one is narrower.
+    let place = |row: usize, unit: usize| {
+        let first = unit & !(panel - 1);
+        first * rows + row * panel.min(padded - first) + (unit - first)
+    };
+    let (mut row, mut unit, mut at) = (0, 0, 0);
+    let into = c.data_mut();
+    into.fill(T::ZERO);
+    for block in sums.chunks(v * q) {
+        let count = block.len() / q;
+        if count == v {
+            for w in 0..q / v {
+                // SAFETY: the block has V rows of Q numbers, `turned` Q rows of V, and w V + V <= Q.
+                unsafe { s.transpose(block[w * v..].as_ptr(), q, turned[w * v * v..].as_mut_ptr(), v) };
+            }
+        } else {
+            for (i, partials) in block.chunks_exact(q).enumerate() {
+                (0..q).for_each(|k| turned[k * v + i] = partials[k]);
+            }
+        }
+        let mut half = q / 2;
+        while half > 0 {
+            for k in 0..half {
+                let at = turned[k * v..].as_mut_ptr();
+                // SAFETY: rows k and k + half of `turned` are below Q, V numbers each.
+                unsafe { s.store(at, s.add(s.load(at), s.load(at.add(half * v)))) };
+            }
+            half /= 2;
+        }
+        for &sum in &turned[..count] {
+            into[at] = sum + bias[unit];
+            (at, unit) = (at + 1, unit + 1);
+            if unit == units {
+                (row, unit) = (row + 1, 0);
+                at = place(row, unit);
+            } else if unit.is_multiple_of(panel) {
+                at = place(row, unit);
+            }
+        }
+    }
+}
