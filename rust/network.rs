@@ -17,13 +17,20 @@
 //! in which threads share the weight gradient and the update. This file decides places; it computes nothing, and has given
 //! weights rounded by the kernels.
 
+mod cut;
+mod layer;
+mod statistics;
+
+pub use cut::{Job, Part};
+pub use layer::{Form, Layer, LayerSpec};
+pub use statistics::Statistics;
+
 use crate::activation::Activation;
 use crate::error::Error;
 use crate::isa::Isa;
-use crate::kernels::{Kernels, Loss, Norm, Number, PairKernels, PairMirror, dots};
+use crate::kernels::{Kernels, Loss, Norm, Number, PairKernels, PairMirror};
 use crate::memory;
-use crate::panel::{Arena, Buffer, Geometry, Parts};
-use std::ops::Range;
+use crate::panel::{Arena, Geometry, Parts};
 
 /// The arena's buffer of weights and biases.
 pub const WEIGHTS: usize = 0;
@@ -46,236 +53,8 @@ pub const AVERAGE: usize = 7;
 /// How many buffers the arena has.
 pub const BUFFERS: usize = 8;
 
-/// A part holds about so many weights: few enough that threads end together, and that a chunk of inputs has activations
-/// which stay in the second cache while all panels of outputs pass over them.
-const PART_WEIGHTS: usize = 1024;
-/// A job holds at least about so many weights, so that claiming it costs nothing beside filling it.
-const JOB_WEIGHTS: usize = 512;
 /// Units of a layer, and features, at most: sizes up to here can be padded without overflow.
 const MAX_UNITS: usize = u32::MAX as usize;
-/// Vectors that adding up the lanes of one sum costs as much as.
-const DOTS_FOLD: usize = 8;
-/// Bytes of a sample whose products wait for memory: they read it once where its lanes are inputs, and once for each tile of
-/// units where those are.
-const LONG_ROW: usize = 64 << 10;
-/// The most vectors of units of such a layer.
-const FEW_VECTORS: usize = 4;
-
-/// What the user asks of a layer.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LayerSpec {
-    /// Units.
-    pub units: usize,
-    /// The function after them.
-    pub activation: Activation,
-    /// Whether they have biases.
-    pub bias: bool,
-    /// What is done before the activation.
-    pub norm: Option<Norm>,
-    /// The share of units that training drops, in [0, 1).
-    pub dropout: f64,
-    /// Whether the layer's input is added to its result.
-    pub residual: bool,
-}
-
-impl LayerSpec {
-    /// A layer with biases and nothing else.
-    pub fn plain(units: usize, activation: Activation) -> Self {
-        LayerSpec { units, activation, bias: true, norm: None, dropout: 0.0, residual: false }
-    }
-}
-
-/// Which way a layer's weights lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// Lanes are outputs.
-    Wide,
-    /// Lanes are inputs.
-    Narrow,
-}
-
-/// A layer and its places.
-#[derive(Clone, Copy, Debug)]
-pub struct Layer {
-    /// `n[l-1]`
-    pub inputs: usize,
-    /// `n[l]`
-    pub outputs: usize,
-    /// The function after it.
-    pub activation: Activation,
-    /// Whether it has biases; without, they stand in their places as zeros.
-    pub bias: bool,
-    /// What is done before the activation.
-    pub norm: Option<Norm>,
-    /// The share of units that training drops.
-    pub dropout: f64,
-    /// Whether its input is added to its result.
-    pub residual: bool,
-    /// Which way its weights lie.
-    pub form: Form,
-    /// Whether forward too has inputs as lanes, in a narrow layer.
-    pub dots: bool,
-    /// Where its weights begin.
-    pub weights: usize,
-    /// Where its mirror begins; meaningless for the first layer, which has none.
-    pub mirror: usize,
-    /// Whether it has one: every layer but the first.
-    pub has_mirror: bool,
-    /// Where its pairs of bfloat16 for forward begin, in mixed precision.
-    pub pairs: usize,
-    /// Terms of a sum in one number of the products' operands: 2 in mixed precision, else 1.
-    terms: usize,
-    geometry: Geometry,
-}
-
-impl Layer {
-    /// Whether it is a product and an activation that its result tells the derivative of.
-    pub fn is_plain(&self) -> bool {
-        self.norm.is_none() && self.dropout == 0.0 && !self.residual && self.activation.is_told_by_its_result()
-    }
-    /// What was asked for.
-    pub fn spec(&self) -> LayerSpec {
-        let Layer { outputs: units, activation, bias, norm, dropout, residual, .. } = *self;
-        LayerSpec { units, activation, bias, norm, dropout, residual }
-    }
-    /// Whether it takes statistics over the batch.
-    pub fn couples(&self) -> bool {
-        matches!(self.norm, Some(Norm::Batch { .. }))
-    }
-    /// Units with padding.
-    pub fn padded_outputs(&self) -> usize {
-        self.geometry.padded(self.outputs)
-    }
-    /// Where gamma, then beta, `[2][padded_outputs]`, begin: behind the weights; empty without normalisation.
-    pub fn affine(&self) -> Range<usize> {
-        let begin = self.weights.saturating_add(self.weight_numbers());
-        let len = if self.norm.is_some() { self.padded_outputs().saturating_mul(2) } else { 0 };
-        begin..begin.saturating_add(len)
-    }
-    /// Parameters, without padding.
-    fn n_parameters(&self) -> usize {
-        let rows = self.inputs + usize::from(self.bias) + if self.norm.is_some() { 2 } else { 0 };
-        self.outputs * rows
-    }
-    /// Panels of the form's lanes.
-    pub fn panels(&self) -> usize {
-        self.geometry.panels(self.lanes())
-    }
-    /// Lanes of the form, without padding.
-    pub fn lanes(&self) -> usize {
-        match self.form {
-            Form::Wide => self.outputs,
-            Form::Narrow => self.inputs,
-        }
-    }
-    /// Rows of the form, without the bias.
-    pub fn rows(&self) -> usize {
-        match self.form {
-            Form::Wide => self.inputs,
-            Form::Narrow => self.outputs,
-        }
-    }
-    /// Lanes of panel `p` of the form, with padding.
-    pub fn width(&self, p: usize) -> usize {
-        self.geometry.width(self.lanes(), p)
-    }
-    /// Where row `row` of panel `p` begins; a wide panel's row `inputs` is its bias.
-    pub fn row(&self, p: usize, row: usize) -> usize {
-        let panel = self.geometry.panel();
-        self.weights
-            + match self.form {
-                Form::Wide => p * panel * (self.inputs + 1) + row * self.width(p),
-                Form::Narrow => self.geometry.padded(self.outputs) + p * panel * self.outputs + row * self.width(p),
-            }
-    }
-    /// Where the weight from input `i` to output `j` stands.
-    pub fn weight(&self, j: usize, i: usize) -> usize {
-        let (lane, row) = match self.form {
-            Form::Wide => (j, i),
-            Form::Narrow => (i, j),
-        };
-        self.row(lane / self.geometry.panel(), row) + lane % self.geometry.panel()
-    }
-    /// Where the bias of output `j` stands.
-    pub fn bias(&self, j: usize) -> usize {
-        match self.form {
-            Form::Wide => self.weight(j, self.inputs),
-            Form::Narrow => self.weights + j,
-        }
-    }
-    /// All numbers of the layer with padding.
-    pub fn numbers(&self) -> usize {
-        self.weight_numbers().saturating_add(self.affine().len())
-    }
-    /// Its weights and biases with padding.
-    fn weight_numbers(&self) -> usize {
-        match self.form {
-            Form::Wide => self.geometry.padded(self.outputs).saturating_mul(self.inputs + 1),
-            Form::Narrow => {
-                self.geometry.padded(self.inputs).saturating_mul(self.outputs) + self.geometry.padded(self.outputs)
-            }
-        }
-    }
-    /// From one panel of outputs of a wide layer's mirror to the next.
-    pub fn mirror_stride(&self) -> usize {
-        (self.geometry.panel() / self.terms).saturating_mul(self.geometry.padded(self.inputs))
-    }
-    /// Where the pairs of row `row` (an even one, or the number of rows) of panel `p` begin.
-    pub fn pair_row(&self, p: usize, row: usize) -> usize {
-        self.pairs + p * self.geometry.panel() * self.inputs.div_ceil(2) + row.div_ceil(2) * self.width(p)
-    }
-    /// Where the mirror of the block that begins at row `row` of panel `p` begins: `[lanes of the panel][mirror_width]`.
-    pub fn mirror_block(&self, p: usize, row: usize) -> usize {
-        let panel = self.geometry.panel();
-        self.mirror
-            + match self.form {
-                Form::Wide => p * self.mirror_stride() + row * panel / self.terms,
-                Form::Narrow => p * panel * self.geometry.padded(self.outputs),
-            }
-    }
-    /// Lanes with padding of the rows of a mirror's block.
-    pub fn mirror_width(&self, row: usize) -> usize {
-        match self.form {
-            Form::Wide => self.geometry.width(self.inputs, row / self.geometry.panel()),
-            Form::Narrow => self.geometry.padded(self.outputs),
-        }
-    }
-    /// All numbers of the mirror.
-    fn mirror_numbers(&self) -> usize {
-        match (self.has_mirror, self.form) {
-            (false, _) => 0,
-            (true, Form::Wide) => self.mirror_stride().saturating_mul(self.geometry.panels(self.outputs)),
-            (true, Form::Narrow) => {
-                self.geometry.padded(self.inputs).saturating_mul(self.geometry.padded(self.outputs))
-            }
-        }
-    }
-}
-
-/// Panels of a layer's form, whole or (one panel only) a run of rows; or a layer's gamma and beta.
-#[derive(Clone, Debug)]
-pub struct Part {
-    /// Which layer.
-    pub layer: usize,
-    /// Its panels.
-    pub panels: Range<usize>,
-    /// Rows of the form, without the bias.
-    pub rows: Range<usize>,
-    /// Whether the bias belongs to it.
-    pub bias: bool,
-    /// Whether it is gamma and beta, and nothing else.
-    pub affine: bool,
-}
-
-impl Part {
-    fn weights(&self, layer: &Layer) -> usize {
-        if self.affine {
-            return 2 * layer.outputs;
-        }
-        let lanes: usize = self.panels.clone().map(|p| layer.width(p)).sum();
-        self.rows.len() * lanes
-    }
-}
 
 /// The arrays of parameters that a layer may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -288,73 +67,6 @@ pub enum Parameter {
     Gamma,
     /// Its shift, `(outputs,)`.
     Beta,
-}
-
-/// What one claim of the update phase owns: neighbouring parts, several where they are small.
-#[derive(Clone, Debug)]
-pub struct Job {
-    /// Which of the network's parts.
-    pub parts: Range<usize>,
-    /// Where its range of the mirrors begins.
-    pub mirror: usize,
-    /// Where its range of the pairs begins.
-    pub pairs: usize,
-}
-
-/// What batch normalisation knows of a layer's units, `[padded outputs]` each.
-pub struct Statistics<T> {
-    /// The last batch's means.
-    pub mean: Buffer<T>,
-    /// Its squared distances from them, summed.
-    pub squares: Buffer<T>,
-    /// One over its standard deviations.
-    pub inverse: Buffer<T>,
-    /// Means over the batch of dY, then of dY times the normed.
-    pub backward: Buffer<T>,
-    /// Running mean, what predictions use.
-    pub running_mean: Buffer<T>,
-    /// Running variance, unbiased.
-    pub running_variance: Buffer<T>,
-    /// One over the running standard deviations.
-    pub running_inverse: Buffer<T>,
-}
-
-impl<T: Number> Statistics<T> {
-    fn new(layer: &Layer) -> Result<Self, Error> {
-        let zeros = |n: usize| Buffer::zeroed(n.saturating_mul(layer.padded_outputs()), "network: its statistics");
-        let mut statistics = Statistics {
-            mean: zeros(1)?,
-            squares: zeros(1)?,
-            inverse: zeros(1)?,
-            backward: zeros(2)?,
-            running_mean: zeros(1)?,
-            running_variance: zeros(1)?,
-            running_inverse: zeros(1)?,
-        };
-        statistics.running_variance[..layer.outputs].fill(T::ONE);
-        statistics.renew(layer);
-        Ok(statistics)
-    }
-
-    /// The running statistics take a batch of `rows` rows in; its variance is the unbiased one, as in PyTorch.
-    pub fn run_on(&mut self, layer: &Layer, rows: usize) {
-        let Some(Norm::Batch { momentum, .. }) = layer.norm else { return };
-        let (momentum, kept) = (T::from_f64(momentum), T::from_f64(1.0 - momentum));
-        let count = T::from_f64(rows.saturating_sub(1).max(1) as f64);
-        let means = self.running_mean.iter_mut().zip(self.mean.iter());
-        means.for_each(|(running, &mean)| *running = kept * *running + momentum * mean);
-        let variances = self.running_variance.iter_mut().zip(self.squares.iter());
-        variances.for_each(|(running, &squares)| *running = kept * *running + momentum * (squares / count));
-        self.renew(layer);
-    }
-
-    /// After a change of the running variance.
-    pub fn renew(&mut self, layer: &Layer) {
-        let Some(Norm::Batch { epsilon, .. }) = layer.norm else { return };
-        let epsilon = T::from_f64(epsilon);
-        let of = self.running_inverse.iter_mut().zip(self.running_variance.iter());
-        of.for_each(|(inverse, &variance)| *inverse = T::ONE / (variance + epsilon).sqrt());
-    }
 }
 
 /// A network with its numbers.
@@ -468,18 +180,18 @@ impl<T: Number> Network<T> {
             }
         }
         let kernels = T::kernels(isa);
-        let layers = place::<T>(features, specs, kernels.geometry(), pair_kernels.is_some());
+        let layers = layer::place::<T>(features, specs, kernels.geometry(), pair_kernels.is_some());
         // Before the table of parts, which a network too large for the memory would make too large as well.
         let last = &layers[layers.len() - 1];
         let bytes = last.weights.saturating_add(last.numbers()).saturating_mul(size_of::<T>());
         if !memory::suffices(bytes) {
             return Err(Error::Memory { what: "network: its weights", bytes });
         }
-        let parts: Vec<Part> = layers.iter().enumerate().flat_map(|(l, layer)| cut(l, layer)).collect();
+        let parts: Vec<Part> = layers.iter().enumerate().flat_map(|(l, layer)| cut::cut(l, layer)).collect();
         let weights = |part: &Part| part.weights(&layers[part.layer]);
-        let jobs = group(&layers, &parts);
-        let arena = Arena::zeroed(ranges(&layers, &parts, &jobs), "network: its weights")?;
-        let order = claim_order(&parts, &jobs);
+        let jobs = cut::group(&layers, &parts);
+        let arena = Arena::zeroed(cut::ranges(&layers, &parts, &jobs), "network: its weights")?;
+        let order = cut::claim_order(&parts, &jobs);
         let mut before = vec![0];
         for &job in &order {
             before.push(before[before.len() - 1] + parts[jobs[job].parts.clone()].iter().map(weights).sum::<usize>());
@@ -709,174 +421,6 @@ fn check(features: usize, specs: &[LayerSpec], loss: &Loss) -> Result<(), Error>
         return Err(Error::expected(format!("layer {}", l + 1), "a hidden activation", "softmax, which is an output"));
     }
     loss.check(last.activation, last.units)
-}
-
-/// Whether forward has inputs as lanes, the layer being narrow: where that takes fewer vectors than units as lanes do, or a
-/// row of the input is long. The same on every instruction set, as it decides the order of sums.
-fn dots_pay<T: Number>(inputs: usize, units: usize) -> bool {
-    let vector = dots::partials::<T>();
-    let with_inputs = units.saturating_mul(inputs.div_ceil(vector) + DOTS_FOLD);
-    let with_units = inputs.saturating_mul(units.div_ceil(vector));
-    let is_long = inputs.saturating_mul(size_of::<T>()) >= LONG_ROW;
-    units <= FEW_VECTORS * vector && (with_inputs < with_units || is_long)
-}
-
-fn place<T: Number>(features: usize, specs: &[LayerSpec], geometry: Geometry, mixed: bool) -> Vec<Layer> {
-    let (mut inputs, mut weights, mut mirror, mut pairs) = (features, 0usize, 0usize, 0usize);
-    let terms = if mixed { 2 } else { 1 };
-    let mut layers = Vec::with_capacity(specs.len());
-    for (l, spec) in specs.iter().enumerate() {
-        let waste = geometry.padded(spec.units) as f64 / spec.units as f64;
-        let dots = !mixed && dots_pay::<T>(inputs, spec.units);
-        let narrow = !mixed && l > 0 && waste >= 2.0;
-        let form = if dots || narrow { Form::Narrow } else { Form::Wide };
-        let outputs = spec.units;
-        let layer = Layer {
-            inputs,
-            outputs,
-            activation: spec.activation,
-            bias: spec.bias,
-            norm: spec.norm,
-            dropout: spec.dropout,
-            residual: spec.residual,
-            form,
-            weights,
-            mirror,
-            dots,
-            has_mirror: l > 0 && !dots,
-            pairs,
-            terms,
-            geometry,
-        };
-        weights = weights.saturating_add(layer.numbers());
-        mirror = mirror.saturating_add(layer.mirror_numbers());
-        if mixed {
-            pairs = pairs.saturating_add(geometry.padded(outputs).saturating_mul(layer.inputs.div_ceil(2)));
-        }
-        inputs = outputs;
-        layers.push(layer);
-    }
-    layers
-}
-
-/// A layer's parts, ascending in the arena.
-fn cut(l: usize, layer: &Layer) -> Vec<Part> {
-    let mut parts = cut_weights(l, layer);
-    if layer.norm.is_some() {
-        parts.push(Part { layer: l, panels: 0..0, rows: 0..0, bias: false, affine: true });
-    }
-    parts
-}
-
-fn cut_weights(l: usize, layer: &Layer) -> Vec<Part> {
-    let (rows, panels, panel) = (layer.rows(), layer.panels(), layer.geometry.panel());
-    let part = |panels: Range<usize>, rows: Range<usize>, bias| Part { layer: l, panels, rows, bias, affine: false };
-    let chunk_rows = PART_WEIGHTS.div_ceil(panel).next_multiple_of(panel);
-    if layer.form == Form::Wide && rows >= 2 * chunk_rows {
-        let chunks = rows / chunk_rows;
-        let chunk = move |c: usize| c * chunk_rows..if c + 1 == chunks { rows } else { (c + 1) * chunk_rows };
-        let of_panel = |p: usize| (0..chunks).map(move |c| part(p..p + 1, chunk(c), c + 1 == chunks));
-        return (0..panels).flat_map(of_panel).collect();
-    }
-    let weights = rows * panel;
-    let wanted = if layer.form == Form::Wide { JOB_WEIGHTS } else { 4 * PART_WEIGHTS };
-    let group = wanted.div_ceil(weights).max(1);
-    (0..panels)
-        .step_by(group)
-        .map(|p| part(p..(p + group).min(panels), 0..rows, layer.form == Form::Wide || p == 0))
-        .collect()
-}
-
-/// Neighbouring parts until they are worth a claim; gamma and beta are one of their own.
-fn group(layers: &[Layer], parts: &[Part]) -> Vec<Job> {
-    let mut jobs: Vec<Job> = Vec::new();
-    let mut weights = JOB_WEIGHTS;
-    for (i, part) in parts.iter().enumerate() {
-        if weights >= JOB_WEIGHTS || part.affine || parts[i - 1].affine {
-            jobs.push(Job { parts: i..i, mirror: 0, pairs: pair_range(layers, part).start });
-            weights = 0;
-        }
-        weights += part.weights(&layers[part.layer]);
-        let last = jobs.len() - 1;
-        jobs[last].parts.end = i + 1;
-    }
-    for job in &mut jobs {
-        let mut mirrors = parts[job.parts.clone()].iter().map(|part| mirror_range(layers, part));
-        let first = mirror_range(layers, &parts[job.parts.start]).start;
-        job.mirror = mirrors.find(|range| !range.is_empty()).map_or(first, |range| range.start);
-    }
-    jobs
-}
-
-/// What each job owns of each buffer.
-fn ranges(layers: &[Layer], parts: &[Part], jobs: &[Job]) -> Vec<Vec<Range<usize>>> {
-    let ends = |job: &Job| (&parts[job.parts.start], &parts[job.parts.end - 1]);
-    let weights = jobs.iter().map(|job| {
-        let (first, last) = ends(job);
-        weight_range(layers, first).start..weight_range(layers, last).end
-    });
-    let mirror = jobs.iter().map(|job| job.mirror..mirror_range(layers, ends(job).1).end.max(job.mirror));
-    let pairs = jobs.iter().map(|job| {
-        let (first, last) = ends(job);
-        pair_range(layers, first).start..pair_range(layers, last).end
-    });
-    let none = vec![0..0; jobs.len()];
-    let (weights, mirror, pairs) = (weights.collect(), mirror.collect(), pairs.collect());
-    vec![weights, mirror, none.clone(), none.clone(), none.clone(), pairs, none.clone(), none]
-}
-
-/// Empty but in mixed precision.
-fn pair_range(layers: &[Layer], part: &Part) -> Range<usize> {
-    let layer = &layers[part.layer];
-    if layer.terms == 1 {
-        return 0..0;
-    }
-    if part.affine {
-        let end = layer.pair_row(layer.panels() - 1, layer.rows()); // the last panel may be narrow
-        return end..end;
-    }
-    layer.pair_row(part.panels.start, part.rows.start)..layer.pair_row(part.panels.end - 1, part.rows.end)
-}
-
-fn weight_range(layers: &[Layer], part: &Part) -> Range<usize> {
-    let layer = &layers[part.layer];
-    if part.affine {
-        return layer.affine();
-    }
-    let begin = if layer.form == Form::Narrow && part.bias {
-        layer.weights
-    } else {
-        layer.row(part.panels.start, part.rows.start)
-    };
-    let bias = usize::from(layer.form == Form::Wide && part.bias);
-    begin..layer.row(part.panels.end - 1, part.rows.end + bias)
-}
-
-/// Empty for the first layer, which has no mirror, and for gamma and beta.
-fn mirror_range(layers: &[Layer], part: &Part) -> Range<usize> {
-    let layer = &layers[part.layer];
-    if part.affine {
-        let end = layer.mirror + layer.mirror_numbers();
-        return end..end;
-    }
-    if !layer.has_mirror {
-        return layer.mirror..layer.mirror;
-    }
-    let begin = layer.mirror_block(part.panels.start, part.rows.start);
-    let last = part.panels.end - 1;
-    match layer.form {
-        Form::Wide if part.rows.end < layer.inputs => begin..layer.mirror_block(last, part.rows.end),
-        Form::Wide => begin..layer.mirror + part.panels.end * layer.mirror_stride(),
-        Form::Narrow => begin..layer.mirror_block(last, 0) + layer.width(last) * layer.mirror_width(0),
-    }
-}
-
-/// Chunk by chunk of a layer's inputs, all panels of outputs over each.
-fn claim_order(parts: &[Part], jobs: &[Job]) -> Vec<usize> {
-    let first = |job: usize| &parts[jobs[job].parts.start];
-    let mut order: Vec<usize> = (0..jobs.len()).collect();
-    order.sort_by_key(|&job| (first(job).layer, first(job).rows.start, first(job).panels.start));
-    order
 }
 
 #[cfg(test)]

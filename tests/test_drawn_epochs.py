@@ -60,7 +60,7 @@ def test_one_call_has_the_bits_of_a_call_an_epoch(
     apart, wanted = network(), []
     for order, rate in zip(ORDERS, rates, strict=True):
         wanted.append(
-            apart.epoch(X, Y, order, optimizer=velocity(rate), threads=threads, **settings)
+            apart.drawn_epochs(X, Y, order, optimizer=velocity(rate), threads=threads, **settings)
         )
     at_once, losses = network(), []
 
@@ -105,10 +105,10 @@ def test_a_wrong_draw_is_an_error_after_which_training_goes_on(
     net, alone = network(), network()
     with pytest.raises(error, match=message):
         drawn(net, turn, threads)
-    alone.epoch(X, Y, ORDERS[0], optimizer=velocity(0.1), threads=1, **SETTINGS)
+    alone.drawn_epochs(X, Y, ORDERS[0], optimizer=velocity(0.1), threads=1, **SETTINGS)
     assert net.epochs == 1
     drawn(net, lambda _: None, threads, ORDERS[1])
-    alone.epoch(X, Y, ORDERS[1], optimizer=velocity(0.1), threads=1, **SETTINGS)
+    alone.drawn_epochs(X, Y, ORDERS[1], optimizer=velocity(0.1), threads=1, **SETTINGS)
     for a, b in zip(net.get_parameters(), alone.get_parameters(), strict=True):
         np.testing.assert_array_equal(a, b)
 

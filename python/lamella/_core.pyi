@@ -160,12 +160,14 @@ class Network:
         clip_norm: float | None = None,
         average: float | None = None,
     ) -> float: ...
-    def epoch(
+    def drawn_epochs(
         self,
         X: NDArray[Any] | _CSR,
         Y: NDArray[Any],
         order: NDArray[np.int64],
+        turn: Callable[[float], tuple[NDArray[np.int64], float] | None] | None = None,
         *,
+        epochs: int = 1,
         batch_size: int,
         optimizer: tuple[str, Mapping[str, float]],
         alpha: float,
@@ -174,22 +176,6 @@ class Network:
         weights: NDArray[np.float64] | None,
         threads: int | None,
     ) -> float: ...
-    def drawn_epochs(
-        self,
-        X: NDArray[Any] | _CSR,
-        Y: NDArray[Any],
-        order: NDArray[np.int64],
-        turn: Callable[[float], tuple[NDArray[np.int64], float] | None],
-        *,
-        epochs: int,
-        batch_size: int,
-        optimizer: tuple[str, Mapping[str, float]],
-        alpha: float,
-        loss_scale: float,
-        gradient_scale: float,
-        weights: NDArray[np.float64] | None,
-        threads: int | None,
-    ) -> None: ...
     def objective(
         self,
         X: NDArray[Any] | _CSR,

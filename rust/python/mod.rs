@@ -65,8 +65,8 @@ impl Interpreter {
     }
 
     /// With a callable that draws an epoch's order: see [`scikit::epochs`].
-    fn with_turn(self, turn: Py<PyAny>) -> Self {
-        Interpreter { turn: Some(turn), ..self }
+    fn with_turn(self, turn: Option<Py<PyAny>>) -> Self {
+        Interpreter { turn, ..self }
     }
 
     fn keep(&mut self, result: PyResult<()>) -> Result<(), Error> {

@@ -425,9 +425,10 @@ impl Network {
         })
     }
 
-    /// Epochs by scikit-learn's conventions, the first over the rows of `order`. After each, `turn` gets its loss, and returns the
-    /// rows of the next, as many, and its learning rate, or None to end; there will be at most about `epochs`.
-    #[pyo3(signature = (X, Y, order, turn, *, epochs, batch_size, optimizer, alpha, loss_scale, gradient_scale, weights, threads))]
+    /// Epochs by scikit-learn's conventions, the first over the rows of `order`; returns the last one's loss. After each, `turn`
+    /// gets its loss, and returns the rows of the next, as many, and its learning rate, or None to end, as no `turn` does; there
+    /// will be at most about `epochs`.
+    #[pyo3(signature = (X, Y, order, turn = None, *, epochs = 1, batch_size, optimizer, alpha, loss_scale, gradient_scale, weights, threads))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn drawn_epochs<'py>(
         &mut self,
@@ -435,37 +436,8 @@ impl Network {
         X: &Bound<'py, PyAny>,
         Y: &Bound<'py, PyAny>,
         order: &Bound<'py, PyAny>,
-        turn: Py<PyAny>,
+        turn: Option<Py<PyAny>>,
         epochs: usize,
-        batch_size: usize,
-        optimizer: (PyBackedStr, Bound<'py, PyDict>),
-        alpha: f64,
-        loss_scale: f64,
-        gradient_scale: f64,
-        weights: Option<PyReadonlyArray1<'py, f64>>,
-        threads: Option<usize>,
-    ) -> PyResult<()> {
-        let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
-        let batch_size = check_batch(Some(batch_size)).map_err(exception)?;
-        let weights = as_weights(&weights)?;
-        let one = one_batch(optimizer, NO_PENALTY, loss_scale, 0, threads);
-        let options = Options { batch_size, weights, epochs: epochs.max(1), ..one };
-        check_options(&options).map_err(exception)?;
-        let by = Scikit { gradient_scale, alpha };
-        with_core!(&mut *self.inner, net, workspace => {
-            scikit::epochs(py, net, workspace, X, Y, order, turn, &options, by)
-        })
-    }
-
-    /// One epoch over the rows of `order` by scikit-learn's conventions; returns its loss.
-    #[pyo3(signature = (X, Y, order, *, batch_size, optimizer, alpha, loss_scale, gradient_scale, weights, threads))]
-    #[allow(non_snake_case, clippy::too_many_arguments)]
-    fn epoch<'py>(
-        &mut self,
-        py: Python<'py>,
-        X: &Bound<'py, PyAny>,
-        Y: &Bound<'py, PyAny>,
-        order: &Bound<'py, PyAny>,
         batch_size: usize,
         optimizer: (PyBackedStr, Bound<'py, PyDict>),
         alpha: f64,
@@ -477,10 +449,13 @@ impl Network {
         let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
         let batch_size = check_batch(Some(batch_size)).map_err(exception)?;
         let weights = as_weights(&weights)?;
-        let options = Options { batch_size, weights, ..one_batch(optimizer, NO_PENALTY, loss_scale, 0, threads) };
+        let one = one_batch(optimizer, NO_PENALTY, loss_scale, 0, threads);
+        let options = Options { batch_size, weights, epochs: epochs.max(1), ..one };
         check_options(&options).map_err(exception)?;
         let by = Scikit { gradient_scale, alpha };
-        with_core!(&mut *self.inner, net, workspace => scikit::epoch(py, net, workspace, X, Y, order, &options, by))
+        with_core!(&mut *self.inner, net, workspace => {
+            scikit::epochs(py, net, workspace, X, Y, order, turn, &options, by)
+        })
     }
 
     /// The loss of all rows as one batch by scikit-learn's conventions, and its gradient, shaped as the parameters.

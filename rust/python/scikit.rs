@@ -53,31 +53,8 @@ fn rows(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
     array.as_array().iter().map(row).collect()
 }
 
-/// One epoch in a given order; see [`scikit::epoch`].
-#[allow(clippy::too_many_arguments)]
-pub fn epoch<'py, T: Number>(
-    py: Python<'py>,
-    net: &mut Network<T>,
-    workspace: &mut Workspace<T>,
-    x: &Bound<'py, PyAny>,
-    y: &Bound<'py, PyAny>,
-    order: &Bound<'py, PyAny>,
-    options: &Options<'_>,
-    convention: Scikit,
-) -> PyResult<f64> {
-    let mut host = Interpreter::new(None);
-    let order = rows("order", order)?;
-    let (x, y) = (Samples::new("X", x)?, Labels::new(net, y)?);
-    let (x, y) = (x.matrix(), y.as_data());
-    let loss = unlocked(py, || {
-        check_shapes(net, &x, &y, options.weights)?;
-        scikit::epoch(net, workspace, &x, &y, &order, options, convention, &mut host)
-    });
-    host.settle(loss)
-}
-
-/// Epochs while Python draws orders for them; see [`scikit::epochs`]. `turn` gets an epoch's loss, and returns the next order and
-/// its learning rate, or None.
+/// Epochs in given orders; see [`scikit::epochs`]. `turn` gets an epoch's loss, and returns the next order and its learning rate,
+/// or None.
 #[allow(clippy::too_many_arguments)]
 pub fn epochs<'py, T: Number>(
     py: Python<'py>,
@@ -86,19 +63,20 @@ pub fn epochs<'py, T: Number>(
     x: &Bound<'py, PyAny>,
     y: &Bound<'py, PyAny>,
     order: &Bound<'py, PyAny>,
-    turn: Py<PyAny>,
+    turn: Option<Py<PyAny>>,
     options: &Options<'_>,
     convention: Scikit,
-) -> PyResult<()> {
+) -> PyResult<f64> {
+    let turns = turn.is_some();
     let mut host = Interpreter::new(None).with_turn(turn);
     let order = rows("order", order)?;
     let (x, y) = (Samples::new("X", x)?, Labels::new(net, y)?);
     let (x, y) = (x.matrix(), y.as_data());
-    let done = unlocked(py, || {
+    let loss = unlocked(py, || {
         check_shapes(net, &x, &y, options.weights)?;
-        scikit::epochs(net, workspace, &x, &y, &order, options, convention, &mut host)
+        scikit::epochs(net, workspace, &x, &y, &order, turns, options, convention, &mut host)
     });
-    host.settle(done)
+    host.settle(loss)
 }
 
 /// The answer of a `turn`: fills `order`, returns the learning rate.

@@ -23,33 +23,13 @@ pub struct Scikit {
     pub alpha: f64,
 }
 
-/// One epoch over the rows of X and Y that `order` names, batch after batch as they stand there; returns its loss, which may be
-/// no finite number.
+/// Epochs over the rows of X and Y that an order names, batch after batch as they stand there: one in `order`, and where the host
+/// `turns` as many more as it draws orders for ([`Host::turn`]), each of as many rows; the options' epochs are how many there may
+/// be. Returns the last one's loss, which may be no finite number.
 ///
 /// # Errors
-/// [`Error::Value`] where `order` is empty or names a row that is not there, or as for [`super::trainer::fit`], divergence
+/// [`Error::Value`] where an order is empty or names a row that is not there, or as for [`super::trainer::fit`], divergence
 /// excepted.
-#[allow(clippy::too_many_arguments)]
-pub fn epoch<T: Number>(
-    network: &mut Network<T>,
-    workspace: &mut Workspace<T>,
-    x: &Matrix<'_>,
-    y: &TargetData<'_>,
-    order: &[u32],
-    options: &Options<'_>,
-    scikit: Scikit,
-    host: &mut dyn Host,
-) -> Result<f64, Error> {
-    let losses =
-        run(network, workspace, x, y, order, options, Task { updates: true, scikit: Some(scikit), turns: false }, host);
-    losses.map(|losses| losses[0])
-}
-
-/// Epochs as long as the host draws orders for them ([`Host::turn`]), the first in `order`; all have as many rows. The options'
-/// epochs are how many there may be.
-///
-/// # Errors
-/// As for [`epoch`], also where a later order names a row that is not there.
 #[allow(clippy::too_many_arguments)]
 pub fn epochs<T: Number>(
     network: &mut Network<T>,
@@ -57,25 +37,11 @@ pub fn epochs<T: Number>(
     x: &Matrix<'_>,
     y: &TargetData<'_>,
     order: &[u32],
+    turns: bool,
     options: &Options<'_>,
     scikit: Scikit,
     host: &mut dyn Host,
-) -> Result<(), Error> {
-    let task = Task { updates: true, scikit: Some(scikit), turns: true };
-    run(network, workspace, x, y, order, options, task, host).map(|_| ())
-}
-
-#[allow(clippy::too_many_arguments)]
-fn run<T: Number>(
-    network: &mut Network<T>,
-    workspace: &mut Workspace<T>,
-    x: &Matrix<'_>,
-    y: &TargetData<'_>,
-    order: &[u32],
-    options: &Options<'_>,
-    task: Task,
-    host: &mut dyn Host,
-) -> Result<Vec<f64>, Error> {
+) -> Result<f64, Error> {
     options.optimizer.check()?;
     options.optimizer.fits::<T>()?;
     if let Some(&row) = order.iter().find(|&&row| row as usize >= x.rows()) {
@@ -85,19 +51,20 @@ fn run<T: Number>(
         return Err(Error::expected("order", "at least one row", "none"));
     }
     network.prepare_state(options.optimizer.state_name(), options.optimizer.states())?;
-    let epochs = if task.turns { options.epochs } else { 1 };
+    let epochs = if turns { options.epochs } else { 1 };
     let whole = Options { epochs, shuffle: false, report_every: 0, stretch: Stretch::WHOLE, ..*options };
     let options = Options { rows: Some(order), ..whole };
+    let task = Task { updates: true, scikit: Some(scikit), turns };
     let (done, progress, norms) = Run::new(network, workspace, x, y, &options, task)?.execute(workspace, host);
     network.progress = progress;
     network.gradient_norms = norms;
-    done.map(|(losses, _)| losses)
+    done.map(|(losses, _)| losses.last().copied().unwrap_or(f64::NAN))
 }
 
 /// The loss of all rows as one batch, its gradient left in the arena's [`GRADIENT`].
 ///
 /// # Errors
-/// As for [`epoch`].
+/// As for [`epochs`].
 pub fn objective<T: Number>(
     network: &mut Network<T>,
     workspace: &mut Workspace<T>,

@@ -189,7 +189,7 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
             self.__dict__.pop("network_", None)
             network = engine.trainer(self)
             engine.own(self._optimizer)
-            epoch = partial(self._epoch, network, data, batch_size)
+            epoch = partial(self._train, network, data, batch_size)
             engine.is_training = True
         try:
             steps = -(-len(data.order) // batch_size)
@@ -217,13 +217,20 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
 
     # --- a fit ---
 
-    def _epoch(self, network: Any, data: Data, batch_size: int) -> float:
-        """Train for one epoch, return the loss."""
-        self._draw(data, batch_size)
-        loss: float = network.epoch(
+    def _train(
+        self,
+        network: Any,
+        data: Data,
+        batch_size: int,
+        turn: Callable[[float], tuple[Array, float] | None] | None = None,
+    ) -> float:
+        """Train for one epoch, or as long as `turn` draws further ones; return the last loss."""
+        loss: float = network.drawn_epochs(
             data.X,
             data.y,
-            data.order,
+            self._draw(data, batch_size),
+            turn,
+            epochs=self.max_iter if turn else 1,
             optimizer=spec(self._optimizer),
             **self._objective(),
             batch_size=batch_size,
@@ -274,18 +281,7 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
             rate = spec(self._optimizer)[1]["learning_rate"]
             return self._draw(data, batch_size), rate
 
-        network.drawn_epochs(
-            data.X,
-            data.y,
-            self._draw(data, batch_size),
-            turn,
-            epochs=self.max_iter,
-            optimizer=spec(self._optimizer),
-            **self._objective(),
-            batch_size=batch_size,
-            weights=data.weights,
-            threads=self.threads,
-        )
+        self._train(network, data, batch_size, turn)
 
     def _epochs(
         self,
