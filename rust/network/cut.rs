@@ -6,6 +6,10 @@ use std::ops::Range;
 /// A part holds about so many weights: few enough that threads end together, and that a chunk of inputs has activations
 /// which stay in the second cache while all panels of outputs pass over them.
 const PART_WEIGHTS: usize = 1024;
+/// Of a layer that no cache of a core holds, more: its deltas then pass over several panels of inputs at a time.
+const LARGE_PART_WEIGHTS: usize = 8192;
+/// Weights from which a layer is such a one.
+const LARGE_LAYER: usize = 1 << 18;
 /// A job holds at least about so many weights, so that claiming it costs nothing beside filling it.
 const JOB_WEIGHTS: usize = 512;
 
@@ -57,7 +61,9 @@ pub(super) fn cut(l: usize, layer: &Layer) -> Vec<Part> {
 fn cut_weights(l: usize, layer: &Layer) -> Vec<Part> {
     let (rows, panels, panel) = (layer.rows(), layer.panels(), layer.geometry.panel());
     let part = |panels: Range<usize>, rows: Range<usize>, bias| Part { layer: l, panels, rows, bias, affine: false };
-    let chunk_rows = PART_WEIGHTS.div_ceil(panel).next_multiple_of(panel);
+    let large = layer.inputs.saturating_mul(layer.outputs) >= LARGE_LAYER;
+    let wanted = if large { LARGE_PART_WEIGHTS } else { PART_WEIGHTS };
+    let chunk_rows = wanted.div_ceil(panel).next_multiple_of(panel);
     if layer.form == Form::Wide && rows >= 2 * chunk_rows {
         let chunks = rows / chunk_rows;
         let chunk = move |c: usize| c * chunk_rows..if c + 1 == chunks { rows } else { (c + 1) * chunk_rows };
