@@ -26,11 +26,14 @@ if sys.argv[2:] == ["flush"]:
     load(ctypes.addressof(ctypes.c_uint32(0x9FC0)))
     assert np.float32(1e-38) * np.float32(1e-3) == 0
 shapes = [([3, 5, 2], 1, 1), ([7, 33, 18, 3], 37, 11), ([4, 1, 2], 9, 4),
-          ([10000, 20, 3], 6, 6), ([8, 17, 3], 5000, 5000)]
+          ([10000, 20, 3], 6, 6), ([8, 17, 3], 5000, 5000),
+          # Later layers whose sums run along their inputs, of more than a panel of units.
+          ([6, 300, 33, 3], 21, 8), ([6, 100, 9, 2], 21, 8)]
 for dims, m, batch in shapes:
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((m, dims[0])).astype("f"), rng.integers(0, dims[-1], m)
-    net = lamella.Network(dims, hidden="tanh", output="softmax")
+    dtype = "float64" if dims[1] == 100 else "float32"
+    net = lamella.Network(dims, hidden="tanh", output="softmax", dtype=dtype)
     epochs = 200 // -(-m // batch)
     net.fit(X, y, epochs=epochs, batch_size=batch, threads=int(sys.argv[1]))
     flat = b"".join(v.tobytes() for v in net.parameters.values())

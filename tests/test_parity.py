@@ -69,6 +69,7 @@ def test_passes_equal_the_reference(hidden: str, output: str, order: str) -> Non
     check_passes([13, 37, 5, 17, 3], 61, hidden, output, order, 1)
     check_passes([300, 20, 7, 5, 2], 97, hidden, output, order, 2)
     check_passes([1, 1], 1, hidden, output, order, 3)
+    check_passes([6, 300, 17, 4], 130, hidden, output, order, 4)
 
 
 @settings(max_examples=40, deadline=None)

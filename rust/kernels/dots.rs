@@ -15,12 +15,19 @@ use crate::panel::{Panels, PanelsRef};
 /// Inputs of one chain's block: those of a tile of samples stay in the first cache while all units pass over them. A constant of
 /// the format: changing it changes bits.
 pub const BLOCK: usize = 512;
+/// Samples whose sums are made together: a bound of the scratch.
+const ROWS_AT_ONCE: usize = 120;
 /// The most numbers a vector has, and strided sums an element.
 const MOST: usize = 16;
 
 /// How many strided sums an element is made of: one of the widest vectors. A constant of the format.
 pub const fn partials<T: Math>() -> usize {
     if T::IS_SINGLE { 16 } else { 8 }
+}
+
+/// Numbers of scratch that [`Dots`] needs for so many rows and units.
+pub fn scratch<T: Math>(rows: usize, units: usize) -> usize {
+    rows.min(ROWS_AT_ONCE).saturating_mul(units).saturating_mul(partials::<T>())
 }
 
 /// `c[r, j] = bias[j] + sum over k of a[r, k] b[j, k]`.
@@ -31,7 +38,7 @@ pub struct Dots<'a, T> {
     pub b: PanelsRef<'a, T>,
     /// `[units]`
     pub bias: &'a [T],
-    /// Room for `rows x units x partials` numbers.
+    /// Room for [`scratch`] numbers.
     pub scratch: &'a mut [T],
     /// `rows x units`
     pub c: &'a mut Panels<T>,
@@ -48,6 +55,9 @@ struct Raw<T> {
     b: *const T,
     b_rows: usize,
     depth: usize,
+    /// The samples that are looked at: from and to.
+    first: usize,
+    last: usize,
     /// Vectors of this block: from and to.
     begin: usize,
     end: usize,
@@ -63,34 +73,39 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for DotsOp<'_, '_, T> {
         let (rows, units, depth) = (d.a.rows, d.b.rows, d.a.lanes);
         assert_eq!((d.a.geometry.lanes, d.b.geometry.lanes), (S::LANES, S::LANES));
         assert_eq!((d.b.lanes, d.c.rows(), d.c.lanes()), (depth, rows, units));
-        let numbers = rows * units * partials::<T>();
-        assert!(d.scratch.len() >= numbers && d.bias.len() >= units);
-        let sums = &mut d.scratch[..numbers];
-        for begin in (0..depth).step_by(BLOCK) {
-            let end = (begin + BLOCK).min(depth).div_ceil(S::LANES);
-            let raw = Raw {
-                a: d.a.data().as_ptr(),
-                a_rows: rows,
-                b: d.b.data().as_ptr(),
-                b_rows: units,
-                depth,
-                begin: begin / S::LANES,
-                end,
-                sums: sums.as_mut_ptr(),
-            };
-            // SAFETY: a and b are full matrices of panels (`PanelsRef`) whose vectors `begin..end` exist, and there is a
-            // partial sum for each pair of their rows.
-            unsafe {
-                match partials::<T>() / S::LANES {
-                    1 => sweep::<T, S, 1>(s, &raw),
-                    2 => sweep::<T, S, 2>(s, &raw),
-                    4 => sweep::<T, S, 4>(s, &raw),
-                    8 => sweep::<T, S, 8>(s, &raw),
-                    _ => sweep::<T, S, 16>(s, &raw),
+        assert!(d.bias.len() >= units);
+        d.c.data_mut().fill(T::ZERO);
+        for first in (0..rows).step_by(ROWS_AT_ONCE) {
+            let last = (first + ROWS_AT_ONCE).min(rows);
+            let sums = &mut d.scratch[..(last - first) * units * partials::<T>()];
+            for begin in (0..depth).step_by(BLOCK) {
+                let end = (begin + BLOCK).min(depth).div_ceil(S::LANES);
+                let raw = Raw {
+                    a: d.a.data().as_ptr(),
+                    a_rows: rows,
+                    b: d.b.data().as_ptr(),
+                    b_rows: units,
+                    depth,
+                    first,
+                    last,
+                    begin: begin / S::LANES,
+                    end,
+                    sums: sums.as_mut_ptr(),
+                };
+                // SAFETY: a and b are full matrices of panels (`PanelsRef`) whose vectors `begin..end` exist, `last` is at most
+                // a's rows, and there are partial sums for each pair of rows `first..last` of a and all of b.
+                unsafe {
+                    match partials::<T>() / S::LANES {
+                        1 => sweep::<T, S, 1>(s, &raw),
+                        2 => sweep::<T, S, 2>(s, &raw),
+                        4 => sweep::<T, S, 4>(s, &raw),
+                        8 => sweep::<T, S, 8>(s, &raw),
+                        _ => sweep::<T, S, 16>(s, &raw),
+                    }
                 }
             }
+            fold(s, sums, first, d.bias, d.c);
         }
-        fold(s, sums, units, d.bias, d.c);
     }
 }
 
@@ -101,10 +116,10 @@ unsafe fn sweep<T: Math, S: Simd<T>, const W: usize>(s: S, raw: &Raw<T>) {
     if W * S::LANES != partials::<T>() {
         return;
     }
-    let mut row = 0;
-    while row < raw.a_rows {
-        let left = raw.a_rows - row;
-        // SAFETY: row + the tile's rows <= a_rows; the rest is the caller's promise.
+    let mut row = raw.first;
+    while row < raw.last {
+        let left = raw.last - row;
+        // SAFETY: row + the tile's rows <= last; the rest is the caller's promise.
         row += unsafe {
             match left {
                 6.. if W == 1 => across::<T, S, 6, W>(s, raw, row),
@@ -176,7 +191,7 @@ unsafe fn tile<T: Math, S: Simd<T>, const R: usize, const C: usize, const W: usi
         }
         for r in 0..R {
             for c in 0..C {
-                let sums = raw.sums.add(((row + r) * raw.b_rows + column + c) * W * S::LANES);
+                let sums = raw.sums.add(((row - raw.first + r) * raw.b_rows + column + c) * W * S::LANES);
                 for w in 0..W {
                     let at = sums.add(w * S::LANES);
                     s.store(at, if raw.begin > 0 { s.add(s.load(at), acc[r][c][w]) } else { acc[r][c][w] });
@@ -213,21 +228,20 @@ unsafe fn step<T: Math, S: Simd<T>, const R: usize, const C: usize, const W: usi
     }
 }
 
-/// Each element's partial sums become one number: V elements at a time, turned so that they are lanes.
+/// The partial sums of each element from row `first` on become one number: V elements at a time, turned so that they are lanes.
 #[inline(always)]
-fn fold<T: Math, S: Simd<T>>(s: S, sums: &[T], units: usize, bias: &[T], c: &mut Panels<T>) {
+fn fold<T: Math, S: Simd<T>>(s: S, sums: &[T], first: usize, bias: &[T], c: &mut Panels<T>) {
     let (v, q) = (S::LANES, partials::<T>());
     let mut turned = [T::ZERO; MOST * MOST];
-    let (rows, geometry) = (c.rows(), c.geometry());
+    let (rows, units, geometry) = (c.rows(), c.lanes(), c.geometry());
     let (panel, padded) = (geometry.panel(), geometry.padded(units));
     // Where an element stands: panel p begins at p P rows, and the last one is narrower.
     let place = |row: usize, unit: usize| {
         let first = unit & !(panel - 1);
         first * rows + row * panel.min(padded - first) + (unit - first)
     };
-    let (mut row, mut unit, mut at) = (0, 0, 0);
+    let (mut row, mut unit, mut at) = (first, 0, place(first, 0));
     let into = c.data_mut();
-    into.fill(T::ZERO);
     for block in sums.chunks(v * q) {
         let count = block.len() / q;
         if count == v {

@@ -357,6 +357,11 @@ fn by_sample<T: Math, S: Simd<T>>(
             }
         }
     }
+    // Where there is no unit, a mean may have become infinite times a factor.
+    units.clear_padding();
+    if keeps {
+        normed.clear_padding();
+    }
 }
 
 #[inline(always)]

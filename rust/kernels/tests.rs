@@ -177,7 +177,7 @@ fn check_dots<T: Number>(rows: usize, depth: usize, units: usize) {
         let bias: Vec<T> = (0..units).map(|j| number(j, 0, 3)).collect();
         let mut c = Panels::zeroed(rows, units, geometry, "test").unwrap();
         c.data_mut().fill(T::from_f64(JUNK));
-        let mut scratch = vec![T::from_f64(JUNK); rows * units * dots::partials::<T>()];
+        let mut scratch = vec![T::from_f64(JUNK); dots::scratch::<T>(rows, units)];
         kernels.dots(&mut Dots { a: a.view(), b: b.view(), bias: &bias, scratch: &mut scratch, c: &mut c });
         for (r, j) in (0..rows).flat_map(|r| (0..units).map(move |j| (r, j))) {
             let wanted = strided(bias[j], depth, |k| (a.get(r, k), b.get(j, k)));
@@ -198,6 +198,10 @@ fn dots_equal_the_naive_loop_around_every_tile_edge() {
     for depth in [1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65] {
         check_dots::<f32>(7, depth, 5);
         check_dots::<f64>(7, depth, 5);
+    }
+    for rows in [119, 120, 121, 247] {
+        check_dots::<f32>(rows, dots::BLOCK + 3, 3);
+        check_dots::<f64>(rows, 41, 18);
     }
     for depth in [dots::BLOCK - 1, dots::BLOCK, dots::BLOCK + 1, 2 * dots::BLOCK + 20, 3 * dots::BLOCK] {
         check_dots::<f32>(8, depth, 3);

@@ -144,7 +144,7 @@ fn weight_range(layers: &[Layer], part: &Part) -> Range<usize> {
     begin..layer.row(part.panels.end - 1, part.rows.end + bias)
 }
 
-/// Empty for the first layer, which has no mirror, and for gamma and beta.
+/// Empty for a layer without a mirror, and for gamma and beta.
 fn mirror_range(layers: &[Layer], part: &Part) -> Range<usize> {
     let layer = &layers[part.layer];
     if part.affine {

@@ -69,9 +69,9 @@ pub struct Layer {
     pub dots: bool,
     /// Where its weights begin.
     pub weights: usize,
-    /// Where its mirror begins; meaningless for the first layer, which has none.
+    /// Where its mirror begins, or would.
     pub mirror: usize,
-    /// Whether it has one: every layer but the first.
+    /// Whether it has one: every layer but the first, and but those that `dots`.
     pub has_mirror: bool,
     /// Where its pairs of bfloat16 for forward begin, in mixed precision.
     pub pairs: usize,

@@ -63,10 +63,10 @@ fn product_of<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Sli
         let ends = depth.end == a.lanes;
         for p in 0..c.panels() {
             let width = c.width(p);
-            // A narrow layer's few outputs are rows of one panel.
+            // A narrow layer's outputs are rows one after the other.
             let (b, b_stride) = match layer.form {
                 Form::Wide => (&from.mirror[layer.mirror_block(0, p * panel)..], layer.mirror_stride()),
-                Form::Narrow => (&from.weights[layer.row(p, 0)..], 0),
+                Form::Narrow => (&from.weights[layer.row(p, 0)..], panel * width),
             };
             let finish = match streams {
                 true => Finish::Apply(Activation::Identity),

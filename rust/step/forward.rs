@@ -49,7 +49,7 @@ pub fn layer<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slic
     let dresses = activates && !plain;
     let at_once = dresses && spec.norm.is_none();
     let later = match spec.form {
-        Form::Narrow if !spec.has_mirror => {
+        Form::Narrow if spec.dots => {
             narrow(net, spec, from.weights, slice, l, apply);
             dresses
         }

@@ -176,7 +176,7 @@ impl<T: Number> Slice<T> {
         let deep = layers.iter().any(|layer| layer.inputs.max(layer.outputs) > INPUT_SEGMENT);
         let totals = if deep { capacity.saturating_mul(widest) } else { 0 };
         let partials = layers.iter().filter(|layer| layer.dots).map(|layer| layer.outputs).max().unwrap_or(0);
-        let partials = partials.saturating_mul(capacity).saturating_mul(dots::partials::<T>());
+        let partials = dots::scratch::<T>(capacity, partials);
         let scratch = loss::scratch(geometry, outputs);
         let mixed = network.pair_kernels.is_some();
         let rounded = |lanes: usize| Rounded::new(capacity, lanes, geometry, learns);

@@ -113,7 +113,7 @@ fn main() {
 }
 
 fn steps_after_the_first_allocate_nothing() {
-    // Twice as many features as a narrow first layer needs, and too few for one.
+    // So many features that the first layer's sums run along them, and too few for that.
     for features in [512, 6] {
         for (rows, batch_size, of_epoch) in CASES {
             let x = Array2::from_shape_fn((rows, features), |(i, j)| ((i * 31 + j * 17) % 13) as f32 - 6.0);
