@@ -14,8 +14,10 @@
 //! inputs][P/2][P]`, and a further buffer the pairs that forward reads (`kernels/bf16.rs`).
 //!
 //! Gradient and optimizer state have the form of the weights. The arena is cut into [`Job`]s of one or more [`Part`]s, the unit
-//! in which threads share the weight gradient and the update. This file decides places; it computes nothing, and has given
-//! weights rounded by the kernels.
+//! in which threads share the weight gradient and the update.
+//!
+//! `network/layer.rs` decides places, `network/cut.rs` parts and jobs, `network/statistics.rs` holds what batch normalisation knows. Nothing is
+//! computed here; given weights are rounded by the kernels.
 
 mod cut;
 mod layer;

@@ -35,11 +35,10 @@ def test_depth_folds_what_width_counts(run: object) -> None:
     assert re.search(r"shallow +1 hidden layers, 16 units: 100%", said)
     best = re.findall(r"^  best, [\d.]+: (\w+)", said, re.M)
     assert best == ["healthy"] * 4
-    # The deepest one's worst start does not learn; whether a layer ends at its bounds is its luck.
+    # The deepest one's worst start does not learn.
     worst = re.findall(r"^  worst, ([\d.]+): (\w+)", said, re.M)
     assert worst[:2] == [(loss, "healthy") for loss, _ in worst[:2]]
     assert float(worst[3][0]) > 0.05
-    assert worst[3][1] in ("healthy", "saturation")
 
 
 def test_gradients_vanish_explode_or_pass(run: object) -> None:

@@ -5,7 +5,7 @@ line once, so k such layers are enough, 2 log2(n) units; one hidden layer needs 
 kink, n of them (Telgarsky, 2016, "Benefits of depth in neural networks"). Both are built by hand
 here and are right on every input. Gradient descent does not find the small deep one; what it does
 find is learned and drawn for several shapes. The best start of each is trained once more with a
-diagnosis, and so is the worst: a deep one may end with a layer that stands at its bounds.
+diagnosis, and so is the worst.
 
 `python docs/examples/depth.py`; writes depth.png where matplotlib is there.
 """

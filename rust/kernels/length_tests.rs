@@ -1,15 +1,7 @@
 //! The kernels of `length.rs` against loops over plain matrices, with equal bits on every instruction set.
 
+use super::tests::{each_isa, number};
 use super::*;
-
-fn each_isa<T: Number>(test: impl Fn(&'static dyn Kernels<T>, Isa)) {
-    Isa::ALL.into_iter().filter(|isa| isa.is_available()).for_each(|isa| test(T::kernels(isa), isa));
-}
-
-fn number<T: Number>(i: usize, j: usize, salt: usize) -> T {
-    let mixed = (i * 7919 + j * 104_729 + salt * 1_299_709).wrapping_mul(2_654_435_761) >> 7;
-    T::from_f64((mixed % 2001) as f64 / 1000.0 - 1.0)
-}
 
 /// 32 strided partials and a tree, term by term.
 fn naive_sum<T: Number>(of: Of, terms: impl Iterator<Item = T>) -> T {

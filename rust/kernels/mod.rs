@@ -20,9 +20,13 @@ mod scikit;
 pub mod update;
 
 #[cfg(test)]
+mod dots_tests;
+#[cfg(test)]
 mod length_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod update_tests;
 
 pub use bf16::{Pack, PairKernels, PairMirror};
 pub use dots::Dots;

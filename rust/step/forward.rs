@@ -48,15 +48,12 @@ pub fn layer<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slic
     let apply = if plain { spec.activation } else { Activation::Identity };
     let dresses = activates && !plain;
     let at_once = dresses && spec.norm.is_none();
-    let later = match spec.form {
-        Form::Narrow if spec.dots => {
-            narrow(net, spec, from.weights, slice, l, apply);
-            dresses
-        }
-        _ => {
-            wide(net, spec, from, slice, l, apply, at_once);
-            dresses && !at_once
-        }
+    let later = if spec.dots {
+        dots(net, spec, from.weights, slice, l, apply);
+        dresses
+    } else {
+        products(net, spec, from, slice, l, apply, at_once);
+        dresses && !at_once
     };
     if later && !(spec.couples() && slice.training.is_some()) {
         finish(net, from, slice, l);
@@ -79,7 +76,7 @@ pub fn finish<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Sli
 
 /// A layer whose lanes are units. In mixed precision its operands are pairs, and what the next layer reads of its result
 /// is rounded while that is in the cache; so is a layer that is not plain dressed, where it `dresses`.
-fn wide<T: Number>(
+fn products<T: Number>(
     net: &Network<T>,
     layer: &Layer,
     from: Weights<'_, T>,
@@ -134,15 +131,8 @@ fn wide<T: Number>(
     }
 }
 
-/// A layer of few units, whose lanes are inputs in forward too.
-fn narrow<T: Number>(
-    net: &Network<T>,
-    layer: &Layer,
-    weights: &[T],
-    slice: &mut Slice<T>,
-    l: usize,
-    apply: Activation,
-) {
+/// A layer whose lanes are inputs.
+fn dots<T: Number>(net: &Network<T>, layer: &Layer, weights: &[T], slice: &mut Slice<T>, l: usize, apply: Activation) {
     let Slice { input, activations, deltas, partials, .. } = slice;
     let (before, rest) = activations.split_at_mut(l);
     let a = before.last().unwrap_or(input).view();

@@ -1,4 +1,5 @@
-//! Training: every worker runs the same loop, and the last to arrive at a barrier does the bookkeeping.
+//! Training: every worker runs the same loop of phases (`trainer/phases.rs`), and the last to arrive at a barrier does the
+//! bookkeeping (`trainer/transitions.rs`).
 //!
 //! A plain step has two phases. Each worker claims slices of the group's samples and takes them through gather,
 //! forward, loss and backward data; barrier; each claims parts of the weights for gradient and update; barrier.

@@ -1,6 +1,6 @@
 //! What every worker does between two barriers, phase by phase.
 
-use super::{Phase, Run, State, ratio, read, write};
+use super::{Options, Phase, Run, State, ratio, read, write};
 use crate::data::Selection;
 use crate::error::Error;
 use crate::kernels::{Number, SAMPLE_SEGMENT, Shrink};
@@ -10,7 +10,6 @@ use crate::step::{Draw, Slice, route};
 use crate::threads::Team;
 use crate::train::amendments::Amendments;
 use crate::train::exchange::Losses;
-use crate::train::trainer::Options;
 use crate::train::{Host, Poller, lock};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
