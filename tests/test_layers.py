@@ -301,6 +301,17 @@ def test_narrow_first_layers_may_be_normalised(norm: str, units: int) -> None:
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
 
 
+def test_a_mean_that_overflows_where_there_is_no_unit_reaches_no_sum() -> None:
+    # 24 units are no whole number of vectors; all are alike, so that each becomes its shift.
+    net = Network([1, Dense(24, norm=LayerNorm()), 1])
+    parameters = {name: value.copy() for name, value in net.parameters.items()}
+    parameters["W1"][:], parameters["beta1"][:] = 1.0, 1.0
+    net.parameters = parameters
+    answer = net.decision_function(np.array([[2.0**123]], np.float32))
+    wanted = parameters["W2"].sum() + parameters["b2"][0]
+    np.testing.assert_allclose(answer, [[wanted]], rtol=1e-5)
+
+
 def test_epsilons_that_are_nothing_in_float32_are_refused() -> None:
     with pytest.raises(ValueError, match=r"layer 1: epsilon: expected.*float32.*above 0"):
         Network([3, Dense(4, norm=BatchNorm(epsilon=1e-50)), 2])
