@@ -104,13 +104,8 @@ def peak_threads(threads: str) -> str:
 
 def describe_machine() -> dict[str, Any]:
     """Return the CPU, its cores, the present load, and the versions of what is measured."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = names[0].split(":", 1)[1].strip() if names else model
     machine: dict[str, Any] = {
-        "cpu": model,
+        "cpu": describe_cpu(Path("/proc/cpuinfo")),
         "cores": len(os.sched_getaffinity(0)),
         "load": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
@@ -121,6 +116,20 @@ def describe_machine() -> dict[str, Any]:
 
         machine["isa"] = _core.info()["isa"]
     return machine
+
+
+def describe_cpu(cpuinfo: Path) -> str:
+    """Return the CPU's name with its family and model: hosts rent out CPUs under a brand alone."""
+    fallback = platform.processor() or platform.machine()
+    if not cpuinfo.exists():
+        return fallback
+    first = cpuinfo.read_text().split("\n\n", 1)[0]
+    pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
+    facts = {key.strip(): value.strip() for key, value in pairs}
+    if "cpu family" not in facts or "model" not in facts:
+        return facts.get("model name", fallback)
+    generation = f"family {facts['cpu family']}, model {facts['model']}"
+    return f"{facts.get('model name', fallback)} ({generation})"
 
 
 def installed_version(package: str) -> str | None:

@@ -348,6 +348,18 @@ def test_cases_that_changed_and_records_without_peaks_are_no_alarm() -> None:
     assert {change.correction for change in found} == {1.0}
 
 
+def test_cpus_that_a_host_calls_alike_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "cpuinfo"
+    assert report.describe_cpu(path) == (platform.processor() or platform.machine())
+    core = "processor\t: 0\ncpu family\t: {}\nmodel\t\t: {}\nmodel name\t: A CPU\n\n"
+    path.write_text(core.format(25, 17) * 2)
+    assert report.describe_cpu(path) == "A CPU (family 25, model 17)"
+    path.write_text(core.format(26, 2) * 2)
+    assert report.describe_cpu(path) == "A CPU (family 26, model 2)"
+    path.write_text("model name\t: A CPU\n\n")
+    assert report.describe_cpu(path) == "A CPU"
+
+
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_the_last_committed_record_of_the_same_machine_counts(tmp_path: Path) -> None:
     def run_git(*arguments: str) -> None:

@@ -17,6 +17,8 @@ from conftest import Array
 
 import lamella
 from lamella import Dense, Network, checkpoint
+from lamella.schedules import ReduceOnPlateau, Warmup
+from lamella.timing import Plateau
 
 DTYPES = ["float32", "float64", "bfloat16"]
 OPTIMIZERS = ["sgd", "momentum", "nesterov", "adam", "amsgrad", "adamw", "nadam", "rmsprop",
@@ -108,6 +110,35 @@ def test_a_training_goes_on_as_if_never_interrupted(
     forgetful.reset()
     forgetful.fit(*data(), epochs=3, **settings)
     assert bits(forgetful) != bits(straight)
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_plateau_goes_on_as_if_never_interrupted(warm: bool, tmp_path: Path) -> None:
+    schedule: Any = ReduceOnPlateau(0.01, patience=1, threshold=0.2, cooldown=1, factor=0.3)
+    schedule = Warmup(steps=3, then=schedule) if warm else schedule
+    settings: dict[str, Any] = {"learning_rate": schedule, "batch_size": 16}
+    straight, stopped = network("float64"), network("float64")
+    rates = straight.fit(*data(), epochs=9, **settings).metrics["learning_rate"]
+    stopped.fit(*data(), epochs=5, **settings)
+    stopped.save(tmp_path / "net", state=True)
+    assert stopped._plateau is not None and stopped._plateau.rate < 0.01
+    again = lamella.load(tmp_path / "net")
+    assert again._plateau == stopped._plateau
+    again.save(tmp_path / "again", state=True)
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "net").read_bytes()
+    after = again.fit(*data(), epochs=4, **settings).metrics["learning_rate"]
+    assert after.tolist() == rates[5:].tolist()
+    assert bits(again) == bits(straight)
+    stopped.save(tmp_path / "plain")
+    assert lamella.load(tmp_path / "plain")._plateau is None
+
+
+@pytest.mark.parametrize("greater", [False, True])
+def test_a_plateau_that_saw_nothing_comes_back(greater: bool, tmp_path: Path) -> None:
+    net = network("float64")
+    net._plateau = Plateau(ReduceOnPlateau(), 0.1, greater)
+    net.save(tmp_path / "net", state=True)
+    assert lamella.load(tmp_path / "net")._plateau == net._plateau
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -339,6 +370,12 @@ def counters(**values: Any) -> Change:
     return lambda text, arrays: text["counters"].update(values)
 
 
+def plateau(**values: Any) -> Change:
+    seen = {"schedule": {"type": "ReduceOnPlateau"}, "rate": 0.1, "greater_is_better": False,
+            "best": "inf", "bad": 0, "cooling": 0}  # fmt: skip
+    return lambda text, arrays: text.update(plateau=seen | values)
+
+
 def array(name: str, value: Any) -> Change:
     return lambda text, arrays: arrays.update({name: np.asarray(value)})
 
@@ -416,6 +453,17 @@ WRONG: dict[str, tuple[Change, str]] = {
     "average alone": (lambda text, arrays: [
         arrays.pop(n) for n in [*arrays] if n.startswith("state")] and text.pop("counters"),
         "counters: .*average"),
+    "plateau list": (text(plateau=[]), "plateau: "),
+    "plateau of nothing": (text(plateau={}), "plateau: .*no schedule"),
+    "plateau of more": (plateau(code="x"), "plateau: .*also code"),
+    "plateau of no schedule": (plateau(schedule=None), "plateau.schedule: "),
+    "plateau of another": (plateau(schedule={"type": "Constant"}), "plateau.schedule: "),
+    "plateau's rate": (plateau(rate=-1), "plateau.rate: "),
+    "plateau's direction": (plateau(greater_is_better=1), "plateau.greater_is_better: "),
+    "plateau's best": (plateau(best="nan"), "plateau.best: .*'nan'"),
+    "plateau's best nan": (plateau(best=float("nan")), "plateau.best: .*nan"),
+    "plateau's count": (plateau(bad=-1), "plateau.bad: "),
+    "plateau's rest": (plateau(cooling=0.5), "plateau.cooling: "),
     "optimizer of other state": (counters(optimizer="sgd"), "state: "),
 }  # fmt: skip
 

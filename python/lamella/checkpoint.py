@@ -15,6 +15,7 @@ parameters. The text is one JSON object:
 - `"kind"`: what was kept, such as `"Network"`;
 - `"settings"`: the arguments of its constructor, objects as `{"type": name, field: value}`;
 - `"counters"`: how far the training has come, where it is to go on;
+- `"plateau"`: what a schedule that reduces on a plateau has seen in it, if there is one;
 - `"extra"`: whatever else the writer keeps there.
 """
 
@@ -36,6 +37,8 @@ import numpy as np
 from . import _core, checks
 from .checks import Array
 from .layers import Dense, statistic_names
+from .schedules import ReduceOnPlateau
+from .timing import Plateau
 
 if TYPE_CHECKING:
     from .network import Network
@@ -51,7 +54,10 @@ DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8
 AVERAGE = "average."
 """What the names of the moving average's arrays begin with."""
 
-KEYS = {"format", "kind", "settings", "counters", "extra"}
+KEYS = {"format", "kind", "settings", "counters", "plateau", "extra"}
+SEEN = ("schedule", "rate", "greater_is_better", "best", "bad", "cooling")
+"""What a file keeps of a plateau: its fields."""
+
 LENGTH_BYTES = 8
 LONGEST_HEADER = 8 << 20
 """More is not read: the core refuses it."""
@@ -76,7 +82,8 @@ def save(
     network : Network
     path : str or path
     state : bool
-        Whether the optimizer's state, the moving average and the counters are kept too.
+        Whether what the training goes on from is kept too: the optimizer's state, the moving
+        average, the counters, and what a schedule has seen.
     extra : dict, optional
         Of what JSON knows; kept beside the network for `load_extra`.
 
@@ -97,6 +104,8 @@ def save(
     if checks.flag("state", state):
         counters, states = network._net.get_state()
         text["counters"] = counters
+        if network._plateau is not None:
+            text["plateau"] = _plateau_text(network._plateau)
         for n, kept in enumerate(states, start=1):
             names = [f"state{n}.{name}" for name in parameters]
             arrays.update(zip(names, kept, strict=True))
@@ -145,6 +154,8 @@ def load_extra(path: PathLike, kind: type[Model]) -> tuple[Model, dict[str, Any]
         network.parameters = arrays
         network.statistics = statistics
         _resume(network, text.get("counters"), states, average)
+        if "plateau" in text:
+            network._plateau = _plateau(text["plateau"])
         return network, an_object("extra", text.get("extra", {}))
 
 
@@ -229,6 +240,46 @@ def _resume(
     if average:
         checks.keys("average", average, network._names)
         network._net.set_average([average[name] for name in network._names])
+
+
+def _plateau_text(plateau: Plateau) -> dict[str, Any]:
+    """Return what a plateau has seen, as JSON knows it."""
+    best = plateau.best
+    return {
+        "schedule": encoded("schedule", plateau.schedule),
+        "rate": plateau.rate,
+        "greater_is_better": plateau.greater_is_better,
+        "best": best if np.isfinite(best) else str(best),
+        "bad": plateau.bad,
+        "cooling": plateau.cooling,
+    }
+
+
+def _plateau(value: object) -> Plateau:
+    """Return the plateau that `_plateau_text` made of."""
+    seen = an_object("plateau", value)
+    checks.keys("plateau", seen, SEEN)
+    schedule = decoded("plateau.schedule", seen["schedule"])
+    if not isinstance(schedule, ReduceOnPlateau):
+        raise checks.wrong("plateau.schedule", "a ReduceOnPlateau", repr(seen["schedule"]))
+    plateau = Plateau(
+        schedule,
+        checks.number("plateau.rate", seen["rate"]),
+        checks.flag("plateau.greater_is_better", seen["greater_is_better"]),
+    )
+    plateau.best = _any_number("plateau.best", seen["best"])
+    plateau.bad = checks.integer("plateau.bad", seen["bad"])
+    plateau.cooling = checks.integer("plateau.cooling", seen["cooling"])
+    return plateau
+
+
+def _any_number(name: str, value: object) -> float:
+    """Return a number, which may be negative, or "inf" or "-inf", which JSON has no number for."""
+    if value in ("inf", "-inf"):
+        return float(str(value))
+    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        raise checks.wrong(name, "a number, 'inf' or '-inf'", repr(value))
+    return float(value)
 
 
 # --- values in JSON --------------------------------------------------------------------------

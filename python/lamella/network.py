@@ -762,10 +762,10 @@ class Network:
         ----------
         path : str or path
         state : bool
-            Whether the optimizer's state, the moving average of `fit(average=)` and the counters
-            are kept too, so that a `fit` after `load` goes on with the bits of one that was never
-            interrupted. It takes up to four times the parameters' space more. (What a schedule
-            that reduces on a plateau has seen is not kept.)
+            Whether the optimizer's state, the moving average of `fit(average=)`, the counters
+            and what `ReduceOnPlateau` has seen are kept too, so that a `fit` after `load` goes on
+            with the bits of one that was never interrupted. It takes up to four times the
+            parameters' space more.
 
         Raises
         ------
