@@ -33,14 +33,20 @@ import lamella
 def team(threads=None):
     sizes = []
 
+    def name(task):
+        try:
+            return (task / "comm").read_text()
+        except OSError:  # it ended meanwhile
+            return ""
+
     def look(epoch, loss):
-        tasks = [task / "comm" for task in Path("/proc/self/task").iterdir()]
-        sizes.append(1 + sum(task.read_text() == "lamella\\n" for task in tasks))
+        tasks = list(Path("/proc/self/task").iterdir())
+        sizes.append(1 + sum(name(task) == "lamella\\n" for task in tasks))
 
     X = np.ones((2000, 256), "f")
     net = lamella.Network([256, 512, 512, 4], output="softmax")
     net.fit(X, np.arange(2000) % 4, batch_size=None, epochs=3, threads=threads, progress=look)
-    return max(sizes)
+    return sizes[1]  # the first may see threads of the fit before, the last no longer all
 """
 """Defines a function that fits what is worth sharing and returns how many threads took part."""
 
