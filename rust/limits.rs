@@ -177,11 +177,14 @@ mod tests {
             }
             a / b
         };
-        let half = ratio(Limit::F64, Limit::F32);
-        assert!((0.3..0.8).contains(&half), "f64 over f32: {half}");
+        // A neighbour can take the processor from one of the two throughout a round, hardly in all of them.
+        let within = |above, below, range: std::ops::Range<f64>| {
+            let seen: Vec<f64> = (0..8).map(|_| ratio(above, below)).collect();
+            assert!(seen.iter().any(|ratio| range.contains(ratio)), "not within {range:?}: {seen:?}");
+        };
+        within(Limit::F64, Limit::F32, 0.3..0.8);
         if quickly(Limit::Bf16, isa, 1).is_ok() {
-            let more = ratio(Limit::Bf16, Limit::F32);
-            assert!((0.8..5.0).contains(&more), "bf16 over f32: {more}");
+            within(Limit::Bf16, Limit::F32, 0.8..5.0);
         }
     }
 
