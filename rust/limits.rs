@@ -168,23 +168,20 @@ mod tests {
         if !matches!(isa, Isa::Avx512 | Isa::Avx2) {
             return println!("{}: no vectors of its own, skipped", isa.name());
         }
-        // The best of goes that alternate: other tests run at the same time.
+        // The best of many goes that alternate: other tests, and a host's neighbours, run at the same time.
         let ratio = |above, below| {
             let (mut a, mut b) = (0.0, 0.0);
-            for _ in 0..12 {
+            for _ in 0..96 {
                 a = quickly(above, isa, 1).unwrap().max(a);
                 b = quickly(below, isa, 1).unwrap().max(b);
             }
             a / b
         };
-        // A neighbour can take the processor from one of the two throughout a round, hardly in all of them.
-        let within = |above, below, range: std::ops::Range<f64>| {
-            let seen: Vec<f64> = (0..8).map(|_| ratio(above, below)).collect();
-            assert!(seen.iter().any(|ratio| range.contains(ratio)), "not within {range:?}: {seen:?}");
-        };
-        within(Limit::F64, Limit::F32, 0.3..0.8);
+        let half = ratio(Limit::F64, Limit::F32);
+        assert!((0.3..0.8).contains(&half), "f64 over f32: {half}");
         if quickly(Limit::Bf16, isa, 1).is_ok() {
-            within(Limit::Bf16, Limit::F32, 0.8..5.0);
+            let more = ratio(Limit::Bf16, Limit::F32);
+            assert!((0.8..5.0).contains(&more), "bf16 over f32: {more}");
         }
     }
 

@@ -134,6 +134,20 @@ def test_a_plateau_goes_on_as_if_never_interrupted(warm: bool, tmp_path: Path) -
     assert lamella.load(tmp_path / "plain")._plateau is None
 
 
+def test_a_plateau_of_numpy_numbers_is_kept(tmp_path: Path) -> None:
+    def share(targets: Array, outputs: Array) -> Any:
+        return np.float32(0.1)
+
+    net = network("float64")
+    schedule = ReduceOnPlateau(0.01, monitor="val_share", mode="max")
+    net.fit(*data(), epochs=2, learning_rate=schedule, validation_data=data(), metrics=[share])
+    net.save(tmp_path / "net", state=True)
+    again = lamella.load(tmp_path / "net")._plateau
+    assert again is not None
+    assert again == net._plateau
+    assert again.best == np.float32(0.1)
+
+
 @pytest.mark.parametrize("greater", [False, True])
 def test_a_plateau_that_saw_nothing_comes_back(greater: bool, tmp_path: Path) -> None:
     net = network("float64")
@@ -454,6 +468,9 @@ WRONG: dict[str, tuple[Change, str]] = {
     "average alone": (lambda text, arrays: [
         arrays.pop(n) for n in [*arrays] if n.startswith("state")] and text.pop("counters"),
         "counters: .*average"),
+    "plateau alone": (lambda text, arrays: [
+        arrays.pop(n) for n in [*arrays] if n.startswith(("state", "average"))]
+        and text.pop("counters") and plateau()(text, arrays), "counters: .*plateau"),
     "plateau list": (text(plateau=[]), "plateau: "),
     "plateau of nothing": (text(plateau={}), "plateau: .*no schedule"),
     "plateau of more": (plateau(code="x"), "plateau: .*also code"),

@@ -40,7 +40,7 @@ def team(threads=None):
             return ""
 
     def look(epoch, loss):
-        tasks = list(Path("/proc/self/task").iterdir())
+        tasks = Path("/proc/self/task").iterdir()
         sizes.append(1 + sum(name(task) == "lamella\\n" for task in tasks))
 
     X = np.ones((2000, 256), "f")

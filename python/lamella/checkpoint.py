@@ -55,9 +55,6 @@ AVERAGE = "average."
 """What the names of the moving average's arrays begin with."""
 
 KEYS = {"format", "kind", "settings", "counters", "plateau", "extra"}
-SEEN = ("schedule", "rate", "greater_is_better", "best", "bad", "cooling")
-"""What a file keeps of a plateau: its fields."""
-
 LENGTH_BYTES = 8
 LONGEST_HEADER = 8 << 20
 """More is not read: the core refuses it."""
@@ -153,9 +150,7 @@ def load_extra(path: PathLike, kind: type[Model]) -> tuple[Model, dict[str, Any]
         states = take_states(arrays)
         network.parameters = arrays
         network.statistics = statistics
-        _resume(network, text.get("counters"), states, average)
-        if "plateau" in text:
-            network._plateau = _plateau(text["plateau"])
+        _resume(network, text, states, average)
         return network, an_object("extra", text.get("extra", {}))
 
 
@@ -228,37 +223,41 @@ def take_states(arrays: dict[str, Array]) -> list[list[Array]]:
 
 
 def _resume(
-    network: Network, counters: object, states: list[list[Array]], average: dict[str, Array]
+    network: Network,
+    text: Mapping[str, Any],
+    states: list[list[Array]],
+    average: dict[str, Array],
 ) -> None:
-    """Give a network counters, optimizer state and moving average, if the file has them."""
+    """Give a network what its training goes on from, if the file has it."""
+    counters = text.get("counters")
     if counters is None:
-        if states or average:
-            kind = "the optimizer's state" if states else "an average"
-            raise checks.wrong("counters", f"them beside {kind}", "none")
+        beside = {
+            "the optimizer's state": states,
+            "an average": average,
+            "a plateau": text.get("plateau"),
+        }
+        if kinds := [kind for kind, kept in beside.items() if kept]:
+            raise checks.wrong("counters", f"them beside {kinds[0]}", "none")
         return
     network._net.set_state(an_object("counters", counters), states)
     if average:
         checks.keys("average", average, network._names)
         network._net.set_average([average[name] for name in network._names])
+    if "plateau" in text:
+        network._plateau = _plateau(text["plateau"])
 
 
 def _plateau_text(plateau: Plateau) -> dict[str, Any]:
     """Return what a plateau has seen, as JSON knows it."""
-    best = plateau.best
-    return {
-        "schedule": encoded("schedule", plateau.schedule),
-        "rate": plateau.rate,
-        "greater_is_better": plateau.greater_is_better,
-        "best": best if np.isfinite(best) else str(best),
-        "bad": plateau.bad,
-        "cooling": plateau.cooling,
-    }
+    names = [field.name for field in dataclasses.fields(plateau)]
+    seen = {name: encoded(f"plateau.{name}", getattr(plateau, name)) for name in names}
+    return seen if np.isfinite(plateau.best) else seen | {"best": str(seen["best"])}
 
 
 def _plateau(value: object) -> Plateau:
     """Return the plateau that `_plateau_text` made of."""
     seen = an_object("plateau", value)
-    checks.keys("plateau", seen, SEEN)
+    checks.keys("plateau", seen, [field.name for field in dataclasses.fields(Plateau)])
     schedule = decoded("plateau.schedule", seen["schedule"])
     if not isinstance(schedule, ReduceOnPlateau):
         raise checks.wrong("plateau.schedule", "a ReduceOnPlateau", repr(seen["schedule"]))
