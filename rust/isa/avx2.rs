@@ -27,8 +27,10 @@ macro_rules! common {
         const LANES: usize = 32 / size_of::<$t>();
         // 6 x 2 accumulators + 2 vectors + 1 broadcast = 15 of 16 registers.
         const ROWS: usize = 6;
-        // 4 x 2 accumulators cover the latency of two FMA units; 4 divides both panel widths (16 and 8).
-        const GRADIENT_ROWS: usize = 4;
+        // A panel of 16 f32 is 6 + 6 + 4 rows, one of 8 f64 4 + 4: 4 x 2 accumulators just cover the latency of two FMA
+        // units, and 2 x 2, what 6 would leave of 8, do not.
+        const GRADIENT_ROWS: usize = if size_of::<$t>() == 4 { 6 } else { 4 };
+        const UNROLL: usize = 4;
 
         #[inline(always)]
         fn vectorize<O: Operation<$t, Self>>(self, op: O) -> O::Output {

@@ -42,9 +42,12 @@ pub trait Simd<T: Float>: Copy + Send + Sync + 'static {
     /// Rows of a product's register tile: `ROWS x 2` accumulators, two vectors of the other operand
     /// and one broadcast must fit the register file.
     const ROWS: usize;
-    /// Rows of a weight gradient's register tile; divides the panel width, so that a tile never
-    /// crosses a panel of the broadcast operand.
+    /// Rows of a weight gradient's register tile. Tiles begin anew with each panel of the broadcast operand, so that none
+    /// crosses one; what is left of a panel takes smaller tiles.
     const GRADIENT_ROWS: usize;
+    /// Terms of a tile's chains that one turn of its loop takes: where vectors are short, the loop's own instructions are a
+    /// good part of what the processor issues, above all where a neighbour on the same core issues too.
+    const UNROLL: usize = 1;
 
     /// Runs `op` compiled for this instruction set.
     fn vectorize<O: Operation<T, Self>>(self, op: O) -> O::Output;

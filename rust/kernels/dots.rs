@@ -5,16 +5,18 @@
 //! but in the last vector.
 //!
 //! Promise: an element is made of [`partials`] strided sums (input mod that number), each a chain of fused multiply-adds in
-//! index order inside blocks of [`BLOCK`] inputs whose sums are added in index order; then halves are added to halves until one
+//! index order inside blocks of [`block`] inputs whose sums are added in index order; then halves are added to halves until one
 //! number is left, and the bias to it. Neither tiles nor vector widths change a bit.
 
 use super::math::Math;
 use crate::isa::{Operation, Simd, prefetch};
 use crate::panel::{Panels, PanelsRef};
 
-/// Inputs of one chain's block: those of a tile of samples stay in the first cache while all units pass over them. A constant of
-/// the format: changing it changes bits.
-pub const BLOCK: usize = 512;
+/// Inputs of one chain's block: those of a tile of samples (2 KiB each) stay in the first cache while all units pass over them.
+/// A constant of the format: changing it changes bits.
+pub const fn block<T: Math>() -> usize {
+    if T::IS_SINGLE { 512 } else { 256 }
+}
 /// Samples whose sums are made together: a bound of the scratch.
 const ROWS_AT_ONCE: usize = 120;
 /// The most numbers a vector has, and strided sums an element.
@@ -78,8 +80,8 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for DotsOp<'_, '_, T> {
         for first in (0..rows).step_by(ROWS_AT_ONCE) {
             let last = (first + ROWS_AT_ONCE).min(rows);
             let sums = &mut d.scratch[..(last - first) * units * partials::<T>()];
-            for begin in (0..depth).step_by(BLOCK) {
-                let end = (begin + BLOCK).min(depth).div_ceil(S::LANES);
+            for begin in (0..depth).step_by(block::<T>()) {
+                let end = (begin + block::<T>()).min(depth).div_ceil(S::LANES);
                 let raw = Raw {
                     a: d.a.data().as_ptr(),
                     a_rows: rows,
@@ -134,25 +136,31 @@ unsafe fn sweep<T: Math, S: Simd<T>, const W: usize>(s: S, raw: &Raw<T>) {
 /// R rows of a against all rows of b; returns R.
 #[inline(always)]
 unsafe fn across<T: Math, S: Simd<T>, const R: usize, const W: usize>(s: S, raw: &Raw<T>, row: usize) -> usize {
+    let follows = row + 2 * R <= raw.a_rows;
     let mut column = 0;
     while column < raw.b_rows {
         let left = raw.b_rows - column;
-        // SAFETY: column + the tile's columns <= b_rows; the rest is the caller's promise.
+        let asks = follows && column == 0;
+        // SAFETY: column + the tile's columns <= b_rows, and where it asks, R rows follow; the rest is the caller's promise.
         column += unsafe {
             match left {
-                4.. if W == 1 => tile::<T, S, R, 4, W>(s, raw, row, column),
-                2.. if W <= 4 => tile::<T, S, R, 2, W>(s, raw, row, column),
-                _ => tile::<T, S, R, 1, W>(s, raw, row, column),
+                4.. if W == 1 && asks => tile::<T, S, R, 4, W, true>(s, raw, row, column),
+                4.. if W == 1 => tile::<T, S, R, 4, W, false>(s, raw, row, column),
+                2.. if W <= 4 && asks => tile::<T, S, R, 2, W, true>(s, raw, row, column),
+                2.. if W <= 4 => tile::<T, S, R, 2, W, false>(s, raw, row, column),
+                _ if asks => tile::<T, S, R, 1, W, true>(s, raw, row, column),
+                _ => tile::<T, S, R, 1, W, false>(s, raw, row, column),
             }
         };
     }
     R
 }
 
-/// R x C sums of W vectors over one block; returns C.
+/// R x C sums of W vectors over one block; returns C. A tile that ASKS has the next R rows of a fetched meanwhile: a constant,
+/// since looking in the loop costs a tenth of it where vectors are short.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
-unsafe fn tile<T: Math, S: Simd<T>, const R: usize, const C: usize, const W: usize>(
+unsafe fn tile<T: Math, S: Simd<T>, const R: usize, const C: usize, const W: usize, const ASKS: bool>(
     s: S,
     raw: &Raw<T>,
     row: usize,
@@ -160,18 +168,18 @@ unsafe fn tile<T: Math, S: Simd<T>, const R: usize, const C: usize, const W: usi
 ) -> usize {
     let mut acc = [[[s.splat(T::ZERO); W]; C]; R];
     let vectors = raw.depth.div_ceil(S::LANES);
-    // SAFETY: the caller vouches for rows `row..row + R` of a, `column..column + C` of b and vectors `begin..end` of both; a
-    // panel holds two vectors of each row, the last one perhaps one.
+    // SAFETY: the caller vouches for rows `row..row + R` of a (`row..row + 2 R` where it ASKS), `column..column + C` of b and
+    // vectors `begin..end` of both; a panel holds two vectors of each row, the last one perhaps one.
     unsafe {
         let mut at = raw.begin;
-        // Whole rounds of the W partials, of two vectors where W is one: panel by panel.
-        let round = if W == 1 { 2 } else { W };
+        // Whole rounds of the W partials, panel by panel; short vectors take two panels, for fewer turns of the loop.
+        let round = if W <= 2 { 2 * W } else { W };
         while at + round <= raw.end {
             for half in 0..round / 2 {
                 let first = at + 2 * half;
                 let a = raw.a.add(first * S::LANES * raw.a_rows + row * 2 * S::LANES);
                 let b = raw.b.add(first * S::LANES * raw.b_rows + column * 2 * S::LANES);
-                if column == 0 && row + 2 * R <= raw.a_rows {
+                if ASKS {
                     prefetch(std::slice::from_raw_parts(a.add(R * 2 * S::LANES), R * 2 * S::LANES));
                 }
                 for v in 0..2 {

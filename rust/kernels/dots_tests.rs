@@ -7,9 +7,10 @@ use super::*;
 fn strided<T: Number>(bias: T, depth: usize, term: impl Fn(usize) -> (T, T)) -> T {
     let q = dots::partials::<T>();
     let mut partials = vec![T::ZERO; q];
-    for first in (0..depth).step_by(dots::BLOCK) {
+    let block = dots::block::<T>();
+    for first in (0..depth).step_by(block) {
         for (i, partial) in partials.iter_mut().enumerate() {
-            let inputs = (first + i..(first + dots::BLOCK).min(depth)).step_by(q);
+            let inputs = (first + i..(first + block).min(depth)).step_by(q);
             let sum = inputs.map(&term).fold(T::ZERO, |sum, (a, b)| a.mul_add(b, sum));
             *partial = if first == 0 { sum } else { *partial + sum };
         }
@@ -49,12 +50,17 @@ fn dots_equal_the_naive_loop_around_every_tile_edge() {
         check_dots::<f32>(7, depth, 5);
         check_dots::<f64>(7, depth, 5);
     }
+    check_blocks::<f32>();
+    check_blocks::<f64>();
+}
+
+fn check_blocks<T: Number>() {
+    let block = dots::block::<T>();
     for rows in [119, 120, 121, 247] {
-        check_dots::<f32>(rows, dots::BLOCK + 3, 3);
-        check_dots::<f64>(rows, 41, 18);
+        check_dots::<T>(rows, block + 3, 3);
+        check_dots::<T>(rows, 41, 18);
     }
-    for depth in [dots::BLOCK - 1, dots::BLOCK, dots::BLOCK + 1, 2 * dots::BLOCK + 20, 3 * dots::BLOCK] {
-        check_dots::<f32>(8, depth, 3);
-        check_dots::<f64>(8, depth, 3);
+    for depth in [block - 1, block, block + 1, 2 * block + 20, 3 * block] {
+        check_dots::<T>(8, depth, 3);
     }
 }

@@ -180,6 +180,16 @@ unsafe fn tile<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const N: u
     unsafe {
         let mut acc = begin::<T, S, R, N>(s, raw, row, segment);
         let mut k = raw.begin;
+        if S::UNROLL > 1 {
+            // Whole panels by pointers that only grow: working out where each begins would show between short chains.
+            let mut a = raw.a.wrapping_add(k * raw.a_rows + row * panel);
+            let mut b = raw.b.wrapping_add(k / panel * raw.b_stride);
+            while k + panel <= raw.end {
+                chain::<T, S, O, R, N, 0>(s, operand, a, panel, 1, b, width, panel, &mut acc, &mut []);
+                (a, b) = (a.wrapping_add(panel * raw.a_rows), b.wrapping_add(raw.b_stride));
+                k += panel;
+            }
+        }
         while k < raw.end {
             let (q, len) = (k / panel, panel.min(raw.end - k));
             let a = raw.a.add(q * panel * raw.a_rows);
@@ -267,7 +277,6 @@ unsafe fn store_rows<T: Math, S: Simd<T>, const R: usize, const N: usize>(s: S, 
 /// The tile body: `acc[r] += a[r * a_row + k * a_k] * b[k * b_k ..]` and `sums[i] += b[k * b_k ..]` for `len` k in order.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-#[allow(clippy::needless_range_loop)]
 unsafe fn chain<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const N: usize, const B: usize>(
     s: S,
     operand: O,
@@ -280,23 +289,49 @@ unsafe fn chain<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const N: 
     acc: &mut [[S::V; N]; R],
     sums: &mut [[S::V; N]; B],
 ) {
-    for k in 0..len {
-        // SAFETY: the caller vouches for N vectors at each k of b and for R numbers at each k of a.
-        unsafe {
-            let mut vectors = [s.splat(T::ZERO); N];
+    let mut k = 0;
+    // SAFETY: the caller vouches for N vectors at each k of b and for R numbers at each k of a.
+    unsafe {
+        while S::UNROLL > 1 && R >= 4 && k + S::UNROLL <= len {
+            for u in 0..S::UNROLL {
+                term(s, operand, a.add((k + u) * a_k), a_row, b.add((k + u) * b_k), acc, sums);
+            }
+            k += S::UNROLL;
+        }
+        while k < len {
+            term(s, operand, a.add(k * a_k), a_row, b.add(k * b_k), acc, sums);
+            k += 1;
+        }
+    }
+}
+
+/// One k of a chain.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)]
+unsafe fn term<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const N: usize, const B: usize>(
+    s: S,
+    operand: O,
+    a: *const T,
+    a_row: usize,
+    b: *const T,
+    acc: &mut [[S::V; N]; R],
+    sums: &mut [[S::V; N]; B],
+) {
+    // SAFETY: the caller vouches for N vectors at b and for R numbers at a.
+    unsafe {
+        let mut vectors = [s.splat(T::ZERO); N];
+        for n in 0..N {
+            vectors[n] = s.load(b.add(n * S::LANES));
+        }
+        for r in 0..R {
+            let x = s.splat(*a.add(r * a_row));
             for n in 0..N {
-                vectors[n] = s.load(b.add(k * b_k + n * S::LANES));
+                acc[r][n] = operand.mul_add(s, x, vectors[n], acc[r][n]);
             }
-            for r in 0..R {
-                let x = s.splat(*a.add(r * a_row + k * a_k));
-                for n in 0..N {
-                    acc[r][n] = operand.mul_add(s, x, vectors[n], acc[r][n]);
-                }
-            }
-            for i in 0..B {
-                for n in 0..N {
-                    sums[i][n] = operand.add(s, vectors[n], sums[i][n]);
-                }
+        }
+        for i in 0..B {
+            for n in 0..N {
+                sums[i][n] = operand.add(s, vectors[n], sums[i][n]);
             }
         }
     }
@@ -375,12 +410,14 @@ unsafe fn gradient_rows<T: Math, S: Simd<T>, O: Operand<T, S>, const N: usize>(
     while row < rows {
         let left = (rows - row).min(S::GRADIENT_ROWS);
         // The biases' sums come with the last tile.
-        let bias = g.bias && [8, 4, 2, 1].contains(&(rows - row)) && rows - row <= S::GRADIENT_ROWS;
+        let bias = g.bias && left == rows - row && ([8, 4, 2, 1].contains(&left) || left == S::GRADIENT_ROWS);
         // SAFETY: row + the tile's rows <= rows, and with the biases equal; the rest is the caller's promise.
         row += unsafe {
             match (left, bias) {
                 (8.., true) if S::GRADIENT_ROWS >= 8 => gradient_tile::<T, S, O, 8, N, 1>(s, operand, g, row),
                 (8.., false) if S::GRADIENT_ROWS >= 8 => gradient_tile::<T, S, O, 8, N, 0>(s, operand, g, row),
+                (6.., true) if S::GRADIENT_ROWS == 6 => gradient_tile::<T, S, O, 6, N, 1>(s, operand, g, row),
+                (6.., false) if S::GRADIENT_ROWS == 6 => gradient_tile::<T, S, O, 6, N, 0>(s, operand, g, row),
                 (4.., true) => gradient_tile::<T, S, O, 4, N, 1>(s, operand, g, row),
                 (4.., false) => gradient_tile::<T, S, O, 4, N, 0>(s, operand, g, row),
                 (2.., true) => gradient_tile::<T, S, O, 2, N, 1>(s, operand, g, row),
