@@ -258,9 +258,10 @@ impl Isa {
         }
     }
 
-    /// Whether this CPU can run it.
+    /// Whether this CPU can run it, and this build has it.
     pub fn is_available(self) -> bool {
         match self {
+            _ if cfg!(feature = "avx2-only") && self != Isa::Avx2 => false,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => Avx512::new().is_some(),
             #[cfg(target_arch = "x86_64")]
@@ -277,13 +278,14 @@ impl Isa {
     /// Where this CPU cannot run it.
     pub fn run<C: Compilable>(self, work: C) -> C::Output {
         match self {
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", not(feature = "avx2-only")))]
             Isa::Avx512 => Simd::<f32>::vectorize(Avx512::new().expect("the CPU has AVX-512"), Compiled(work)),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Simd::<f32>::vectorize(Avx2::new().expect("the CPU has AVX2"), Compiled(work)),
-            #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx512 | Isa::Avx2 => panic!("an instruction set of x86-64"),
+            #[cfg(not(feature = "avx2-only"))]
             Isa::Portable | Isa::Scalar => work.run(),
+            #[cfg(any(not(target_arch = "x86_64"), feature = "avx2-only"))]
+            other => panic!("{}: this build has no kernels for it", other.name()),
         }
     }
 
@@ -295,7 +297,7 @@ impl Isa {
         let available = || Isa::ALL.into_iter().filter(|isa| isa.is_available());
         let names = || available().map(Isa::name).collect::<Vec<_>>().join(", ");
         match std::env::var("LAMELLA_ISA") {
-            Err(_) => Ok(available().next().expect("portable kernels run everywhere")),
+            Err(_) => Ok(available().next().expect("the CPU runs what the build has")),
             Ok(wanted) => available().find(|isa| isa.name() == wanted).ok_or_else(|| {
                 crate::error::Error::value(format!(
                     "LAMELLA_ISA: expected one of {} (what this CPU can run), got {wanted:?}",

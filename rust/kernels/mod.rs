@@ -38,7 +38,7 @@ pub use loss::{GradientScale, Loss, LossRows, Targets};
 pub use norm::{CHUNK, Norm, Normalize};
 pub use update::{Mirror, Rule, Shrink, Turn, Update};
 
-use crate::isa::{Isa, Portable, Simd};
+use crate::isa::{Isa, Simd};
 use crate::panel::{Geometry, Panels};
 pub use math::Math;
 
@@ -173,13 +173,13 @@ pub trait Number: Math {
     fn pair_kernels() -> Option<&'static dyn PairKernels<Self>>;
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(feature = "avx2-only")))]
 fn f32_pair_kernels() -> Option<&'static dyn PairKernels<f32>> {
     let token = crate::isa::bf16::Avx512Bf16::new()?;
     Some(Box::leak(Box::new(On(token))))
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(any(not(target_arch = "x86_64"), feature = "avx2-only"))]
 fn f32_pair_kernels() -> Option<&'static dyn PairKernels<f32>> {
     None
 }
@@ -190,14 +190,16 @@ macro_rules! number {
             fn kernels(isa: Isa) -> &'static dyn Kernels<$t> {
                 // The tokens have no size, so nothing is allocated or leaked.
                 match isa {
-                    #[cfg(target_arch = "x86_64")]
+                    #[cfg(all(target_arch = "x86_64", not(feature = "avx2-only")))]
                     Isa::Avx512 => Box::leak(Box::new(On(crate::isa::Avx512::new().expect("the CPU has AVX-512")))),
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 => Box::leak(Box::new(On(crate::isa::Avx2::new().expect("the CPU has AVX2")))),
-                    #[cfg(not(target_arch = "x86_64"))]
-                    Isa::Avx512 | Isa::Avx2 => panic!("an instruction set of x86-64"),
-                    Isa::Portable => Box::leak(Box::new(On(Portable::<4>))),
-                    Isa::Scalar => Box::leak(Box::new(On(Portable::<1>))),
+                    #[cfg(not(feature = "avx2-only"))]
+                    Isa::Portable => Box::leak(Box::new(On(crate::isa::Portable::<4>))),
+                    #[cfg(not(feature = "avx2-only"))]
+                    Isa::Scalar => Box::leak(Box::new(On(crate::isa::Portable::<1>))),
+                    #[cfg(any(not(target_arch = "x86_64"), feature = "avx2-only"))]
+                    other => panic!("{}: this build has no kernels for it", other.name()),
                 }
             }
             fn pair_kernels() -> Option<&'static dyn PairKernels<$t>> {
