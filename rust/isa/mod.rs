@@ -15,6 +15,9 @@ pub mod bf16;
 mod environment;
 mod portable;
 
+#[cfg(all(feature = "avx2-only", not(target_arch = "x86_64")))]
+compile_error!("the feature avx2-only is for x86-64");
+
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
@@ -42,11 +45,12 @@ pub trait Simd<T: Float>: Copy + Send + Sync + 'static {
     /// Rows of a product's register tile: `ROWS x 2` accumulators, two vectors of the other operand
     /// and one broadcast must fit the register file.
     const ROWS: usize;
-    /// Rows of a weight gradient's register tile. Tiles begin anew with each panel of the broadcast operand, so that none
-    /// crosses one; what is left of a panel takes smaller tiles.
+    /// Rows of a weight gradient's register tile: 2, 4, 6 or 8. Tiles begin anew with each panel of the broadcast operand,
+    /// so that none crosses one; what is left of a panel takes smaller tiles.
     const GRADIENT_ROWS: usize;
-    /// Terms of a tile's chains that one turn of its loop takes: where vectors are short, the loop's own instructions are a
-    /// good part of what the processor issues, above all where a neighbour on the same core issues too.
+    /// Terms of a chain that one turn of the loop takes in tiles of four rows or more; above 1, whole panels are walked by
+    /// pointers that only grow. Where vectors are short, the loop's own instructions are a good part of what the processor
+    /// issues, above all where a neighbour on the same core issues too.
     const UNROLL: usize = 1;
 
     /// Runs `op` compiled for this instruction set.
@@ -275,7 +279,7 @@ impl Isa {
     /// Does the work compiled for this instruction set.
     ///
     /// # Panics
-    /// Where this CPU cannot run it.
+    /// Where this CPU cannot run it, or this build has it not.
     pub fn run<C: Compilable>(self, work: C) -> C::Output {
         match self {
             #[cfg(all(target_arch = "x86_64", not(feature = "avx2-only")))]
@@ -297,10 +301,12 @@ impl Isa {
         let available = || Isa::ALL.into_iter().filter(|isa| isa.is_available());
         let names = || available().map(Isa::name).collect::<Vec<_>>().join(", ");
         match std::env::var("LAMELLA_ISA") {
-            Err(_) => Ok(available().next().expect("the CPU runs what the build has")),
+            Err(_) => available().next().ok_or_else(|| {
+                crate::error::Error::value("this build has kernels for AVX2 alone, which this CPU lacks")
+            }),
             Ok(wanted) => available().find(|isa| isa.name() == wanted).ok_or_else(|| {
                 crate::error::Error::value(format!(
-                    "LAMELLA_ISA: expected one of {} (what this CPU can run), got {wanted:?}",
+                    "LAMELLA_ISA: expected one of {} (what this CPU and build can run), got {wanted:?}",
                     names()
                 ))
             }),

@@ -172,7 +172,8 @@ unsafe fn tile<T: Math, S: Simd<T>, const R: usize, const C: usize, const W: usi
     // vectors `begin..end` of both; a panel holds two vectors of each row, the last one perhaps one.
     unsafe {
         let mut at = raw.begin;
-        // Whole rounds of the W partials, panel by panel; short vectors take two panels, for fewer turns of the loop.
+        // Whole rounds of the W partials, panel by panel: two rounds where W is 1 (a panel), and where it is 2 (two panels, for
+        // fewer turns of the loop).
         let round = if W <= 2 { 2 * W } else { W };
         while at + round <= raw.end {
             for half in 0..round / 2 {

@@ -292,6 +292,7 @@ unsafe fn chain<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const N: 
     let mut k = 0;
     // SAFETY: the caller vouches for N vectors at each k of b and for R numbers at each k of a.
     unsafe {
+        // Tiles of few rows are rare, and not worth the code.
         while S::UNROLL > 1 && R >= 4 && k + S::UNROLL <= len {
             for u in 0..S::UNROLL {
                 term(s, operand, a.add((k + u) * a_k), a_row, b.add((k + u) * b_k), acc, sums);
@@ -409,15 +410,15 @@ unsafe fn gradient_rows<T: Math, S: Simd<T>, O: Operand<T, S>, const N: usize>(
     let mut row = 0;
     while row < rows {
         let left = (rows - row).min(S::GRADIENT_ROWS);
-        // The biases' sums come with the last tile.
-        let bias = g.bias && left == rows - row && ([8, 4, 2, 1].contains(&left) || left == S::GRADIENT_ROWS);
+        // The biases' sums come with the last tile, but where it has six rows: two more sums are more than the registers hold.
+        let bias = g.bias && left == rows - row && [8, 4, 2, 1].contains(&left);
+        let six = S::GRADIENT_ROWS == 6 && !(g.bias && rows - row == 6);
         // SAFETY: row + the tile's rows <= rows, and with the biases equal; the rest is the caller's promise.
         row += unsafe {
             match (left, bias) {
                 (8.., true) if S::GRADIENT_ROWS >= 8 => gradient_tile::<T, S, O, 8, N, 1>(s, operand, g, row),
                 (8.., false) if S::GRADIENT_ROWS >= 8 => gradient_tile::<T, S, O, 8, N, 0>(s, operand, g, row),
-                (6.., true) if S::GRADIENT_ROWS == 6 => gradient_tile::<T, S, O, 6, N, 1>(s, operand, g, row),
-                (6.., false) if S::GRADIENT_ROWS == 6 => gradient_tile::<T, S, O, 6, N, 0>(s, operand, g, row),
+                (6.., _) if six => gradient_tile::<T, S, O, 6, N, 0>(s, operand, g, row),
                 (4.., true) => gradient_tile::<T, S, O, 4, N, 1>(s, operand, g, row),
                 (4.., false) => gradient_tile::<T, S, O, 4, N, 0>(s, operand, g, row),
                 (2.., true) => gradient_tile::<T, S, O, 2, N, 1>(s, operand, g, row),

@@ -167,7 +167,7 @@ pub trait Number: Math {
     /// The kernels of `isa`.
     ///
     /// # Panics
-    /// Where this CPU cannot run it: [`Isa::is_available`] says so beforehand.
+    /// Where this CPU cannot run it, or this build has it not: [`Isa::is_available`] says so beforehand.
     fn kernels(isa: Isa) -> &'static dyn Kernels<Self>;
     /// The kernels of mixed precision, where the type has them and the CPU the instructions.
     fn pair_kernels() -> Option<&'static dyn PairKernels<Self>>;
