@@ -1,6 +1,6 @@
 //! What is kept of a model, as Python sees it: the header of a file of tensors, and an optimizer's state as plain arrays.
 
-use super::model::{get_layers, parameter_names};
+use super::parameters::{get_layers, parameter_names};
 use super::{arrays, exception, unlocked};
 use crate::error::Error;
 use crate::kernels::Number;

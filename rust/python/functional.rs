@@ -1,7 +1,8 @@
 //! The L-layer functions as Python sees them: features x samples, either dtype; the elementwise functions.
 
 use super::arrays::{self, Held};
-use super::model::{check_columns, get_layers, set_parameters, zeros};
+use super::inputs::check_columns;
+use super::parameters::{get_layers, set_parameters};
 use super::{exception, unlocked};
 use crate::activation::Activation;
 use crate::data::Matrix;
@@ -215,4 +216,17 @@ fn backward_as<'py, T: Number + numpy::Element>(
     let gradients = get_layers(py, &mut net, GRADIENT).into_iter().enumerate();
     // db is a column in the L-layer functions.
     gradients.map(|(i, g)| if i % 2 == 1 { g.call_method1("reshape", ((-1, 1),)) } else { Ok(g) }).collect()
+}
+
+/// A vector of zeros, or an error where the memory cannot be had.
+fn zeros<T: Number>(len: usize) -> Result<Vec<T>, Error> {
+    let mut numbers = Vec::new();
+    let bytes = len.saturating_mul(size_of::<T>());
+    let refused = || Error::Memory { what: "outputs", bytes };
+    if !crate::memory::suffices(bytes) {
+        return Err(refused());
+    }
+    numbers.try_reserve_exact(len).map_err(|_| refused())?;
+    numbers.resize(len, T::ZERO);
+    Ok(numbers)
 }

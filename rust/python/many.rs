@@ -1,7 +1,9 @@
 //! Many networks as Python sees them: one call, the interpreter lock released, each outcome told to a callable.
 
 use super::arrays::Samples;
-use super::model::{self, Any, Labels, Network};
+use super::inputs::{self, Labels};
+use super::model::{Any, Network};
+use super::settings;
 use super::{exception, unlocked};
 use crate::data::Matrix;
 use crate::error::Error;
@@ -37,7 +39,7 @@ pub fn fit_many<'py>(
     threads: Option<usize>,
     report: Py<PyAny>,
 ) -> PyResult<()> {
-    model::check_threads(threads).map_err(exception)?;
+    settings::check_threads(threads).map_err(exception)?;
     let samples = Samples::new("X", X)?;
     let x = samples.matrix();
     let selections = checked_selections(&selections, x.rows())?;
@@ -63,8 +65,8 @@ pub fn fit_many<'py>(
             Any::F64(model) => Trainee::F64(&mut model.net),
         };
         let (rows, held_out) = (selected(*rows)?, selected(*held_out)?);
-        let weights = model::as_weights(&given.weights)?;
-        model::check_weights(weights, x.rows()).map_err(exception)?;
+        let weights = settings::as_weights(&given.weights)?;
+        settings::check_weights(weights, x.rows()).map_err(exception)?;
         let stretch = Stretch { rates: given.rates.as_deref(), ..Stretch::WHOLE };
         jobs.push(Job { network, y: &data[*target], held_out, options: Options { rows, weights, stretch, ..options } });
     }
@@ -158,10 +160,10 @@ fn check(jobs: &[Job<'_, '_>], targets: &[usize], x: &Matrix<'_>, threads: Optio
         }
         match &job.network {
             Trainee::F32(network) if seen.insert((*target, false, network.features())) => {
-                model::check_data(network, x, job.y, threads)?;
+                inputs::check_data(network, x, job.y, threads)?;
             }
             Trainee::F64(network) if seen.insert((*target, true, network.features())) => {
-                model::check_data(network, x, job.y, threads)?;
+                inputs::check_data(network, x, job.y, threads)?;
             }
             _ => {}
         }
@@ -178,13 +180,13 @@ fn options_of(settings: &Bound<'_, PyDict>) -> PyResult<Options<'static>> {
     let (name, parameters): (String, Bound<'_, PyDict>) = get("optimizer")?.extract()?;
     let options = Options {
         epochs: get("epochs")?.extract()?,
-        batch_size: model::check_batch(get("batch_size")?.extract()?).map_err(exception)?,
-        optimizer: model::parse_optimizer(&name, &parameters)?,
-        penalty: model::as_penalty(get("penalty")?.extract()?),
+        batch_size: settings::check_batch(get("batch_size")?.extract()?).map_err(exception)?,
+        optimizer: settings::parse_optimizer(&name, &parameters)?,
+        penalty: settings::as_penalty(get("penalty")?.extract()?),
         clip_value: get("clip_value")?.extract::<Option<f64>>()?.unwrap_or(f64::INFINITY),
         clip_norm: get("clip_norm")?.extract::<Option<f64>>()?.unwrap_or(f64::INFINITY),
         average: get("average")?.extract()?,
-        muon: model::parse_muon(&parameters)?,
+        muon: settings::parse_muon(&parameters)?,
         loss_scale: get("loss_scale")?.extract()?,
         weights: None,
         rows: None,
@@ -194,7 +196,7 @@ fn options_of(settings: &Bound<'_, PyDict>) -> PyResult<Options<'static>> {
         report_every: 0,
         stretch: Stretch::WHOLE,
     };
-    model::check_options(&options).map_err(exception)?;
+    settings::check_options(&options).map_err(exception)?;
     Ok(options)
 }
 

@@ -6,9 +6,12 @@
 mod arrays;
 mod checkpoint;
 mod functional;
+mod inputs;
 mod many;
 mod model;
+mod parameters;
 mod scikit;
+mod settings;
 
 use crate::error::Error;
 use crate::isa::Isa;

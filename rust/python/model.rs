@@ -1,28 +1,29 @@
 //! The network as Python sees it: one class for both dtypes, plain arrays in and out.
 
-use super::arrays::{self, Held, Samples};
-use super::checkpoint;
-use super::{Interpreter, exception, scikit, unlocked};
-use crate::activation::Activation;
+use super::arrays::{self, Samples};
+use super::inputs::{self, Labels, check_columns, check_data, check_shapes};
+use super::parameters::{self, get_layers};
+use super::settings::{
+    self, NO_PENALTY, as_penalty, as_weights, check_options, check_threads, check_weights, one_batch,
+};
+use super::{Interpreter, checkpoint, exception, scikit, unlocked};
 use crate::data::Matrix;
 use crate::error::Error;
 use crate::isa::Isa;
-use crate::kernels::{Loss, Norm, Number};
+use crate::kernels::{Loss, Number};
 use crate::network::{AVERAGE, GRADIENT, LayerSpec, Network as Core, WEIGHTS};
-use crate::step::muon::{Adjust, Muon};
 use crate::step::{Draw, TargetData};
 use crate::train::infer::{self, Spares, Wanted, infer};
-use crate::train::optimizer::{Kind, Moments, Optimizer};
-use crate::train::penalty::{self, Penalty};
+use crate::train::optimizer::Optimizer;
+use crate::train::penalty;
 use crate::train::scikit::Scikit;
 use crate::train::stretch::{Cursor, Stretch};
 use crate::train::trainer::{self, Options, Workspace};
-use numpy::prelude::*;
-use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
+use numpy::{IntoPyArray, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyDict;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A network with the buffers of its training and of its passes forward.
 pub(super) struct Model<T: Number> {
@@ -81,8 +82,13 @@ pub struct Network {
 #[pymethods]
 impl Network {
     #[new]
-    fn new(n_features: usize, layers: Vec<LayerTuple>, loss: (String, Vec<f64>), dtype: &str) -> PyResult<Self> {
-        let specs: Result<Vec<LayerSpec>, Error> = layers.into_iter().map(layer_spec).collect();
+    fn new(
+        n_features: usize,
+        layers: Vec<settings::LayerTuple>,
+        loss: (String, Vec<f64>),
+        dtype: &str,
+    ) -> PyResult<Self> {
+        let specs: Result<Vec<LayerSpec>, Error> = layers.into_iter().map(settings::layer_spec).collect();
         let specs = specs.map_err(exception)?;
         let loss = Loss::parse(&loss.0, &loss.1).map_err(exception)?;
         let isa = Isa::choose().map_err(exception)?;
@@ -98,7 +104,7 @@ impl Network {
     /// Copies plain arrays in, of each layer W1 (n1, n0), and where it has them b1, gamma1 and beta1, (n1,) or (n1, 1).
     /// Optimizer state is kept.
     fn set_parameters(&mut self, arrays: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
-        with_core!(&mut *self.inner, net => set_parameters(net, &arrays))
+        with_core!(&mut *self.inner, net => parameters::set_parameters(net, &arrays))
     }
 
     /// Copies the parameters out: of each layer W1 (n1, n0), and where it has them b1, gamma1 and beta1, (n1,).
@@ -123,7 +129,7 @@ impl Network {
 
     /// Copies running statistics in, as `get_statistics` gives them.
     fn set_statistics(&mut self, arrays: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
-        with_core!(&mut *self.inner, net => set_statistics(net, &arrays))
+        with_core!(&mut *self.inner, net => parameters::set_statistics(net, &arrays))
     }
 
     /// Trains; returns the loss of each epoch that it finished. It may be a stretch of a longer training: `begin` is the
@@ -161,10 +167,11 @@ impl Network {
         clip_norm: Option<f64>,
         average: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let deadline = check_seconds(seconds).map_err(exception)?.and_then(|time| Instant::now().checked_add(time));
-        let batch_size = check_batch(batch_size).map_err(exception)?;
-        let muon = parse_muon(&optimizer.1)?;
-        let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
+        let deadline =
+            settings::check_seconds(seconds).map_err(exception)?.and_then(|time| Instant::now().checked_add(time));
+        let batch_size = settings::check_batch(batch_size).map_err(exception)?;
+        let muon = settings::parse_muon(&optimizer.1)?;
+        let optimizer = settings::parse_optimizer(&optimizer.0, &optimizer.1)?;
         let report_every = if report.is_some() { report_every } else { 0 };
         let rates = rates.map(|rates| rates.as_array().to_vec());
         let begin = Cursor { row: begin.0, epoch_loss: begin.1, epoch_weight: begin.2, ..Cursor::START };
@@ -236,8 +243,8 @@ impl Network {
         clip_norm: Option<f64>,
         average: Option<f64>,
     ) -> PyResult<f64> {
-        let muon = parse_muon(&optimizer.1)?;
-        let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
+        let muon = settings::parse_muon(&optimizer.1)?;
+        let optimizer = settings::parse_optimizer(&optimizer.0, &optimizer.1)?;
         let (clip_value, clip_norm) = (clip_value.unwrap_or(f64::INFINITY), clip_norm.unwrap_or(f64::INFINITY));
         let weights = as_weights(&weights)?;
         let plain = one_batch(optimizer, penalty, loss_scale, seed, threads);
@@ -270,7 +277,7 @@ impl Network {
             if !x {
                 return Ok(false);
             }
-            Y.map_or(Ok(true), |y| takes_labels(net, y, rows))
+            Y.map_or(Ok(true), |y| inputs::takes_labels(net, y, rows))
         })
     }
 
@@ -446,8 +453,8 @@ impl Network {
         weights: Option<PyReadonlyArray1<'py, f64>>,
         threads: Option<usize>,
     ) -> PyResult<f64> {
-        let optimizer = parse_optimizer(&optimizer.0, &optimizer.1)?;
-        let batch_size = check_batch(Some(batch_size)).map_err(exception)?;
+        let optimizer = settings::parse_optimizer(&optimizer.0, &optimizer.1)?;
+        let batch_size = settings::check_batch(Some(batch_size)).map_err(exception)?;
         let weights = as_weights(&weights)?;
         let one = one_batch(optimizer, NO_PENALTY, loss_scale, 0, threads);
         let options = Options { batch_size, weights, epochs: epochs.max(1), ..one };
@@ -562,398 +569,6 @@ impl Network {
     }
 }
 
-/// Neither l1 nor l2.
-const NO_PENALTY: (f64, f64, bool) = (0.0, 0.0, false);
-
-/// A layer as Python tells of it: units, activation and its parameter, whether it has biases, normalisation ("batch" or "layer",
-/// epsilon, momentum), dropout, whether its input is added.
-type LayerTuple = (usize, String, f64, bool, Option<(String, f64, f64)>, f64, bool);
-
-fn layer_spec((units, name, parameter, bias, norm, dropout, residual): LayerTuple) -> Result<LayerSpec, Error> {
-    let norm = norm.map(|(name, epsilon, momentum)| match name.as_str() {
-        _ if !(epsilon > 0.0 && epsilon.is_finite()) => {
-            Err(Error::expected("norm: epsilon", "a finite number above 0", epsilon))
-        }
-        "batch" if (0.0..=1.0).contains(&momentum) => Ok(Norm::Batch { epsilon, momentum }),
-        "batch" => Err(Error::expected("norm: momentum", "a number in [0, 1]", momentum)),
-        "layer" => Ok(Norm::Layer { epsilon }),
-        _ => Err(Error::expected("norm", "batch or layer", format!("{name:?}"))),
-    });
-    let activation = Activation::parse(&name, parameter)?;
-    Ok(LayerSpec { units, activation, bias, norm: norm.transpose()?, dropout, residual })
-}
-
-/// Options for all rows as one batch.
-fn one_batch(
-    optimizer: Optimizer,
-    penalty: (f64, f64, bool),
-    loss_scale: f64,
-    seed: u64,
-    threads: Option<usize>,
-) -> Options<'static> {
-    Options {
-        epochs: 1,
-        batch_size: usize::MAX,
-        optimizer,
-        penalty: as_penalty(penalty),
-        clip_value: f64::INFINITY,
-        clip_norm: f64::INFINITY,
-        average: None,
-        muon: None,
-        loss_scale,
-        weights: None,
-        rows: None,
-        shuffle: false,
-        seed,
-        threads,
-        report_every: 0,
-        stretch: Stretch::WHOLE,
-    }
-}
-
-pub(super) fn parse_optimizer(name: &str, parameters: &Bound<'_, PyDict>) -> PyResult<Optimizer> {
-    let get = |key: &str| -> PyResult<f64> {
-        let missing = || exception(Error::expected(format!("optimizer {name}"), format!("a {key}"), "none"));
-        parameters.get_item(key)?.ok_or_else(missing)?.extract()
-    };
-    let moments = || -> PyResult<Moments> {
-        Ok(Moments { beta1: get("beta1")?, beta2: get("beta2")?, epsilon: get("epsilon")? })
-    };
-    let kind = match name {
-        "sgd" => Kind::Sgd { momentum: get("momentum")?, nesterov: get("nesterov")? != 0.0 },
-        "velocity" => Kind::Velocity { momentum: get("momentum")?, nesterov: get("nesterov")? != 0.0 },
-        "adam_hat" => Kind::AdamHat { moments: moments()? },
-        "adam" => Kind::Adam { moments: moments()?, amsgrad: get("amsgrad")? != 0.0 },
-        "nadam" => Kind::Nadam { moments: moments()?, momentum_decay: get("momentum_decay")? },
-        "rmsprop" => Kind::RmsProp {
-            alpha: get("alpha")?,
-            epsilon: get("epsilon")?,
-            momentum: get("momentum")?,
-            centered: get("centered")? != 0.0,
-        },
-        "adagrad" => Kind::Adagrad { epsilon: get("epsilon")?, rate_decay: get("learning_rate_decay")? },
-        "lion" => Kind::Lion { beta1: get("beta1")?, beta2: get("beta2")? },
-        _ => {
-            let names = "one of sgd, velocity, adam, adam_hat, nadam, rmsprop, adagrad, lion";
-            return Err(exception(Error::expected("optimizer", names, format!("{name:?}"))));
-        }
-    };
-    let weight_decay = if parameters.contains("weight_decay")? { get("weight_decay")? } else { 0.0 };
-    Ok(Optimizer { learning_rate: get("learning_rate")?, weight_decay, kind })
-}
-
-/// Muon's settings, which stand beside those of the optimizer that biases follow.
-pub(super) fn parse_muon(parameters: &Bound<'_, PyDict>) -> PyResult<Option<Muon>> {
-    if !parameters.contains("muon_learning_rate")? {
-        return Ok(None);
-    }
-    let get = |key: &str| -> PyResult<f64> {
-        let missing = || exception(Error::expected("optimizer muon", format!("a {key}"), "none"));
-        parameters.get_item(format!("muon_{key}"))?.ok_or_else(missing)?.extract()
-    };
-    let muon = Muon {
-        learning_rate: get("learning_rate")?,
-        weight_decay: get("weight_decay")?,
-        momentum: get("momentum")?,
-        nesterov: get("nesterov")? != 0.0,
-        coefficients: [get("a")?, get("b")?, get("c")?],
-        epsilon: get("epsilon")?,
-        steps: get("ns_steps")? as usize,
-        adjust: [Adjust::Original, Adjust::MatchRmsAdamw, Adjust::SpectralUnclamped][get("adjust")? as usize % 3],
-        rounds: get("bfloat16")? != 0.0,
-        hidden_only: get("hidden_only")? != 0.0,
-    };
-    muon.check().map_err(exception)?;
-    Ok(Some(muon))
-}
-
-pub(super) fn as_penalty((l1, l2, biases): (f64, f64, bool)) -> Penalty {
-    Penalty { l1, l2, biases }
-}
-
-/// Weights as they lie.
-pub(super) fn as_weights<'a>(weights: &'a Option<PyReadonlyArray1<'_, f64>>) -> PyResult<Option<&'a [f64]>> {
-    let Some(weights) = weights else { return Ok(None) };
-    let strided = |_| exception(Error::expected("weights", "an array without gaps", "one with strides"));
-    weights.as_slice().map(Some).map_err(strided)
-}
-
-/// Weights are finite and not negative, one for each row.
-pub(super) fn check_weights(weights: Option<&[f64]>, rows: usize) -> Result<(), Error> {
-    let Some(weights) = weights else { return Ok(()) };
-    if weights.len() != rows {
-        return Err(Error::expected("weights", format!("{rows} numbers"), weights.len()));
-    }
-    let bad = |weight: &&f64| !(0.0..f64::INFINITY).contains(*weight);
-    if let Some(weight) = weights.iter().find(bad) {
-        return Err(Error::expected("weights", "finite numbers of at least 0", weight));
-    }
-    Ok(())
-}
-
-pub(super) fn check_threads(threads: Option<usize>) -> Result<(), Error> {
-    match threads {
-        Some(0) => Err(Error::expected("threads", "at least 1, or None", 0)),
-        _ => Ok(()),
-    }
-}
-
-fn check_seconds(seconds: Option<f64>) -> Result<Option<Duration>, Error> {
-    match seconds {
-        Some(seconds) if seconds.is_nan() || seconds < 0.0 => {
-            Err(Error::expected("seconds", "a number of at least 0, or None", seconds))
-        }
-        // More than there are is no limit.
-        _ => Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())),
-    }
-}
-
-pub(super) fn check_batch(batch_size: Option<usize>) -> Result<usize, Error> {
-    match batch_size {
-        Some(0) => Err(Error::expected("batch_size", "at least 1, or None for all rows", 0)),
-        _ => Ok(batch_size.unwrap_or(usize::MAX)),
-    }
-}
-
-pub(super) fn check_options(options: &Options<'_>) -> Result<(), Error> {
-    check_threads(options.threads)?;
-    let Penalty { l1, l2, .. } = options.penalty;
-    for (name, x) in [("l1", l1), ("l2", l2), ("loss_scale", options.loss_scale)] {
-        if !(x >= 0.0 && x.is_finite()) {
-            return Err(Error::expected(name, "a finite number of at least 0", x));
-        }
-    }
-    if options.clip_value.is_nan() || options.clip_value <= 0.0 {
-        return Err(Error::expected("clip_value", "a number above 0, or None", options.clip_value));
-    }
-    if options.clip_norm.is_nan() || options.clip_norm <= 0.0 {
-        return Err(Error::expected("clip_norm", "a number above 0, or None", options.clip_norm));
-    }
-    if let Some(decay) = options.average.filter(|decay| !(0.0..1.0).contains(decay)) {
-        return Err(Error::expected("average", "a number in [0, 1), or None", decay));
-    }
-    options.optimizer.check()
-}
-
-pub(super) fn check_columns<T: Number>(net: &Core<T>, x: &Matrix<'_>, threads: Option<usize>) -> Result<(), Error> {
-    check_width(net, x)?;
-    check_fits(net, "X", x, threads)
-}
-
-fn check_width<T: Number>(net: &Core<T>, x: &Matrix<'_>) -> Result<(), Error> {
-    if x.rows() == 0 {
-        return Err(Error::expected("X", "at least one sample", 0));
-    }
-    if x.rows() > u32::MAX as usize {
-        return Err(Error::expected("X", "fewer than 2^32 samples", x.rows()));
-    }
-    if x.columns() != net.features() {
-        return Err(Error::expected("X", format!("{} features", net.features()), x.columns()));
-    }
-    Ok(())
-}
-
-fn check_fits<T: Number>(net: &Core<T>, name: &str, x: &Matrix<'_>, threads: Option<usize>) -> Result<(), Error> {
-    let Some(bad) = x.first_unfit::<T>(net.isa, threads)? else { return Ok(()) };
-    let within = if x.narrows::<T>() { format!(" within {}", T::NAME) } else { String::new() };
-    // As Python writes it.
-    let value = if bad.value.is_nan() { "nan".into() } else { format!("{:?}", bad.value) };
-    let got = format!("{value} at row {}, column {}", bad.row, bad.column);
-    Err(Error::expected(name, format!("finite numbers{within}"), got))
-}
-
-pub(super) fn check_data<T: Number>(
-    net: &Core<T>,
-    x: &Matrix<'_>,
-    y: &TargetData<'_>,
-    threads: Option<usize>,
-) -> Result<(), Error> {
-    check_shapes(net, x, y)?;
-    check_fits(net, "X", x, threads)?;
-    if let TargetData::Dense(y) = y {
-        check_fits(net, "Y", y, threads)?;
-    }
-    Ok(())
-}
-
-fn check_shapes<T: Number>(net: &Core<T>, x: &Matrix<'_>, y: &TargetData<'_>) -> Result<(), Error> {
-    check_width(net, x)?;
-    let wanted = target_columns(net);
-    let (rows, columns) = match y {
-        TargetData::Classes(classes) => (classes.len(), wanted),
-        TargetData::Dense(y) => (y.rows(), y.columns()),
-        TargetData::Elsewhere(rows) => (*rows, wanted),
-    };
-    if (rows, columns) != (x.rows(), wanted) {
-        let expected = format!("{} rows of {wanted} outputs", x.rows());
-        return Err(Error::expected("Y", expected, format!("{rows} of {columns}")));
-    }
-    Ok(())
-}
-
-/// Numbers that a sample's target has.
-fn target_columns<T: Number>(net: &Core<T>) -> usize {
-    net.outputs() / net.loss.outputs_per_target()
-}
-
-/// The targets as they came: held, so that views of them can be made.
-pub(super) enum Labels<'py> {
-    Classes(Vec<u32>),
-    Dense(Held<'py>),
-    /// So many, which the loss in Python reads.
-    Elsewhere(usize),
-}
-
-impl<'py> Labels<'py> {
-    pub(super) fn new<T: Number>(net: &Core<T>, object: &Bound<'py, PyAny>) -> PyResult<Self> {
-        if net.loss == Loss::Custom {
-            return Ok(Labels::Elsewhere(object.len()?));
-        }
-        let vector = arrays::untyped("Y", object)?.ndim() == 1;
-        if net.loss.takes_classes() && vector {
-            return Ok(Labels::Classes(arrays::classes("Y", object, net.outputs())?));
-        }
-        if vector && target_columns(net) == 1 {
-            return Ok(Labels::Dense(Held::new("Y", &object.call_method1("reshape", (-1, 1))?)?));
-        }
-        Ok(Labels::Dense(Held::new("Y", object)?))
-    }
-
-    pub(super) fn as_data(&self) -> TargetData<'_> {
-        match self {
-            Labels::Classes(classes) => TargetData::Classes(classes),
-            Labels::Dense(held) => TargetData::Dense(held.matrix()),
-            Labels::Elsewhere(rows) => TargetData::Elsewhere(*rows),
-        }
-    }
-}
-
-/// Whether labels of `rows` rows can be taken as they are.
-fn takes_labels<T: Number>(net: &Core<T>, labels: &Bound<'_, PyAny>, rows: usize) -> PyResult<bool> {
-    if net.loss.takes_classes() {
-        let n = net.outputs();
-        let Ok(classes) = labels.cast_exact::<PyArray1<i64>>() else { return Ok(false) };
-        if classes.len() != rows || !classes.is_aligned() {
-            return Ok(false);
-        }
-        let classes = classes.try_readonly()?;
-        return Ok(classes.as_array().iter().all(|&class| usize::try_from(class).is_ok_and(|class| class < n)));
-    }
-    // Counts must not be negative, which nobody here looks at, and a loss in Python says itself what it takes.
-    if [Loss::Poisson, Loss::Custom].contains(&net.loss) {
-        return Ok(false);
-    }
-    let n = target_columns(net);
-    let fits = |shape: &[usize]| *shape == [rows, n] || (n == 1 && *shape == [rows]);
-    if !arrays::is_plain(labels, fits) {
-        return Ok(false);
-    }
-    let labels = Labels::new(net, labels)?;
-    Ok(match labels.as_data() {
-        TargetData::Dense(y) if net.loss.takes_bits() => y.is_binary(),
-        TargetData::Dense(y) => y.first_unfit::<T>(net.isa, Some(1)).is_ok_and(|bad| bad.is_none()),
-        TargetData::Classes(_) | TargetData::Elsewhere(_) => false,
-    })
-}
-
-/// The arrays of a network's parameters in order: name, layer, rows, columns.
-pub(super) fn parameter_names<T: Number>(net: &Core<T>) -> Vec<(String, usize, usize, usize)> {
-    let mut names = Vec::new();
-    for (l, layer) in net.layers.iter().enumerate() {
-        names.push((format!("W{}", l + 1), l, layer.outputs, layer.inputs));
-        let vectors = [("b", layer.bias), ("gamma", layer.norm.is_some()), ("beta", layer.norm.is_some())];
-        let there = vectors.into_iter().filter(|(_, there)| *there);
-        names.extend(there.map(|(name, _)| (format!("{name}{}", l + 1), l, layer.outputs, 1)));
-    }
-    names
-}
-
-/// A finite array, read as a matrix.
-fn finite<T: Number + numpy::Element>(name: &str, array: &Bound<'_, PyAny>, shape: (usize, usize)) -> PyResult<Vec<T>> {
-    let numbers: Vec<T> = arrays::plain(name, array, shape)?;
-    match numbers.iter().all(|x| x.is_finite()) {
-        true => Ok(numbers),
-        false => Err(exception(Error::expected(name, "finite numbers", "NaN or infinity"))),
-    }
-}
-
-pub(super) fn set_parameters<T: Number + numpy::Element>(
-    net: &mut Core<T>,
-    arrays: &[Bound<'_, PyAny>],
-) -> PyResult<()> {
-    let names = parameter_names(net);
-    if arrays.len() != names.len() {
-        let expected = format!("{} arrays, {} ... {}", names.len(), names[0].0, names[names.len() - 1].0);
-        return Err(exception(Error::expected("parameters", expected, arrays.len())));
-    }
-    // Everything is checked before anything is changed.
-    let read = |((name, _, rows, columns), array): (&(String, usize, usize, usize), _)| {
-        finite::<T>(name, array, (*rows, *columns))
-    };
-    let mut plain = names.iter().zip(arrays).map(read).collect::<PyResult<Vec<_>>>()?.into_iter();
-    for l in 0..net.layers.len() {
-        let layer = net.layers[l];
-        let weights = plain.next().unwrap_or_default();
-        let biases = if layer.bias { plain.next() } else { None };
-        net.set_layer(l, |j, i| weights[j * layer.inputs + i], |j| biases.as_ref().map_or(T::ZERO, |b| b[j]));
-        if layer.norm.is_some() {
-            let (gamma, beta) = (plain.next().unwrap_or_default(), plain.next().unwrap_or_default());
-            net.set_affine(l, |j| gamma[j], |j| beta[j]);
-        }
-    }
-    Ok(())
-}
-
-fn set_statistics<T: Number + numpy::Element>(net: &mut Core<T>, arrays: &[Bound<'_, PyAny>]) -> PyResult<()> {
-    if arrays.len() != 2 * net.coupled.len() {
-        return Err(exception(Error::expected(
-            "statistics",
-            format!("{} arrays", 2 * net.coupled.len()),
-            arrays.len(),
-        )));
-    }
-    // Everything is checked before anything is changed.
-    let mut plain = Vec::with_capacity(net.coupled.len());
-    for (&l, pair) in net.coupled.iter().zip(arrays.chunks_exact(2)) {
-        let layer = net.layers[l];
-        let mean: Vec<T> = finite(&format!("mean{}", l + 1), &pair[0], (layer.outputs, 1))?;
-        let variance: Vec<T> = finite(&format!("variance{}", l + 1), &pair[1], (layer.outputs, 1))?;
-        if variance.iter().any(|&x| x < T::ZERO) {
-            return Err(exception(Error::expected(format!("variance{}", l + 1), "numbers of at least 0", "less")));
-        }
-        plain.push((layer, mean, variance));
-    }
-    for (place, (layer, mean, variance)) in plain.into_iter().enumerate() {
-        let mut statistics = net.statistics.write(place);
-        statistics.running_mean[..layer.outputs].copy_from_slice(&mean);
-        statistics.running_variance[..layer.outputs].copy_from_slice(&variance);
-        statistics.renew(&layer);
-    }
-    Ok(())
-}
-
-/// All layers' plain arrays from one of the arena's buffers.
-pub(super) fn get_layers<'py, T: Number + numpy::Element>(
-    py: Python<'py>,
-    net: &mut Core<T>,
-    buffer: usize,
-) -> Vec<Bound<'py, PyAny>> {
-    let mut arrays = Vec::with_capacity(2 * net.layers.len());
-    for l in 0..net.layers.len() {
-        let layer = net.layers[l];
-        let (weights, biases) = net.get_layer(l, buffer);
-        arrays.push(arrays::matrix(py, layer.outputs, layer.inputs, weights));
-        if layer.bias {
-            arrays.push(biases.into_pyarray(py).into_any());
-        }
-        if layer.norm.is_some() {
-            let (gamma, beta) = net.get_affine(l, buffer);
-            arrays.extend([gamma, beta].map(|numbers| numbers.into_pyarray(py).into_any()));
-        }
-    }
-    arrays
-}
-
 /// Checks the data and fills in what is wanted; returns each row's loss where there are targets.
 fn answer<T: Number>(
     py: Python<'_>,
@@ -973,17 +588,4 @@ fn answer<T: Number>(
         infer(&model.net, &model.spares, x, y, wanted, threads, &mut host)
     });
     host.settle(result)
-}
-
-/// A vector of zeros, or an error where the memory cannot be had.
-pub(super) fn zeros<T: Number>(len: usize) -> Result<Vec<T>, Error> {
-    let mut numbers = Vec::new();
-    let bytes = len.saturating_mul(size_of::<T>());
-    let refused = || Error::Memory { what: "outputs", bytes };
-    if !crate::memory::suffices(bytes) {
-        return Err(refused());
-    }
-    numbers.try_reserve_exact(len).map_err(|_| refused())?;
-    numbers.resize(len, T::ZERO);
-    Ok(numbers)
 }

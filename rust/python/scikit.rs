@@ -2,7 +2,7 @@
 //! and objectives by scikit-learn's conventions.
 
 use super::arrays::Samples;
-use super::model::Labels;
+use super::inputs::Labels;
 use super::{Interpreter, exception, unlocked};
 use crate::data::Matrix;
 use crate::error::Error;
