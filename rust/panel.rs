@@ -6,8 +6,8 @@
 //! and whoever writes a vector writes its padding.
 //!
 //! [`Parts`] and [`Arena`] hand out disjoint pieces to threads in one phase and the whole to readers in the
-//! next. Like a `RefCell` they check at run time (a few atomic operations a claim) and panic on misuse,
-//! so everything above this file is safe code.
+//! next; a [`Loan`] does so with the panels of one matrix. Like a `RefCell` they check at run time (a few atomic operations a
+//! claim) and panic on misuse, so everything above this file is safe code.
 
 use crate::error::Error;
 use crate::memory;
@@ -16,6 +16,7 @@ use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 /// A cache line, and the width of the widest vector.
 const ALIGNMENT: usize = 64;
@@ -191,6 +192,15 @@ impl<T: Copy + Default> Panels<T> {
     pub fn zeroed(rows: usize, lanes: usize, geometry: Geometry, what: &'static str) -> Result<Self, Error> {
         let len = rows.saturating_mul(geometry.padded(lanes));
         Ok(Panels { buffer: Buffer::zeroed(len, what)?, rows, lanes, geometry, stained: false })
+    }
+    /// No matrix: what stands in another's place while that is lent.
+    fn none(geometry: Geometry) -> Self {
+        let buffer = Buffer { start: NonNull::dangling(), len: 0 };
+        Panels { buffer, rows: 0, lanes: 0, geometry, stained: false }
+    }
+    /// Takes the matrix out of its place, which is empty from now on.
+    pub fn take(&mut self) -> Self {
+        std::mem::replace(self, Panels::none(self.geometry))
     }
     /// From now on this is `rows x lanes`; what stood in it is meaningless until it is written.
     ///
@@ -397,6 +407,77 @@ impl<P> Drop for Writing<'_, P> {
     }
 }
 
+/// A matrix lent to threads that write its panels, each panel one thread, until it is taken back.
+pub struct Loan<T> {
+    lent: RwLock<Option<Panels<T>>>,
+    taken: Box<[AtomicBool]>,
+}
+
+// SAFETY: the lock lets either whoever lends and takes back in or the writers of panels; `taken` lets one writer to a panel, and
+// panels are disjoint.
+unsafe impl<T: Send + Sync> Sync for Loan<T> {}
+
+impl<T: Copy + Default> Loan<T> {
+    /// For matrices of at most so many panels; nothing is lent yet.
+    pub fn new(panels: usize) -> Self {
+        Loan { lent: RwLock::new(None), taken: (0..panels).map(|_| AtomicBool::new(false)).collect() }
+    }
+    /// Lends a matrix.
+    ///
+    /// # Panics
+    /// Where another is lent, or the matrix has more panels than were announced.
+    pub fn lend(&self, matrix: Panels<T>) {
+        assert!(matrix.panels() <= self.taken.len(), "{} panels of {}", matrix.panels(), self.taken.len());
+        let earlier = self.lent.write().unwrap_or_else(PoisonError::into_inner).replace(matrix);
+        assert!(earlier.is_none(), "one matrix is lent at a time");
+    }
+    /// Takes the matrix back.
+    ///
+    /// # Panics
+    /// Where none is lent.
+    pub fn take_back(&self) -> Panels<T> {
+        let lent = self.lent.write().unwrap_or_else(PoisonError::into_inner).take();
+        lent.expect("a matrix is lent")
+    }
+    /// Panel `p`, to write: `[rows][width(p)]`.
+    ///
+    /// # Panics
+    /// Where no matrix is lent, it has no such panel, or the panel is being written.
+    pub fn write(&self, p: usize) -> PanelWriting<'_, T> {
+        let lent = self.lent.read().unwrap_or_else(PoisonError::into_inner);
+        let panels = lent.as_ref().map_or(0, Panels::panels);
+        assert!(p < panels, "panel {p} of {panels} lent");
+        assert!(!self.taken[p].swap(true, Ordering::Acquire), "a panel has one writer");
+        PanelWriting { lent, taken: &self.taken[p], p }
+    }
+}
+
+/// One panel of a [`Loan`], until dropped.
+pub struct PanelWriting<'a, T> {
+    lent: RwLockReadGuard<'a, Option<Panels<T>>>,
+    taken: &'a AtomicBool,
+    p: usize,
+}
+
+impl<T: Copy + Default> PanelWriting<'_, T> {
+    /// The panel's numbers.
+    pub fn numbers(&mut self) -> &mut [T] {
+        let matrix = self.lent.as_ref().expect("a matrix stays lent while a panel is written");
+        let range = panel_range(matrix.geometry, matrix.rows, matrix.lanes, self.p);
+        assert!(range.end <= matrix.buffer.len);
+        // SAFETY: the range lies in the buffer, whose pointer comes from its allocation; `taken` lets one writer to this panel,
+        // the read guard keeps the matrix from being taken back, nobody else reaches a lent matrix's numbers, and `&mut self`
+        // binds the slice to this one call.
+        unsafe { std::slice::from_raw_parts_mut(matrix.buffer.start.as_ptr().add(range.start), range.len()) }
+    }
+}
+
+impl<T> Drop for PanelWriting<'_, T> {
+    fn drop(&mut self) {
+        self.taken.store(false, Ordering::Release);
+    }
+}
+
 /// Several buffers cut along the same part boundaries: part `i` owns one range of each.
 ///
 /// This is where a model's numbers live: weights, their mirror, optimizer state, gradient. Each is one
@@ -569,6 +650,32 @@ mod tests {
         assert!(panics(|| drop(parts.write(1))));
         drop(reading);
         drop(parts.write(1));
+    }
+
+    #[test]
+    fn a_loan_has_one_writer_a_panel_until_it_is_taken_back() {
+        let mut matrix = Panels::<f32>::zeroed(3, 13, G, "test").unwrap();
+        let loan = Loan::new(3);
+        assert!(panics(|| drop(loan.write(0))), "nothing is lent");
+        loan.lend(matrix.take());
+        assert_eq!((matrix.rows(), matrix.lanes(), matrix.data_mut().len()), (0, 0, 0));
+        std::thread::scope(|scope| {
+            for p in 0..2 {
+                let loan = &loan;
+                scope.spawn(move || loan.write(p).numbers().fill(p as f32 + 1.0));
+            }
+        });
+        let first = loan.write(0);
+        assert!(panics(|| drop(loan.write(0))), "it is being written");
+        assert!(panics(|| drop(loan.write(2))), "13 lanes are two panels");
+        drop(first);
+        assert!(panics(|| loan.lend(Panels::zeroed(3, 40, G, "test").unwrap())), "it has five panels");
+        let matrix = loan.take_back();
+        assert_eq!(matrix.panel(0), [1.0; 24]);
+        assert_eq!(matrix.panel(1), [2.0; 24]);
+        assert!(panics(|| drop(loan.take_back())));
+        loan.lend(matrix);
+        assert!(panics(|| loan.lend(Panels::zeroed(3, 13, G, "test").unwrap())), "one is lent");
     }
 
     #[test]

@@ -2,14 +2,14 @@
 //!
 //! Nothing decided here changes a bit of a result; only its time and memory.
 
-use crate::kernels::{CHUNK, Number, SAMPLE_SEGMENT};
-use crate::network::{Form, Network};
+use crate::kernels::{CHUNK, Loss, Number, SAMPLE_SEGMENT};
+use crate::network::{Form, Layer, Network};
 use crate::threads::MAX_THREADS;
 
 /// The most slices in a group: what the weight gradient keeps pointers for.
 pub const MAX_SLICES: usize = 64;
 /// Rows of a slice that keep its activations in the second cache beside the weights.
-const SLICE_ROWS: usize = 256;
+pub const SLICE_ROWS: usize = 256;
 /// Fewer rows than this in a slice read the weights too often.
 const LEAST_SLICE_ROWS: usize = 48;
 /// Segments that a group has at most, where the batch has several.
@@ -20,6 +20,9 @@ const GROUP_BYTES: usize = 48 << 20;
 /// What one thread does with a batch of this size: about so many floating-point operations a second, f32. Of
 /// the right magnitude only: it decides whether sharing pays.
 const RATE: f64 = 1.2e11;
+/// Bytes of weights that one thread reads in a second from a cache that others share; it decides where rows are so few that arithmetic
+/// does not.
+const BANDWIDTH: f64 = 4.0e10;
 /// Seconds that a step costs beside its arithmetic, and a layer of it.
 const STEP_COST: f64 = 0.4e-6;
 const LAYER_COST: f64 = 0.25e-6;
@@ -28,6 +31,8 @@ const LAYER_COST: f64 = 0.25e-6;
 const BARRIER_COST: f64 = 6.0e-6;
 /// Seconds until a started thread works.
 const START_COST: f64 = 60.0e-6;
+/// Seconds of one thread that a product of a few rows takes at least where threads share its panels.
+const LEAST_SHARED: f64 = 4.0e-6;
 
 /// How a call is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +43,8 @@ pub struct Plan {
     pub group_rows: usize,
     /// Rows of a slice; where a group has several segments it divides them.
     pub slice_rows: usize,
+    /// Whether the batch is one slice and threads share the panels of its products: `step/share.rs`.
+    pub by_panels: bool,
 }
 
 /// What a pass over the data is for.
@@ -49,38 +56,109 @@ enum Pass {
     Forward,
 }
 
-/// Floating-point operations of one pass over `rows` rows.
-fn work<T: Number>(network: &Network<T>, rows: usize, pass: Pass) -> f64 {
-    let of_layer = |l: usize| {
-        let layer = &network.layers[l];
-        let (inputs, outputs) = match layer.form {
-            Form::Wide => (layer.inputs as f64, network.geometry.padded(layer.outputs) as f64),
-            Form::Narrow => (network.geometry.padded(layer.inputs) as f64, layer.outputs as f64),
-        };
-        let each = match pass {
-            Pass::Training if l == 0 => 4.0,
-            Pass::Training => 6.0,
-            Pass::Forward => 2.0,
-        };
-        inputs * outputs * each
+/// Numbers of a layer's weights that a product computes with, padding among them.
+fn weights<T: Number>(network: &Network<T>, layer: &Layer) -> f64 {
+    let (inputs, outputs) = match layer.form {
+        Form::Wide => (layer.inputs, network.geometry.padded(layer.outputs)),
+        Form::Narrow => (network.geometry.padded(layer.inputs), layer.outputs),
     };
-    rows as f64 * (0..network.layers.len()).map(of_layer).sum::<f64>()
+    inputs as f64 * outputs as f64
 }
 
-/// Seconds that one thread takes for a step on `rows` rows.
-fn alone<T: Number>(network: &Network<T>, rows: usize, pass: Pass) -> f64 {
-    let rate = RATE * 4.0 / size_of::<T>() as f64;
-    STEP_COST + LAYER_COST * network.layers.len() as f64 + work(network, rows, pass) / rate
+/// Seconds that one thread takes for one product of `rows` rows with so many weights.
+fn product<T: Number>(rows: usize, weights: f64) -> f64 {
+    let bytes = weights * size_of::<T>() as f64;
+    (rows as f64 * bytes / (2.0 * RATE)).max(bytes / BANDWIDTH)
+}
+
+/// Seconds of a step on `rows` rows by one thread.
+#[derive(Clone, Copy, Debug)]
+struct Cost {
+    /// Beside the arithmetic.
+    fixed: f64,
+    /// Forward and backward.
+    samples: f64,
+    /// The part of that which is in products whose panels threads may share, and how many these are.
+    shared: (f64, usize),
+    /// The weights' gradient.
+    weights: f64,
+}
+
+impl Cost {
+    fn new<T: Number>(network: &Network<T>, rows: usize, pass: Pass) -> Self {
+        let layers = &network.layers;
+        let fixed = STEP_COST + LAYER_COST * layers.len() as f64;
+        let mut cost = Cost { fixed, samples: 0.0, shared: (0.0, 0), weights: 0.0 };
+        for (l, layer) in layers.iter().enumerate() {
+            let one = product::<T>(rows, weights(network, layer));
+            let mut count = |shares: bool| {
+                cost.samples += one;
+                if shares {
+                    cost.shared = (cost.shared.0 + one, cost.shared.1 + 1);
+                }
+            };
+            count(shares_forward(network, rows, l));
+            if pass == Pass::Training && l > 0 {
+                count(shares_backward(network, rows, l));
+            }
+            cost.weights += if pass == Pass::Training { one } else { 0.0 };
+        }
+        cost
+    }
+
+    fn alone(&self) -> f64 {
+        self.fixed + self.samples + self.weights
+    }
+
+    /// Seconds of `threads` with slices of the batch.
+    fn by_slices(&self, rows: usize, threads: usize) -> f64 {
+        if threads == 1 {
+            return self.alone();
+        }
+        let slices = rows.div_ceil(LEAST_SLICE_ROWS / 2).min(threads) as f64;
+        BARRIER_COST + self.fixed + self.samples / slices + self.weights / threads as f64
+    }
+
+    /// Seconds of `threads` that share products.
+    fn by_panels(&self, threads: usize) -> f64 {
+        let (shared, products) = self.shared;
+        let both = (shared + self.weights) / threads as f64;
+        // Each product has a barrier behind it, and so has what one does alone before it.
+        (1 + products) as f64 * BARRIER_COST + self.fixed + self.samples - shared + both
+    }
+
+    fn prefers_panels(&self, rows: usize, threads: usize) -> bool {
+        threads > 1 && rows <= SLICE_ROWS && self.by_panels(threads) < 0.95 * self.by_slices(rows, threads)
+    }
+}
+
+/// Whether the panels of layer `l`'s product (from 0) are worth sharing where a batch of `rows` rows is one slice.
+pub fn shares_forward<T: Number>(network: &Network<T>, rows: usize, l: usize) -> bool {
+    let layer = &network.layers[l];
+    network.geometry.panels(layer.outputs) > 1 && layer.form == Form::Wide && is_shared(network, rows, l)
+}
+
+/// The same of the product that makes dZ of the layer before it.
+pub fn shares_backward<T: Number>(network: &Network<T>, rows: usize, l: usize) -> bool {
+    l > 0 && network.geometry.panels(network.layers[l].inputs) > 1 && is_shared(network, rows, l)
+}
+
+fn is_shared<T: Number>(network: &Network<T>, rows: usize, l: usize) -> bool {
+    let hidden = network.layers.len() - 1;
+    let plain = network.layers[..hidden].iter().all(Layer::is_plain);
+    let here = network.pair_kernels.is_none() && network.loss != Loss::Custom;
+    plain && here && product::<T>(rows, weights(network, &network.layers[l])) >= LEAST_SHARED
 }
 
 /// How many threads help a call of `steps` steps on `rows` rows. A call that is too small to share does not ask how many
 /// there may be.
 fn threads<T: Number>(network: &Network<T>, rows: usize, steps: f64, pass: Pass) -> usize {
-    let alone = alone(network, rows, pass);
+    let cost = Cost::new(network, rows, pass);
     let time = |n: usize| {
-        let slices = rows.div_ceil(LEAST_SLICE_ROWS / 2).min(n) as f64;
-        let shared = if n > 1 { BARRIER_COST + alone / slices } else { alone };
-        steps * shared + (n - 1) as f64 * START_COST
+        let by_slices = cost.by_slices(rows, n);
+        let shares = pass == Pass::Training && cost.prefers_panels(rows, n);
+        let step = if shares { cost.by_panels(n) } else { by_slices };
+        steps * step + (n - 1) as f64 * START_COST
     };
     if time(1) <= START_COST {
         return 1;
@@ -92,30 +170,34 @@ fn threads<T: Number>(network: &Network<T>, rows: usize, steps: f64, pass: Pass)
 
 /// About how many seconds one thread takes for `steps` steps of training on `rows` rows each.
 pub fn training_alone<T: Number>(network: &Network<T>, rows: usize, steps: f64) -> f64 {
-    steps * alone(network, rows, Pass::Training)
+    steps * Cost::new(network, rows, Pass::Training).alone()
 }
 
 /// Plans training on batches of `rows`, `steps` of them; `wanted` is the user's number of threads.
 pub fn training<T: Number>(network: &Network<T>, rows: usize, steps: f64, wanted: Option<usize>) -> Plan {
     let threads = wanted.map_or_else(|| threads(network, rows, steps, Pass::Training), |n| n.min(MAX_THREADS));
+    if Cost::new(network, rows, Pass::Training).prefers_panels(rows, threads) {
+        return Plan { threads, group_rows: rows, slice_rows: rows, by_panels: true };
+    }
+    let by_panels = false;
     if rows <= SAMPLE_SEGMENT || !network.coupled.is_empty() {
         let (slice_rows, least) = (slice_rows(rows, threads, slice_unit(network)), rows.div_ceil(MAX_SLICES));
         // What couples the batch's samples keeps all of them, in slices that divide a segment.
         let large = SLICE_ROWS << least.div_ceil(SLICE_ROWS).next_power_of_two().trailing_zeros();
         let slice_rows = if rows <= SAMPLE_SEGMENT { slice_rows } else { large };
-        return Plan { threads, group_rows: rows, slice_rows };
+        return Plan { threads, group_rows: rows, slice_rows, by_panels };
     }
     let units: usize = network.layers.iter().map(|layer| layer.outputs * 2).sum();
     let bytes = (units + network.features()).saturating_mul(size_of::<T>() * SAMPLE_SEGMENT);
     let segments = (GROUP_BYTES / bytes.max(1)).clamp(1, GROUP_SEGMENTS).min(rows.div_ceil(SAMPLE_SEGMENT));
-    Plan { threads, group_rows: segments * SAMPLE_SEGMENT, slice_rows: SLICE_ROWS }
+    Plan { threads, group_rows: segments * SAMPLE_SEGMENT, slice_rows: SLICE_ROWS, by_panels }
 }
 
 /// Plans a pass forward over `rows` rows.
 pub fn inference<T: Number>(network: &Network<T>, rows: usize, wanted: Option<usize>) -> Plan {
     let threads = wanted.map_or_else(|| threads(network, rows, 1.0, Pass::Forward), |n| n.min(MAX_THREADS));
     let slice_rows = rows.div_ceil(threads).clamp(1, SLICE_ROWS);
-    Plan { threads, group_rows: rows, slice_rows }
+    Plan { threads, group_rows: rows, slice_rows, by_panels: false }
 }
 
 /// The most rows of a batch whose samples couple.

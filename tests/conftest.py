@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,11 @@ Array = NDArray[Any]
 Arrays = Mapping[str, Array]
 
 DATA = Path(__file__).parent / "data"
+
+
+def pytest_configure() -> None:
+    """Let interrupts arrive, here and in children, also where a shell's background ignores them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def read(name: str) -> dict[str, Array]:

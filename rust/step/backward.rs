@@ -9,7 +9,7 @@ use crate::kernels::{
     BiasGradient, Finish, Gradient, Mirror, Number, Pair, PairMirror, Product, Rule, Shrink, Start, Update,
 };
 use crate::network::{BUFFERS, Form, Job, Layer, Network, Part};
-use crate::panel::{ArenaWriting, Reading};
+use crate::panel::{ArenaWriting, PanelsRef, Reading};
 use crate::plan::MAX_SLICES;
 use arrayvec::ArrayVec;
 use std::ops::Range;
@@ -50,8 +50,7 @@ pub fn data<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slice
 
 /// `dY[l-1] = (dZ[l] W[l] + dA[l]) f'`, where dA is added past a residual.
 fn product_of<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>, l: usize) {
-    let (layer, below) = (&net.layers[l], &net.layers[l - 1]);
-    let panel = net.geometry.panel();
+    let (below, panel) = (&net.layers[l - 1], net.geometry.panel());
     let Slice { activations, deltas, rounded_deltas, totals, kept, stream, .. } = slice;
     let (targets, sources) = deltas.split_at_mut(l);
     let count = rounded_deltas.len();
@@ -62,31 +61,12 @@ fn product_of<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Sli
     for depth in blocks(a.lanes) {
         let ends = depth.end == a.lanes;
         for p in 0..c.panels() {
-            let width = c.width(p);
-            // A narrow layer's outputs are rows one after the other.
-            let (b, b_stride) = match layer.form {
-                Form::Wide => (&from.mirror[layer.mirror_block(0, p * panel)..], layer.mirror_stride()),
-                Form::Narrow => (&from.weights[layer.row(p, 0)..], panel * width),
-            };
             let finish = match streams {
                 true => Finish::Apply(Activation::Identity),
                 false => dress::slopes(net, kept, activations, l - 1, p),
             };
-            product(
-                net,
-                &mut Product {
-                    a,
-                    b,
-                    b_stride,
-                    depth: depth.clone(),
-                    start: Start::Zero,
-                    finish,
-                    totals: panel_of(totals, a.rows, p * panel, width),
-                    c: c.panel_mut(p),
-                    width,
-                    lanes: width.min(layer.inputs - p * panel),
-                },
-            );
+            let totals = panel_of(totals, a.rows, p * panel, c.width(p));
+            panel_block(net, from, l, p, a, depth.clone(), finish, totals, c.panel_mut(p));
             if streams && ends {
                 dress::undress(net, l - 1, p, c, activations, kept, stream);
             }
@@ -96,6 +76,48 @@ fn product_of<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Sli
                 rounded.pack(kernels, c, p);
             }
         }
+    }
+}
+
+/// A block of the sum of panel `p` of what `dZ[l] W[l]` makes; the last block ends with `finish`.
+#[allow(clippy::too_many_arguments)]
+fn panel_block<T: Number>(
+    net: &Network<T>,
+    from: Weights<'_, T>,
+    l: usize,
+    p: usize,
+    a: PanelsRef<'_, T>,
+    depth: Range<usize>,
+    finish: Finish<'_, T>,
+    totals: &mut [T],
+    c: &mut [T],
+) {
+    let (layer, panel) = (&net.layers[l], net.geometry.panel());
+    let width = net.geometry.width(layer.inputs, p);
+    // A narrow layer's outputs are rows one after the other.
+    let (b, b_stride) = match layer.form {
+        Form::Wide => (&from.mirror[layer.mirror_block(0, p * panel)..], layer.mirror_stride()),
+        Form::Narrow => (&from.weights[layer.row(p, 0)..], panel * width),
+    };
+    let lanes = width.min(layer.inputs - p * panel);
+    product(net, &mut Product { a, b, b_stride, depth, start: Start::Zero, finish, totals, c, width, lanes });
+}
+
+/// Panel `p` of dZ of layer `l - 1`, a plain one, into `c`; `totals` has room for as many numbers where the sum has several
+/// segments.
+pub fn panel<T: Number>(
+    net: &Network<T>,
+    from: Weights<'_, T>,
+    slice: &Slice<T>,
+    l: usize,
+    p: usize,
+    totals: &mut [T],
+    c: &mut [T],
+) {
+    let a = slice.deltas[l].view();
+    for depth in blocks(a.lanes) {
+        let finish = dress::slopes(net, &slice.kept, &slice.activations, l - 1, p);
+        panel_block(net, from, l, p, a, depth, finish, totals, c);
     }
 }
 

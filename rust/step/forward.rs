@@ -5,6 +5,7 @@ use crate::activation::Activation;
 use crate::kernels::{Dots, Finish, Function, Number, Product, Start};
 use crate::network::{Form, Layer, MIRROR, Network, PAIRS, WEIGHTS};
 use crate::panel::{ArenaReading, Panels, PanelsRef};
+use std::ops::Range;
 
 /// The arena's buffers that a pass forward reads.
 #[derive(Clone, Copy)]
@@ -52,7 +53,7 @@ pub fn layer<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slic
         dots(net, spec, from.weights, slice, l, apply);
         dresses
     } else {
-        products(net, spec, from, slice, l, apply, at_once);
+        products(net, from, slice, l, apply, at_once);
         dresses && !at_once
     };
     if later && !(spec.couples() && slice.training.is_some()) {
@@ -78,7 +79,6 @@ pub fn finish<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Sli
 /// is rounded while that is in the cache; so is a layer that is not plain dressed, where it `dresses`.
 fn products<T: Number>(
     net: &Network<T>,
-    layer: &Layer,
     from: Weights<'_, T>,
     slice: &mut Slice<T>,
     l: usize,
@@ -99,27 +99,8 @@ fn products<T: Number>(
     for depth in blocks(a.lanes) {
         for p in 0..c.panels() {
             let width = c.width(p);
-            let bias = if layer.form == Form::Wide { layer.row(p, layer.inputs) } else { layer.weights };
-            let b = match layer.form {
-                _ if net.pair_kernels.is_some() => &from.pairs[layer.pair_row(p, 0)..],
-                Form::Wide => &from.weights[layer.row(p, 0)..],
-                Form::Narrow => &from.mirror[layer.mirror..],
-            };
-            product(
-                net,
-                &mut Product {
-                    a,
-                    b: &b[..a.lanes * width],
-                    b_stride: a.geometry.panel() * width,
-                    depth: depth.clone(),
-                    start: Start::Lanes(&from.weights[bias..bias + width]),
-                    finish: Finish::Apply(apply),
-                    totals: panel_of(totals, a.rows, p * panel, width),
-                    c: c.panel_mut(p),
-                    width,
-                    lanes: width.min(layer.outputs - p * panel),
-                },
-            );
+            let totals = panel_of(totals, a.rows, p * panel, width);
+            panel_block(net, from, l, p, a, depth.clone(), apply, totals, c.panel_mut(p));
             if dresses && depth.end == a.lanes {
                 dress::panel(net, l, p, c, below, &mut kept[l], *training);
             }
@@ -128,6 +109,62 @@ fn products<T: Number>(
                 rounded.pack(kernels, c, p);
             }
         }
+    }
+}
+
+/// A block of the sum of panel `p` of layer `l`, one whose lanes are units; the last block ends with the activation.
+#[allow(clippy::too_many_arguments)]
+fn panel_block<T: Number>(
+    net: &Network<T>,
+    from: Weights<'_, T>,
+    l: usize,
+    p: usize,
+    a: PanelsRef<'_, T>,
+    depth: Range<usize>,
+    apply: Activation,
+    totals: &mut [T],
+    c: &mut [T],
+) {
+    let (layer, panel) = (&net.layers[l], net.geometry.panel());
+    let width = net.geometry.width(layer.outputs, p);
+    let bias = if layer.form == Form::Wide { layer.row(p, layer.inputs) } else { layer.weights };
+    let b = match layer.form {
+        _ if net.pair_kernels.is_some() => &from.pairs[layer.pair_row(p, 0)..],
+        Form::Wide => &from.weights[layer.row(p, 0)..],
+        Form::Narrow => &from.mirror[layer.mirror..],
+    };
+    product(
+        net,
+        &mut Product {
+            a,
+            b: &b[..a.lanes * width],
+            b_stride: a.geometry.panel() * width,
+            depth,
+            start: Start::Lanes(&from.weights[bias..bias + width]),
+            finish: Finish::Apply(apply),
+            totals,
+            c,
+            width,
+            lanes: width.min(layer.outputs - p * panel),
+        },
+    );
+}
+
+/// Panel `p` of layer `l`, a plain one or the last whose lanes are units, into `c`; `totals` has room for as many numbers where
+/// the sum has several segments.
+pub fn panel<T: Number>(
+    net: &Network<T>,
+    from: Weights<'_, T>,
+    slice: &Slice<T>,
+    l: usize,
+    p: usize,
+    totals: &mut [T],
+    c: &mut [T],
+) {
+    let a = l.checked_sub(1).map_or(&slice.input, |below| slice.result(below)).view();
+    let apply = if l + 1 < net.layers.len() { net.layers[l].activation } else { Activation::Identity };
+    for depth in blocks(a.lanes) {
+        panel_block(net, from, l, p, a, depth, apply, totals, c);
     }
 }
 

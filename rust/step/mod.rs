@@ -10,6 +10,7 @@ pub mod forward;
 pub mod measure;
 pub mod muon;
 pub mod route;
+pub mod share;
 
 use crate::data::{Matrix, Selection};
 use crate::error::Error;

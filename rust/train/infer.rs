@@ -525,7 +525,7 @@ mod tests {
         let (x, y) = (Array2::from_shape_fn((5, 3), |(i, j)| (i * 3 + j) as f32 / 7.0), Array2::<f32>::ones((5, 1)));
         let x = Matrix::Dense(Dense::F32(x.view()));
         let y = TargetData::Dense(Matrix::Dense(Dense::F32(y.view())));
-        let (spares, plan) = (Spares::new(), Plan { threads: 1, group_rows: 5, slice_rows: 3 });
+        let (spares, plan) = (Spares::new(), Plan { threads: 1, group_rows: 5, slice_rows: 3, by_panels: false });
         let call = Call { network: &network, spares: &spares, x: &x, rows: None, y: Some((&y, 1.0)), plan, work: 1.0 };
         let losses = |ranges: &[Range<usize>]| {
             let (mut slice, mut spare) = (Slice::new(&network, 3, Role::Answers).unwrap(), None);

@@ -3,6 +3,8 @@
 //!
 //! A plain step has two phases. Each worker claims slices of the group's samples and takes them through gather,
 //! forward, loss and backward data; barrier; each claims parts of the weights for gradient and update; barrier.
+//! Where a batch is too small to be cut into slices and layers are large, the first phase is several: each large product is one, whose
+//! panels workers claim (`step/share.rs`).
 //! A loss of the host's own couples the batch, and adds phases: forward; barrier; the caller's thread asks the host; barrier;
 //! backward data, and so on. A batch of several groups then goes forward twice: once for the logits of all, and again group
 //! by group for what backward reads.
@@ -26,10 +28,11 @@ use super::{Host, Poller, lock};
 use crate::data::Matrix;
 use crate::error::Error;
 use crate::kernels::{Loss, Number, Rule};
-use crate::network::{GRADIENT, Network, Norms, Progress, WEIGHTS};
-use crate::panel::{Buffer, Parts};
-use crate::plan::{self, MAX_COUPLED_ROWS, Plan};
+use crate::network::{GRADIENT, Layer, Network, Norms, Progress, WEIGHTS};
+use crate::panel::{Buffer, Loan, Parts};
+use crate::plan::{self, MAX_COUPLED_ROWS, Plan, SLICE_ROWS};
 use crate::step::muon::{Directions, Muon};
+use crate::step::share::{self, Stage};
 use crate::step::{Role, Slice, TargetData, route};
 use crate::threads::{self, Claims, Team};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -195,12 +198,13 @@ impl<T> Default for Workspace<T> {
 
 struct Buffers<T> {
     slices: Parts<Slice<T>>,
-    /// A block of gradient for each worker.
+    /// Of each worker.
     scratch: Parts<Buffer<T>>,
 }
 
 impl<T: Number> Buffers<T> {
-    /// Those that were kept, or larger ones: `slices` of `rows` rows and scratch for `threads` workers.
+    /// Those that were kept, or larger ones: `slices` of `rows` rows and scratch for `threads` workers, each for a block of
+    /// gradient or a panel's totals.
     fn of(
         network: &Network<T>,
         kept: &mut Workspace<T>,
@@ -208,18 +212,34 @@ impl<T: Number> Buffers<T> {
         rows: usize,
         threads: usize,
     ) -> Result<Self, Error> {
+        let panel = network.geometry.panel();
+        let room = (rows.min(SLICE_ROWS).max(panel + 1)) * panel;
         if let Some(kept) = kept.buffers.take()
             && kept.slices.len() >= slices
             && kept.scratch.len() >= threads
+            && kept.scratch.read().get(0).len() >= room
             && kept.slices.read().get(0).serves(rows, Role::Learns)
         {
             return Ok(kept);
         }
-        let panel = network.geometry.panel();
-        let block = || Buffer::zeroed((panel + 1) * panel, "worker: its scratch");
+        let block = || Buffer::zeroed(room, "worker: its scratch");
         let slices = (0..slices).map(|_| Slice::new(network, rows, Role::Learns)).collect::<Result<_, _>>()?;
         let scratch = (0..threads).map(|_| block()).collect::<Result<_, _>>()?;
         Ok(Buffers { slices: Parts::new(slices), scratch: Parts::new(scratch) })
+    }
+}
+
+/// The stages of a step whose products threads share, and the matrix that they write.
+struct Sharing<T> {
+    stages: Vec<Stage>,
+    loan: Loan<T>,
+}
+
+impl<T: Number> Sharing<T> {
+    fn new(network: &Network<T>, rows: usize) -> Self {
+        let panels = |layer: &Layer| network.geometry.panels(layer.inputs.max(layer.outputs));
+        let most = network.layers.iter().map(panels).max().unwrap_or(0);
+        Sharing { stages: share::stages(network, rows), loan: Loan::new(most) }
     }
 }
 
@@ -251,7 +271,8 @@ struct State<T> {
 /// What all workers do between two barriers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub(super) enum Phase {
-    /// Slices of the samples are taken over a stretch of their way (`step/route.rs`): of gather, forward, loss, backward.
+    /// Slices of the samples are taken over a stretch of their way (`step/route.rs`): of gather, forward, loss, backward. Or the only
+    /// slice is, over a stage of it (`step/share.rs`).
     Samples(usize),
     /// The host's own loss: the caller's thread asks for the batch's loss and gradient.
     Asking,
@@ -335,8 +356,10 @@ pub(super) struct Run<'r, 'x, 'y, T: Number> {
     job_claims: Claims,
     stop: AtomicBool,
     slice_work: f64,
-    /// Stretches of a step.
+    /// Stretches, or stages, of a step.
     stretches: usize,
+    /// How threads share the products of a batch's only slice, where they do.
+    sharing: Option<Sharing<T>>,
     /// How many workers take part, where there are several, and when the step began.
     pace: Option<Mutex<(Pace, Instant)>>,
     steps: f64,
@@ -400,9 +423,11 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let penalty = scikit.map_or(options.penalty, |scikit| Penalty { l2: scikit.alpha, ..Penalty::default() });
         let shares = plan.threads > 1 && !penalty.is_none();
         let shared_penalty = shares.then(|| penalty::Shared::new(network, penalty, plan.threads)).transpose()?;
+        let sharing = plan.by_panels.then(|| Sharing::new(network, rows));
         let run = Run {
             slice_work: 6.0 * (network.n_parameters() * rows) as f64,
-            stretches: route::stretches(network),
+            stretches: sharing.as_ref().map_or_else(|| route::stretches(network), |sharing| sharing.stages.len()),
+            sharing,
             network,
             x,
             y,
@@ -479,7 +504,10 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             let state = self.state();
             let Some(phase) = state.phase else { break };
             match phase {
-                Phase::Samples(_) | Phase::Returning => self.samples(team, worker, phase, state, &mut poller, host),
+                Phase::Samples(_) | Phase::Returning => match self.shared(phase) {
+                    Some(product) => self.share(team, worker, product, &mut scratch, &mut poller, host),
+                    None => self.samples(team, worker, phase, state, &mut poller, host),
+                },
                 Phase::Asking => self.ask(worker, host),
                 Phase::Weights => self.weights(team, worker, state, &mut scratch),
                 Phase::Norm | Phase::Lengths => self.amendments.measure(self.network, phase, team, worker),
@@ -497,6 +525,15 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             if worker == 0 && phase >= Phase::Weights {
                 self.report(host);
             }
+        }
+    }
+
+    /// The product whose panels threads share in this phase, if it is such a one.
+    fn shared(&self, phase: Phase) -> Option<(&Sharing<T>, usize)> {
+        let (Some(sharing), Phase::Samples(stage)) = (&self.sharing, phase) else { return None };
+        match sharing.stages[stage] {
+            Stage::Shared(item) => Some((sharing, item)),
+            Stage::Alone(_) => None,
         }
     }
 

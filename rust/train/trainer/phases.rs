@@ -1,11 +1,12 @@
 //! What every worker does between two barriers, phase by phase.
 
-use super::{Options, Phase, Run, State, ratio, read, write};
+use super::{Options, Phase, Run, Sharing, State, ratio, read, write};
 use crate::data::Selection;
 use crate::error::Error;
 use crate::kernels::{Number, SAMPLE_SEGMENT, Shrink};
 use crate::step::backward::{self, Finishing, Group};
 use crate::step::forward::Weights;
+use crate::step::share::{self, Stage};
 use crate::step::{Draw, Slice, route};
 use crate::threads::Team;
 use crate::train::amendments::Amendments;
@@ -52,8 +53,14 @@ impl<T: Number> Run<'_, '_, '_, T> {
             if gathers {
                 slice.trains(state.group + begin, Draw { seed: self.options.seed, step: state.step });
             }
-            match phase {
-                Phase::Samples(stretch) => route::stretch(self.network, from, slice, stretch, |slice| {
+            match (phase, &self.sharing) {
+                (Phase::Samples(stage), Some(sharing)) => {
+                    if let Stage::Alone(items) = &sharing.stages[stage] {
+                        let loss = |slice: &mut Slice<T>| self.loss(slice, selection, state);
+                        share::alone(self.network, from, slice, items.clone(), loss);
+                    }
+                }
+                (Phase::Samples(stretch), None) => route::stretch(self.network, from, slice, stretch, |slice| {
                     if self.exchange.is_none() {
                         self.loss(slice, selection, state);
                     }
@@ -79,6 +86,30 @@ impl<T: Number> Run<'_, '_, '_, T> {
         // Also where others took all slices.
         if worker == 0
             && let Err(error) = poller.poll(self.slice_work, host)
+        {
+            self.fail(error);
+        }
+    }
+
+    /// The product that is item `item` of the way of the batch's only slice, panel by panel.
+    pub(super) fn share(
+        &self,
+        team: &Team,
+        worker: usize,
+        (sharing, item): (&Sharing<T>, usize),
+        scratch: &mut [T],
+        poller: &mut Poller,
+        host: &Mutex<&mut dyn Host>,
+    ) {
+        let reading = self.network.arena.read();
+        let (from, slices) = (Weights::of(&reading), self.buffers.slices.read());
+        let panels = share::panels(self.network, item);
+        let share = |w: usize| w * panels / team.size();
+        while let Some(p) = self.slice_claims.next(worker, team.size(), share) {
+            share::panel(self.network, from, slices.get(0), item, p, &sharing.loan, scratch);
+        }
+        if worker == 0
+            && let Err(error) = poller.poll(self.slice_work / self.stretches as f64, host)
         {
             self.fail(error);
         }

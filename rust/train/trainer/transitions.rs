@@ -1,9 +1,10 @@
 //! What the last worker to arrive at a barrier does: the bookkeeping between two phases, and which comes next.
 
-use super::{Books, Phase, Run, State, ratio, read, write};
+use super::{Books, Phase, Run, Sharing, State, ratio, read, write};
 use crate::error::Error;
 use crate::kernels::Number;
 use crate::step::route;
+use crate::step::share::{self, Stage};
 use crate::train::infer::StridedSum;
 use crate::train::lock;
 use crate::train::optimizer::Optimizer;
@@ -15,6 +16,9 @@ use std::sync::atomic::Ordering;
 impl<T: Number> Run<'_, '_, '_, T> {
     /// The last worker out of a phase decides on the next.
     pub(super) fn advance(&self, phase: Phase) {
+        if let (Some(sharing), Phase::Samples(stage)) = (&self.sharing, phase) {
+            return self.after_stage(sharing, stage);
+        }
         match phase {
             Phase::Samples(stretch) if stretch == self.middle() && self.exchange.is_some() => self.after_forward(),
             Phase::Samples(stretch) if stretch + 1 < self.stretches => self.couple(stretch),
@@ -44,6 +48,27 @@ impl<T: Number> Run<'_, '_, '_, T> {
         let used = state.group_rows.div_ceil(self.plan.slice_rows);
         route::couple(self.network, &self.buffers.slices.read(), used, stretch, state.rows);
         self.set_state(State { phase: Some(Phase::Samples(stretch + 1)), ..state });
+    }
+
+    /// A stage of the batch's only slice is through: what it wrote goes back to the slice, and what the next one writes is lent.
+    fn after_stage(&self, sharing: &Sharing<T>, stage: usize) {
+        let mut slice = self.buffers.slices.write(0);
+        if let Stage::Shared(item) = sharing.stages[stage] {
+            share::take_back(&mut slice, item, &sharing.loan);
+        }
+        if stage + 1 == self.stretches {
+            drop(slice);
+            return self.after_samples();
+        }
+        self.slice_claims.reset();
+        let state = self.state();
+        if self.stop.load(Ordering::Relaxed) {
+            return self.set_state(State { phase: None, ..state });
+        }
+        if let Stage::Shared(item) = sharing.stages[stage + 1] {
+            share::lend(&mut slice, item, &sharing.loan);
+        }
+        self.set_state(State { phase: Some(Phase::Samples(stage + 1)), ..state });
     }
 
     /// All samples are through: losses, divergence, and whether to go on.
