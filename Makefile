@@ -6,8 +6,6 @@ VENV := .venv
 WHEELS := $(VENV)/wheels
 BUILT := $(WHEELS)/built
 PIP = bin/python -m pip --disable-pip-version-check install --quiet --constraint requirements.lock
-# Without Python, and where the CPU has it with AVX2's kernels alone, which valgrind can run: a third of the time to compile.
-AVX2 := --no-default-features $(if $(shell grep -m1 -ow avx2 /proc/cpuinfo 2>/dev/null),--features avx2-only)
 COUNTED = $${CARGO_TARGET_DIR:-target}/release/examples/counts
 export PIP_NO_INPUT = 1
 
@@ -33,12 +31,12 @@ test: ## run all tests
 	$(MAKE) --jobs=2 --output-sync=line test-python test-rust test-counts
 
 test-rust: ## run the tests of the Rust core, without Python
-	cargo test --locked --no-default-features --lib
+	cargo test --locked --lib
 
 test-counts: ## count allocations of steps, and hold instruction counts to bench/counts.json (needs valgrind)
-	cargo build --release --locked $(AVX2) --example counts
+	cargo build --release --locked --workspace --example counts
 	$(PYTHON) bench/counts.py $(COUNTED)
-	env -u LAMELLA_ISA cargo test --release --locked $(AVX2) --test allocations
+	env -u LAMELLA_ISA cargo test --release --locked --workspace --test allocations
 
 test-python: $(VENV)/test/ready ## run the tests of the package and of the benchmark's engines
 	$(VENV)/test/bin/python -m pytest --benchmark-disable $(ARGS) tests bench
@@ -47,7 +45,7 @@ bench: $(VENV)/bench/ready ## time Lamella against NumPy, JAX and scikit-learn (
 	$(VENV)/bench/bin/python bench/run.py $(ARGS)
 
 counts: ## renew bench/counts.json
-	cargo build --release --locked $(AVX2) --example counts
+	cargo build --release --locked --workspace --example counts
 	$(PYTHON) bench/counts.py --write $(COUNTED)
 
 # Two at once: compiling one crate keeps one processor busy, so the tests are compiled beside the wheel.
@@ -56,8 +54,8 @@ lint: ## check format, lints and types of Rust and Python
 
 lint-rust: $(VENV)/build/ready
 	cargo fmt --check
-	PYO3_PYTHON=$(abspath $(VENV)/build/bin/python) cargo clippy --locked --all-targets -- -D warnings
-	cargo test --locked --no-default-features --lib --no-run
+	PYO3_PYTHON=$(abspath $(VENV)/build/bin/python) cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo test --locked --lib --no-run
 
 lint-python: $(VENV)/lint/ready
 	$(VENV)/lint/bin/ruff check

@@ -4,18 +4,18 @@
 //! one thread, with Adam. The counts of two numbers of calls differ by those of calls alone: starting the program and
 //! making the data drop out. No Python and no clock takes part, so the same program gives the same counts.
 
-use _core::activation::Activation;
-use _core::data::{Dense, Matrix};
-use _core::error::Error;
-use _core::isa::Isa;
-use _core::kernels::Loss;
-use _core::network::{LayerSpec, Network};
-use _core::step::TargetData;
-use _core::train::Host;
-use _core::train::optimizer::{Kind, Moments, Optimizer};
-use _core::train::penalty::Penalty;
-use _core::train::stretch::Stretch;
-use _core::train::trainer::{self, Options, Workspace};
+use lamella::activation::Activation;
+use lamella::data::{Dense, Matrix};
+use lamella::error::Error;
+use lamella::isa::Isa;
+use lamella::kernels::Loss;
+use lamella::network::{LayerSpec, Network};
+use lamella::step::TargetData;
+use lamella::train::Host;
+use lamella::train::optimizer::{Kind, Moments, Optimizer};
+use lamella::train::penalty::Penalty;
+use lamella::train::stretch::Stretch;
+use lamella::train::trainer::{self, Options, Workspace};
 use ndarray::Array2;
 
 /// Nobody listens.

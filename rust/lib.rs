@@ -79,6 +79,3 @@ pub mod rng;
 pub mod step;
 pub mod threads;
 pub mod train;
-
-#[cfg(feature = "python")]
-mod python;

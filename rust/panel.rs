@@ -169,6 +169,7 @@ impl<'a, T> PanelsRef<'a, T> {
     }
 }
 
+#[inline]
 fn panel_range(geometry: Geometry, rows: usize, lanes: usize, p: usize) -> Range<usize> {
     let start = p * geometry.panel() * rows;
     start..start + rows * geometry.width(lanes, p)
@@ -295,15 +296,18 @@ impl Gate {
     fn new(parts: usize) -> Self {
         Gate { state: AtomicIsize::new(0), taken: (0..parts).map(|_| AtomicBool::new(false)).collect() }
     }
+    #[inline]
     fn enter(&self, step: isize, refused: impl Fn(isize) -> bool) {
         let entered = self.state.fetch_update(Ordering::Acquire, Ordering::Relaxed, |state| {
             if refused(state) { None } else { Some(state + step) }
         });
         assert!(entered.is_ok(), "parts are read and written in different phases");
     }
+    #[inline]
     fn read(&self) {
         self.enter(1, |state| state < 0);
     }
+    #[inline]
     fn write(&self, part: usize) {
         self.enter(-1, |state| state > 0);
         if self.taken[part].swap(true, Ordering::Acquire) {
@@ -311,9 +315,11 @@ impl Gate {
             panic!("a part has one writer");
         }
     }
+    #[inline]
     fn end_read(&self) {
         self.state.fetch_sub(1, Ordering::Release);
     }
+    #[inline]
     fn end_write(&self, part: usize) {
         self.taken[part].store(false, Ordering::Release);
         self.state.fetch_add(1, Ordering::Release);

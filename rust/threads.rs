@@ -201,11 +201,13 @@ impl Team {
     }
 
     /// How many workers take part.
+    #[inline]
     pub fn size(&self) -> usize {
         self.phase.load(Ordering::Relaxed) & MAX_SIZE
     }
 
     /// How many there are, with those that rest.
+    #[inline]
     pub fn started(&self) -> usize {
         self.started.load(Ordering::Relaxed)
     }
@@ -218,6 +220,7 @@ impl Team {
 
     /// Waits while `worker` is to rest; false where it is to leave, because all is done or a worker panicked.
     #[must_use]
+    #[inline]
     pub fn joins(&self, worker: usize) -> bool {
         let takes_part = || worker < self.phase.load(Ordering::Acquire) & MAX_SIZE;
         if !takes_part() {
@@ -235,11 +238,13 @@ impl Team {
 
     /// Whether sleep at the next phase's barrier counts as such: not where the others wait for what one does alone. Only for the
     /// last to arrive at a barrier.
+    #[inline]
     pub fn count_sleep(&self, counts: bool) {
         self.counts_sleep.store(counts, Ordering::Relaxed);
     }
 
     /// How long workers slept at barriers since this was last asked, added up.
+    #[inline]
     pub fn take_slept(&self) -> Duration {
         Duration::from_nanos(self.slept.swap(0, Ordering::Relaxed))
     }
@@ -375,6 +380,7 @@ impl Claims {
         })
     }
     /// Nothing taken again: between two barriers, by the last to arrive.
+    #[inline]
     pub fn reset(&self) {
         self.0.iter().for_each(|taken| taken.0.store(0, Ordering::Relaxed));
     }

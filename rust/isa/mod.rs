@@ -15,9 +15,6 @@ pub mod bf16;
 mod environment;
 mod portable;
 
-#[cfg(all(feature = "avx2-only", not(target_arch = "x86_64")))]
-compile_error!("the feature avx2-only is for x86-64");
-
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
@@ -262,10 +259,9 @@ impl Isa {
         }
     }
 
-    /// Whether this CPU can run it, and this build has it.
+    /// Whether this CPU can run it.
     pub fn is_available(self) -> bool {
         match self {
-            _ if cfg!(feature = "avx2-only") && self != Isa::Avx2 => false,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => Avx512::new().is_some(),
             #[cfg(target_arch = "x86_64")]
@@ -279,17 +275,16 @@ impl Isa {
     /// Does the work compiled for this instruction set.
     ///
     /// # Panics
-    /// Where this CPU cannot run it, or this build has it not.
+    /// Where this CPU cannot run it.
     pub fn run<C: Compilable>(self, work: C) -> C::Output {
         match self {
-            #[cfg(all(target_arch = "x86_64", not(feature = "avx2-only")))]
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => Simd::<f32>::vectorize(Avx512::new().expect("the CPU has AVX-512"), Compiled(work)),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Simd::<f32>::vectorize(Avx2::new().expect("the CPU has AVX2"), Compiled(work)),
-            #[cfg(not(feature = "avx2-only"))]
             Isa::Portable | Isa::Scalar => work.run(),
-            #[cfg(any(not(target_arch = "x86_64"), feature = "avx2-only"))]
-            other => panic!("{}: this build has no kernels for it", other.name()),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx512 | Isa::Avx2 => panic!("an instruction set of x86-64"),
         }
     }
 
@@ -301,12 +296,10 @@ impl Isa {
         let available = || Isa::ALL.into_iter().filter(|isa| isa.is_available());
         let names = || available().map(Isa::name).collect::<Vec<_>>().join(", ");
         match std::env::var("LAMELLA_ISA") {
-            Err(_) => available().next().ok_or_else(|| {
-                crate::error::Error::value("this build has kernels for AVX2 alone, which this CPU lacks")
-            }),
+            Err(_) => Ok(available().next().expect("portable kernels run everywhere")),
             Ok(wanted) => available().find(|isa| isa.name() == wanted).ok_or_else(|| {
                 crate::error::Error::value(format!(
-                    "LAMELLA_ISA: expected one of {} (what this CPU and build can run), got {wanted:?}",
+                    "LAMELLA_ISA: expected one of {} (what this CPU can run), got {wanted:?}",
                     names()
                 ))
             }),

@@ -167,19 +167,19 @@ pub trait Number: Math {
     /// The kernels of `isa`.
     ///
     /// # Panics
-    /// Where this CPU cannot run it, or this build has it not: [`Isa::is_available`] says so beforehand.
+    /// Where this CPU cannot run it: [`Isa::is_available`] says so beforehand.
     fn kernels(isa: Isa) -> &'static dyn Kernels<Self>;
     /// The kernels of mixed precision, where the type has them and the CPU the instructions.
     fn pair_kernels() -> Option<&'static dyn PairKernels<Self>>;
 }
 
-#[cfg(all(target_arch = "x86_64", not(feature = "avx2-only")))]
+#[cfg(target_arch = "x86_64")]
 fn f32_pair_kernels() -> Option<&'static dyn PairKernels<f32>> {
     let token = crate::isa::bf16::Avx512Bf16::new()?;
     Some(Box::leak(Box::new(On(token))))
 }
 
-#[cfg(any(not(target_arch = "x86_64"), feature = "avx2-only"))]
+#[cfg(not(target_arch = "x86_64"))]
 fn f32_pair_kernels() -> Option<&'static dyn PairKernels<f32>> {
     None
 }
@@ -190,16 +190,14 @@ macro_rules! number {
             fn kernels(isa: Isa) -> &'static dyn Kernels<$t> {
                 // The tokens have no size, so nothing is allocated or leaked.
                 match isa {
-                    #[cfg(all(target_arch = "x86_64", not(feature = "avx2-only")))]
+                    #[cfg(target_arch = "x86_64")]
                     Isa::Avx512 => Box::leak(Box::new(On(crate::isa::Avx512::new().expect("the CPU has AVX-512")))),
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 => Box::leak(Box::new(On(crate::isa::Avx2::new().expect("the CPU has AVX2")))),
-                    #[cfg(not(feature = "avx2-only"))]
                     Isa::Portable => Box::leak(Box::new(On(crate::isa::Portable::<4>))),
-                    #[cfg(not(feature = "avx2-only"))]
                     Isa::Scalar => Box::leak(Box::new(On(crate::isa::Portable::<1>))),
-                    #[cfg(any(not(target_arch = "x86_64"), feature = "avx2-only"))]
-                    other => panic!("{}: this build has no kernels for it", other.name()),
+                    #[cfg(not(target_arch = "x86_64"))]
+                    Isa::Avx512 | Isa::Avx2 => panic!("an instruction set of x86-64"),
                 }
             }
             fn pair_kernels() -> Option<&'static dyn PairKernels<$t>> {

@@ -82,6 +82,7 @@ pub struct Layer {
 
 impl Layer {
     /// Whether it is a product and an activation that its result tells the derivative of.
+    #[inline]
     pub fn is_plain(&self) -> bool {
         self.norm.is_none() && self.dropout == 0.0 && !self.residual && self.activation.is_told_by_its_result()
     }
@@ -91,14 +92,17 @@ impl Layer {
         LayerSpec { units, activation, bias, norm, dropout, residual }
     }
     /// Whether it takes statistics over the batch.
+    #[inline]
     pub fn couples(&self) -> bool {
         matches!(self.norm, Some(Norm::Batch { .. }))
     }
     /// Units with padding.
+    #[inline]
     pub fn padded_outputs(&self) -> usize {
         self.geometry.padded(self.outputs)
     }
     /// Where gamma, then beta, `[2][padded_outputs]`, begin: behind the weights; empty without normalisation.
+    #[inline]
     pub fn affine(&self) -> Range<usize> {
         let begin = self.weights.saturating_add(self.weight_numbers());
         let len = if self.norm.is_some() { self.padded_outputs().saturating_mul(2) } else { 0 };
@@ -110,10 +114,12 @@ impl Layer {
         self.outputs * rows
     }
     /// Panels of the form's lanes.
+    #[inline]
     pub fn panels(&self) -> usize {
         self.geometry.panels(self.lanes())
     }
     /// Lanes of the form, without padding.
+    #[inline]
     pub fn lanes(&self) -> usize {
         match self.form {
             Form::Wide => self.outputs,
@@ -121,6 +127,7 @@ impl Layer {
         }
     }
     /// Rows of the form, without the bias.
+    #[inline]
     pub fn rows(&self) -> usize {
         match self.form {
             Form::Wide => self.inputs,
@@ -128,10 +135,12 @@ impl Layer {
         }
     }
     /// Lanes of panel `p` of the form, with padding.
+    #[inline]
     pub fn width(&self, p: usize) -> usize {
         self.geometry.width(self.lanes(), p)
     }
     /// Where row `row` of panel `p` begins; a wide panel's row `inputs` is its bias.
+    #[inline]
     pub fn row(&self, p: usize, row: usize) -> usize {
         let panel = self.geometry.panel();
         self.weights
@@ -141,6 +150,7 @@ impl Layer {
             }
     }
     /// Where the weight from input `i` to output `j` stands.
+    #[inline]
     pub fn weight(&self, j: usize, i: usize) -> usize {
         let (lane, row) = match self.form {
             Form::Wide => (j, i),
@@ -149,6 +159,7 @@ impl Layer {
         self.row(lane / self.geometry.panel(), row) + lane % self.geometry.panel()
     }
     /// Where the bias of output `j` stands.
+    #[inline]
     pub fn bias(&self, j: usize) -> usize {
         match self.form {
             Form::Wide => self.weight(j, self.inputs),
@@ -160,6 +171,7 @@ impl Layer {
         self.weight_numbers().saturating_add(self.affine().len())
     }
     /// Its weights and biases with padding.
+    #[inline]
     fn weight_numbers(&self) -> usize {
         match self.form {
             Form::Wide => self.geometry.padded(self.outputs).saturating_mul(self.inputs + 1),
@@ -169,14 +181,17 @@ impl Layer {
         }
     }
     /// From one panel of outputs of a wide layer's mirror to the next.
+    #[inline]
     pub fn mirror_stride(&self) -> usize {
         (self.geometry.panel() / self.terms).saturating_mul(self.geometry.padded(self.inputs))
     }
     /// Where the pairs of row `row` (an even one, or the number of rows) of panel `p` begin.
+    #[inline]
     pub fn pair_row(&self, p: usize, row: usize) -> usize {
         self.pairs + p * self.geometry.panel() * self.inputs.div_ceil(2) + row.div_ceil(2) * self.width(p)
     }
     /// Where the mirror of the block that begins at row `row` of panel `p` begins: `[lanes of the panel][mirror_width]`.
+    #[inline]
     pub fn mirror_block(&self, p: usize, row: usize) -> usize {
         let panel = self.geometry.panel();
         self.mirror
@@ -186,6 +201,7 @@ impl Layer {
             }
     }
     /// Lanes with padding of the rows of a mirror's block.
+    #[inline]
     pub fn mirror_width(&self, row: usize) -> usize {
         match self.form {
             Form::Wide => self.geometry.width(self.inputs, row / self.geometry.panel()),

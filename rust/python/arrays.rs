@@ -4,10 +4,10 @@
 //! lock is released. (Python code that writes into the array meanwhile races with the reader, as with NumPy's own
 //! functions.)
 
-use crate::data::{Dense, Indices, Matrix, Sparse};
-use crate::error::Error;
-use crate::kernels::Number;
 use half::f16;
+use lamella::data::{Dense, Indices, Matrix, Sparse};
+use lamella::error::Error;
+use lamella::kernels::Number;
 use numpy::ndarray::{Array2, ArrayView2, Dimension, IntoDimension};
 use numpy::npyffi::PY_ARRAY_API;
 use numpy::prelude::*;
@@ -263,7 +263,7 @@ pub fn plain<'py, T: Number + numpy::Element>(
     let object = if array.ndim() == 1 { object.call_method1("reshape", (shape,))? } else { object.clone() };
     let held = Held::new(name, &object)?;
     let mut numbers = vec![T::ZERO; shape.0 * shape.1];
-    held.matrix().gather_plain(crate::data::Selection::From(0), 0..shape.0, &mut numbers);
+    held.matrix().gather_plain(lamella::data::Selection::From(0), 0..shape.0, &mut numbers);
     Ok(numbers)
 }
 
@@ -297,7 +297,7 @@ pub fn filled<'py, T: numpy::Element, D: Dimension, R>(
     let mut shape = shape.into_dimension();
     let numbers = shape.slice().iter().fold(1usize, |all, &n| all.saturating_mul(n));
     let bytes = numbers.saturating_mul(size_of::<T>());
-    if !crate::memory::suffices(bytes) {
+    if !lamella::memory::suffices(bytes) {
         return Err(super::exception(Error::Memory { what: "outputs", bytes }));
     }
     let dtype = T::get_dtype(py).into_dtype_ptr();

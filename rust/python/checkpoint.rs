@@ -2,11 +2,11 @@
 
 use super::parameters::{get_layers, parameter_names};
 use super::{arrays, exception, unlocked};
-use crate::error::Error;
-use crate::kernels::Number;
-use crate::network::{AVERAGE, Network as Core, Parameter, Progress, STATES};
-use crate::train::checkpoint;
-use crate::train::optimizer::state_of;
+use lamella::error::Error;
+use lamella::kernels::Number;
+use lamella::network::{AVERAGE, Network as Core, Parameter, Progress, STATES};
+use lamella::train::checkpoint;
+use lamella::train::optimizer::state_of;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};

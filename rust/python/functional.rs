@@ -4,15 +4,15 @@ use super::arrays::{self, Held};
 use super::inputs::check_columns;
 use super::parameters::{get_layers, set_parameters};
 use super::{exception, unlocked};
-use crate::activation::Activation;
-use crate::data::Matrix;
-use crate::error::Error;
-use crate::isa::Isa;
-use crate::kernels::{Function, Loss, Number, loss};
-use crate::network::{GRADIENT, LayerSpec, Network as Core};
-use crate::panel::Panels;
-use crate::train::course::{self, Caches};
-use crate::train::infer;
+use lamella::activation::Activation;
+use lamella::data::Matrix;
+use lamella::error::Error;
+use lamella::isa::Isa;
+use lamella::kernels::{Function, Loss, Number, loss};
+use lamella::network::{GRADIENT, LayerSpec, Network as Core};
+use lamella::panel::Panels;
+use lamella::train::course::{self, Caches};
+use lamella::train::infer;
 use numpy::prelude::*;
 use numpy::{IntoPyArray, PyArrayDyn, PyUntypedArray};
 use pyo3::prelude::*;
@@ -46,7 +46,7 @@ fn map<'py, T: Number + numpy::Element>(
     let isa = Isa::choose().map_err(exception)?;
     let aligned = if array.is_aligned() { array.clone() } else { array.call_method0("copy")?.cast_into()? };
     let mut result = aligned.readonly().as_array().as_standard_layout().into_owned();
-    let _environment = crate::isa::DefaultEnvironment::new();
+    let _environment = lamella::isa::DefaultEnvironment::new();
     T::kernels(isa).map(function, result.as_slice_mut().expect("a standard layout is contiguous"));
     Ok(result.into_pyarray(py).into_any())
 }
@@ -77,10 +77,10 @@ fn softmax_rows<'py, T: Number + numpy::Element>(py: Python<'py>, z: &Matrix<'_>
     let (rows, lanes) = (z.rows(), z.columns());
     let mut numbers = zeros(rows.saturating_mul(lanes)).map_err(exception)?;
     if rows > 0 && lanes > 0 {
-        let _environment = crate::isa::DefaultEnvironment::new();
+        let _environment = lamella::isa::DefaultEnvironment::new();
         let mut panels = Panels::zeroed(rows, lanes, kernels.geometry(), "softmax").map_err(exception)?;
         let mut scratch = zeros(loss::scratch(kernels.geometry(), lanes)).map_err(exception)?;
-        z.gather(isa, crate::data::Selection::From(0), &mut panels);
+        z.gather(isa, lamella::data::Selection::From(0), &mut panels);
         kernels.softmax(&mut panels, &mut scratch);
         infer::unpack(&panels, &mut numbers);
     }
@@ -223,7 +223,7 @@ fn zeros<T: Number>(len: usize) -> Result<Vec<T>, Error> {
     let mut numbers = Vec::new();
     let bytes = len.saturating_mul(size_of::<T>());
     let refused = || Error::Memory { what: "outputs", bytes };
-    if !crate::memory::suffices(bytes) {
+    if !lamella::memory::suffices(bytes) {
         return Err(refused());
     }
     numbers.try_reserve_exact(len).map_err(|_| refused())?;

@@ -1,11 +1,11 @@
 //! Data and targets of a call, and whether they fit a network.
 
 use super::arrays::{self, Held};
-use crate::data::Matrix;
-use crate::error::Error;
-use crate::kernels::{Loss, Number};
-use crate::network::Network as Core;
-use crate::step::TargetData;
+use lamella::data::Matrix;
+use lamella::error::Error;
+use lamella::kernels::{Loss, Number};
+use lamella::network::Network as Core;
+use lamella::step::TargetData;
 use numpy::PyArray1;
 use numpy::prelude::*;
 use pyo3::prelude::*;

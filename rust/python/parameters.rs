@@ -1,9 +1,9 @@
 //! A network's parameters and running statistics as plain arrays: weights (n1, n0), vectors (n1,).
 
 use super::{arrays, exception};
-use crate::error::Error;
-use crate::kernels::Number;
-use crate::network::Network as Core;
+use lamella::error::Error;
+use lamella::kernels::Number;
+use lamella::network::Network as Core;
 use numpy::IntoPyArray;
 use pyo3::prelude::*;
 

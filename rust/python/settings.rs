@@ -1,15 +1,15 @@
 //! What Python's arguments say about a network and its training, and the checks of their numbers.
 
 use super::exception;
-use crate::activation::Activation;
-use crate::error::Error;
-use crate::kernels::Norm;
-use crate::network::LayerSpec;
-use crate::step::muon::{Adjust, Muon};
-use crate::train::optimizer::{Kind, Moments, Optimizer};
-use crate::train::penalty::Penalty;
-use crate::train::stretch::Stretch;
-use crate::train::trainer::Options;
+use lamella::activation::Activation;
+use lamella::error::Error;
+use lamella::kernels::Norm;
+use lamella::network::LayerSpec;
+use lamella::step::muon::{Adjust, Muon};
+use lamella::train::optimizer::{Kind, Moments, Optimizer};
+use lamella::train::penalty::Penalty;
+use lamella::train::stretch::Stretch;
+use lamella::train::trainer::Options;
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;

@@ -353,6 +353,7 @@ const DEPTH_BLOCK: usize = 512;
 const UNCUT_DEPTH: usize = 1024;
 
 /// The blocks of a sum over `depth` terms, in order.
+#[inline]
 pub(crate) fn blocks(depth: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     let block = if depth <= UNCUT_DEPTH { depth } else { DEPTH_BLOCK };
     (0..depth).step_by(block).map(move |begin| begin..(begin + block).min(depth))

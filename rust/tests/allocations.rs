@@ -3,20 +3,20 @@
 //! A program without the test harness, since the counter counts for the whole process, and the harness's own thread would
 //! ask for memory beside it.
 
-use _core::activation::Activation;
-use _core::data::{Dense, Matrix};
-use _core::error::Error;
-use _core::isa::Isa;
-use _core::kernels::{Loss, SAMPLE_SEGMENT};
-use _core::network::{LayerSpec, Network};
-use _core::step::TargetData;
-use _core::step::muon::{Adjust, Muon};
-use _core::train::Host;
-use _core::train::infer::{Spares, Wanted, infer};
-use _core::train::optimizer::{Kind, Moments, Optimizer};
-use _core::train::penalty::Penalty;
-use _core::train::stretch::Stretch;
-use _core::train::trainer::{Options, Workspace, fit};
+use lamella::activation::Activation;
+use lamella::data::{Dense, Matrix};
+use lamella::error::Error;
+use lamella::isa::Isa;
+use lamella::kernels::{Loss, SAMPLE_SEGMENT};
+use lamella::network::{LayerSpec, Network};
+use lamella::step::TargetData;
+use lamella::step::muon::{Adjust, Muon};
+use lamella::train::Host;
+use lamella::train::infer::{Spares, Wanted, infer};
+use lamella::train::optimizer::{Kind, Moments, Optimizer};
+use lamella::train::penalty::Penalty;
+use lamella::train::stretch::Stretch;
+use lamella::train::trainer::{Options, Workspace, fit};
 use ndarray::Array2;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};

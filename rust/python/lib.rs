@@ -13,13 +13,13 @@ mod parameters;
 mod scikit;
 mod settings;
 
-use crate::error::Error;
-use crate::isa::Isa;
-use crate::kernels::Number;
-use crate::limits::{self, Limit};
-use crate::threads::contain;
-use crate::train::Host;
-use crate::train::exchange::{Exchange, Exchanged, Losses};
+use lamella::error::Error;
+use lamella::isa::Isa;
+use lamella::kernels::Number;
+use lamella::limits::{self, Limit};
+use lamella::threads::contain;
+use lamella::train::Host;
+use lamella::train::exchange::{Exchange, Exchanged, Losses};
 use numpy::{IntoPyArray, PyReadonlyArray1};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyArithmeticError, PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
@@ -43,7 +43,7 @@ pub(crate) fn exception(error: Error) -> PyErr {
 /// Runs `work` without the interpreter lock; a panic in it becomes [`Error::Panic`].
 fn unlocked<R: Send>(py: Python<'_>, work: impl FnOnce() -> Result<R, Error> + Send) -> Result<R, Error> {
     py.detach(|| {
-        let _environment = crate::isa::DefaultEnvironment::new();
+        let _environment = lamella::isa::DefaultEnvironment::new();
         contain(work).unwrap_or_else(|message| Err(Error::Panic(message)))
     })
 }
@@ -151,7 +151,7 @@ fn info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     dict.set_item("features", features())?;
     dict.set_item("isa", Isa::choose().map_err(exception)?.name())?;
     dict.set_item("available", available)?;
-    dict.set_item("threads", crate::threads::limit())?;
+    dict.set_item("threads", lamella::threads::limit())?;
     Ok(dict)
 }
 
@@ -215,7 +215,7 @@ mod _core {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         // Read now, while no other thread can change it.
-        crate::threads::environment();
+        lamella::threads::environment();
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }
