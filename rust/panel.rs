@@ -340,6 +340,10 @@ impl<P> Parts<P> {
     pub fn new(items: Vec<P>) -> Self {
         Parts { gate: Gate::new(items.len()), items: items.into_iter().map(UnsafeCell::new).collect() }
     }
+    /// Hands them back.
+    pub fn into_items(self) -> Vec<P> {
+        self.items.into_iter().map(UnsafeCell::into_inner).collect()
+    }
     /// How many there are.
     pub fn len(&self) -> usize {
         self.items.len()

@@ -89,11 +89,12 @@ impl Cost {
         let layers = &network.layers;
         let fixed = STEP_COST + LAYER_COST * layers.len() as f64;
         let mut cost = Cost { fixed, samples: 0.0, shared: (0.0, 0), weights: 0.0 };
+        let may_share = rows <= SLICE_ROWS && may_share(network);
         for (l, layer) in layers.iter().enumerate() {
             let one = product::<T>(rows, weights(network, layer));
             let mut count = |shares: bool| {
                 cost.samples += one;
-                if shares {
+                if may_share && shares {
                     cost.shared = (cost.shared.0 + one, cost.shared.1 + 1);
                 }
             };
@@ -128,26 +129,31 @@ impl Cost {
     }
 
     fn prefers_panels(&self, rows: usize, threads: usize) -> bool {
-        threads > 1 && rows <= SLICE_ROWS && self.by_panels(threads) < 0.95 * self.by_slices(rows, threads)
+        threads > 1 && self.shared.1 > 0 && self.by_panels(threads) < 0.95 * self.by_slices(rows, threads)
     }
+}
+
+/// Whether threads may share a network's products: what layers do besides, and mixed precision's rounding, is done by whole panels of
+/// a slice, and a loss of the host's own has phases of its own.
+fn may_share<T: Number>(network: &Network<T>) -> bool {
+    let hidden = network.layers.len() - 1;
+    let plain = network.layers[..hidden].iter().all(Layer::is_plain);
+    plain && network.pair_kernels.is_none() && network.loss != Loss::Custom
 }
 
 /// Whether the panels of layer `l`'s product (from 0) are worth sharing where a batch of `rows` rows is one slice.
 pub fn shares_forward<T: Number>(network: &Network<T>, rows: usize, l: usize) -> bool {
     let layer = &network.layers[l];
-    network.geometry.panels(layer.outputs) > 1 && layer.form == Form::Wide && is_shared(network, rows, l)
+    network.geometry.panels(layer.outputs) > 1 && layer.form == Form::Wide && is_large(network, rows, l)
 }
 
 /// The same of the product that makes dZ of the layer before it.
 pub fn shares_backward<T: Number>(network: &Network<T>, rows: usize, l: usize) -> bool {
-    l > 0 && network.geometry.panels(network.layers[l].inputs) > 1 && is_shared(network, rows, l)
+    network.geometry.panels(network.layers[l].inputs) > 1 && is_large(network, rows, l)
 }
 
-fn is_shared<T: Number>(network: &Network<T>, rows: usize, l: usize) -> bool {
-    let hidden = network.layers.len() - 1;
-    let plain = network.layers[..hidden].iter().all(Layer::is_plain);
-    let here = network.pair_kernels.is_none() && network.loss != Loss::Custom;
-    plain && here && product::<T>(rows, weights(network, &network.layers[l])) >= LEAST_SHARED
+fn is_large<T: Number>(network: &Network<T>, rows: usize, l: usize) -> bool {
+    product::<T>(rows, weights(network, &network.layers[l])) >= LEAST_SHARED
 }
 
 /// How many threads help a call of `steps` steps on `rows` rows. A call that is too small to share does not ask how many
@@ -155,9 +161,7 @@ fn is_shared<T: Number>(network: &Network<T>, rows: usize, l: usize) -> bool {
 fn threads<T: Number>(network: &Network<T>, rows: usize, steps: f64, pass: Pass) -> usize {
     let cost = Cost::new(network, rows, pass);
     let time = |n: usize| {
-        let by_slices = cost.by_slices(rows, n);
-        let shares = pass == Pass::Training && cost.prefers_panels(rows, n);
-        let step = if shares { cost.by_panels(n) } else { by_slices };
+        let step = if cost.prefers_panels(rows, n) { cost.by_panels(n) } else { cost.by_slices(rows, n) };
         steps * step + (n - 1) as f64 * START_COST
     };
     if time(1) <= START_COST {
@@ -176,7 +180,7 @@ pub fn training_alone<T: Number>(network: &Network<T>, rows: usize, steps: f64) 
 /// Plans training on batches of `rows`, `steps` of them; `wanted` is the user's number of threads.
 pub fn training<T: Number>(network: &Network<T>, rows: usize, steps: f64, wanted: Option<usize>) -> Plan {
     let threads = wanted.map_or_else(|| threads(network, rows, steps, Pass::Training), |n| n.min(MAX_THREADS));
-    if Cost::new(network, rows, Pass::Training).prefers_panels(rows, threads) {
+    if threads > 1 && Cost::new(network, rows, Pass::Training).prefers_panels(rows, threads) {
         return Plan { threads, group_rows: rows, slice_rows: rows, by_panels: true };
     }
     let by_panels = false;
@@ -197,6 +201,12 @@ pub fn training<T: Number>(network: &Network<T>, rows: usize, steps: f64, wanted
 pub fn inference<T: Number>(network: &Network<T>, rows: usize, wanted: Option<usize>) -> Plan {
     let threads = wanted.map_or_else(|| threads(network, rows, 1.0, Pass::Forward), |n| n.min(MAX_THREADS));
     let slice_rows = rows.div_ceil(threads).clamp(1, SLICE_ROWS);
+    let gains = |cost: Cost| {
+        cost.prefers_panels(rows, threads) && START_COST + cost.by_panels(threads) < cost.by_slices(rows, threads)
+    };
+    if threads > 1 && gains(Cost::new(network, rows, Pass::Forward)) {
+        return Plan { threads, group_rows: rows, slice_rows: rows, by_panels: true };
+    }
     Plan { threads, group_rows: rows, slice_rows, by_panels: false }
 }
 
@@ -236,6 +246,35 @@ fn slice_rows(rows: usize, threads: usize, unit: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::activation::Activation;
+    use crate::isa::Isa;
+    use crate::network::LayerSpec;
+
+    fn network(features: usize, units: &[usize], dropout: f64) -> Network<f32> {
+        let spec = |&units: &usize| LayerSpec { dropout, ..LayerSpec::plain(units, Activation::Relu) };
+        let specs: Vec<LayerSpec> = units.iter().map(spec).collect();
+        Network::new(features, &specs, Loss::SquaredError, Isa::Scalar).unwrap()
+    }
+
+    #[test]
+    fn few_rows_of_a_large_network_are_shared_by_panels() {
+        let large = network(1500, &[1200, 10], 0.0);
+        for rows in [1, 8, 24] {
+            let plan = training(&large, rows, 10.0, Some(2));
+            assert!(plan.by_panels && (plan.group_rows, plan.slice_rows) == (rows, rows), "{rows}");
+        }
+        assert!(inference(&large, 8, Some(2)).by_panels);
+        for (network, rows, threads) in [
+            (&large, 8, 1),                                 // nobody to share with
+            (&large, 200, 2),                               // slices do as well, with fewer barriers
+            (&network(20, &[40, 1], 0.0), 1, 2),            // not worth a barrier
+            (&network(1500, &[1200, 1200, 10], 0.5), 8, 2), // what is dropped is not shared
+        ] {
+            assert!(!training(network, rows, 10.0, Some(threads)).by_panels, "{rows} {threads}");
+            assert!(!inference(network, rows, Some(threads)).by_panels, "{rows} {threads}");
+        }
+        assert!(!inference(&large, 1, Some(2)).by_panels, "over before a thread has started");
+    }
 
     #[test]
     fn slices_cover_a_batch_and_never_straddle_segments() {

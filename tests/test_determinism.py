@@ -29,7 +29,7 @@ shapes = [([3, 5, 2], 1, 1), ([7, 33, 18, 3], 37, 11), ([4, 1, 2], 9, 4),
           ([10000, 20, 3], 6, 6), ([8, 17, 3], 5000, 5000),
           # Later layers whose sums run along their inputs, of more than a panel of units.
           ([6, 300, 33, 3], 21, 8), ([6, 100, 9, 2], 21, 8),
-          # Batches too small for slices: threads share the products of large layers, also with sums of two segments.
+          # Too small for slices: threads share products, also with sums of two segments.
           ([300, 520, 330, 37], 21, 8), ([9, 70, 4200, 40, 2], 3, 1)]
 for dims, m, batch in shapes:
     rng = np.random.default_rng(0)
@@ -87,3 +87,17 @@ def test_two_fits_are_one() -> None:
     twice.fit(X, y, epochs=5, batch_size=16)
     for name, value in once.parameters.items():
         assert (value == twice.parameters[name]).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [1, 3, 40])
+def test_threads_that_share_a_prediction_change_no_bit(rows: int, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    # Sums of two segments among them.
+    net = lamella.Network([700, 4200, 600, 7], output="softmax", dtype=dtype)
+    X, y = rng.standard_normal((rows, 700)).astype(dtype), rng.integers(0, 7, rows)
+    alone = net.predict_proba(X, threads=1)
+    expected = net.evaluate(X, y, threads=1)
+    for threads in (2, 3, 7, None):
+        assert net.predict_proba(X, threads=threads).tobytes() == alone.tobytes()
+        assert net.evaluate(X, y, threads=threads) == expected

@@ -15,9 +15,7 @@ pub mod share;
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
 use crate::isa::Isa;
-use crate::kernels::{
-    CHUNK, GradientScale, INPUT_SEGMENT, LossRows, Number, Pack, PairKernels, Product, Targets, dots, loss,
-};
+use crate::kernels::{CHUNK, GradientScale, LossRows, Number, Pack, PairKernels, Product, Targets, dots, loss};
 use crate::network::{Layer, Network};
 use crate::panel::{Buffer, Geometry, Panels};
 
@@ -174,8 +172,7 @@ impl<T: Number> Slice<T> {
         let mut deltas: Vec<Panels<T>> = layers[..hidden].iter().map(delta).collect::<Result<_, _>>()?;
         deltas.push(panels(capacity, outputs)?);
         let widest = layers.iter().map(|layer| geometry.padded(layer.outputs)).max().unwrap_or(0);
-        let deep = layers.iter().any(|layer| layer.inputs.max(layer.outputs) > INPUT_SEGMENT);
-        let totals = if deep { capacity.saturating_mul(widest) } else { 0 };
+        let totals = if share::has_totals(network) { capacity.saturating_mul(widest) } else { 0 };
         let partials = layers.iter().filter(|layer| layer.dots).map(|layer| layer.outputs).max().unwrap_or(0);
         let partials = dots::scratch::<T>(capacity, partials);
         let scratch = loss::scratch(geometry, outputs);

@@ -9,8 +9,9 @@ use crate::memory;
 use crate::network::{Layer, Network};
 use crate::panel::{Panels, Parts};
 use crate::plan::{self, Plan};
+use crate::step::share::{self, Sharing, Stage, has_totals};
 use crate::step::{Draw, Role, Slice, TargetData, forward, route};
-use crate::threads::{self, Claims};
+use crate::threads::{self, Claims, Team};
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -149,6 +150,7 @@ pub fn infer<T: Number>(
     let call = Call { network, spares, x, rows: None, y, plan, work };
     let host = Mutex::new(host);
     match plan.threads.min(rows.div_ceil(plan.slice_rows)) {
+        _ if plan.by_panels => call.by_panels(wanted, &mut losses, &host)?,
         1 => call.alone(wanted, &mut losses, &host)?,
         threads => call.shared(threads, wanted, &mut losses, &host)?,
     }
@@ -333,6 +335,73 @@ impl<T: Number> Call<'_, '_, '_, T> {
         outcome.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    /// All rows are one slice, and workers share its products.
+    fn by_panels(&self, wanted: Wanted<'_, T>, losses: &mut [f64], host: &Mutex<&mut dyn Host>) -> Result<(), Error> {
+        let (network, rows, threads) = (self.network, self.n_rows(), self.plan.threads);
+        let sharing = Sharing::forward(network, rows, threads);
+        let mut slice = self.spares.take(network, rows)?;
+        slice.gather(self.x, self.selection(0..rows), rows);
+        sharing.enter(&mut slice, 0);
+        let (slices, stopped, outcome) = (Parts::new(vec![slice]), AtomicBool::new(false), Mutex::new(Ok(())));
+        threads::run(threads, |team, worker| {
+            let (mut poller, stages) = (Poller::new(), sharing.stages.len());
+            let mut totals = vec![T::ZERO; if has_totals(network) { rows * network.geometry.panel() } else { 0 }];
+            for stage in 0..stages {
+                self.stage(&sharing, stage, &slices, (team, worker), &mut totals);
+                if worker == 0
+                    && let Err(error) = poller.poll(self.work / stages as f64, host)
+                {
+                    *lock(&outcome) = Err(error);
+                }
+                let goes_on = team.barrier(|| {
+                    stopped.store(lock(&outcome).is_err(), Ordering::Release);
+                    let slice = &mut slices.write(0);
+                    sharing.leave(slice, stage);
+                    if stage + 1 < stages {
+                        sharing.enter(slice, stage + 1);
+                    }
+                });
+                if !goes_on || stopped.load(Ordering::Acquire) {
+                    return;
+                }
+            }
+        })?;
+        outcome.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())?;
+        let mut slice = slices.into_items().remove(0);
+        self.settle(&mut slice, &mut None, 0..rows, wanted, losses)?;
+        self.spares.put(slice);
+        Ok(())
+    }
+
+    /// What a worker does in a stage; what is not shared is worker 0's.
+    fn stage(
+        &self,
+        sharing: &Sharing<T>,
+        stage: usize,
+        slices: &Parts<Slice<T>>,
+        (team, worker): (&Team, usize),
+        totals: &mut [T],
+    ) {
+        let reading = self.network.arena.read();
+        let from = forward::Weights::of(&reading);
+        match &sharing.stages[stage] {
+            &Stage::Shared(item) => {
+                sharing.work(self.network, from, slices.read().get(0), item, (team, worker), totals);
+            }
+            Stage::Alone(items) if worker == 0 => {
+                share::alone(self.network, from, &mut slices.write(0), items.clone(), |_| ());
+            }
+            Stage::Alone(_) => {}
+        }
+    }
+
+    fn selection(&self, range: Range<usize>) -> Selection<'_> {
+        match self.rows {
+            Some(rows) => Selection::Rows(&rows[range]),
+            None => Selection::From(range.start),
+        }
+    }
+
     /// The rows `range`; `spare` keeps the logits while the loss needs them and the outputs too.
     fn pass(
         &self,
@@ -342,16 +411,24 @@ impl<T: Number> Call<'_, '_, '_, T> {
         wanted: Wanted<'_, T>,
         losses: &mut [f64],
     ) -> Result<(), Error> {
-        let network = self.network;
-        let selection = match self.rows {
-            Some(rows) => Selection::Rows(&rows[range.clone()]),
-            None => Selection::From(range.start),
-        };
-        slice.gather(self.x, selection, range.len());
+        slice.gather(self.x, self.selection(range.clone()), range.len());
         {
-            let reading = network.arena.read();
-            forward::forward(network, forward::Weights::of(&reading), slice);
+            let reading = self.network.arena.read();
+            forward::forward(self.network, forward::Weights::of(&reading), slice);
         }
+        self.settle(slice, spare, range, wanted, losses)
+    }
+
+    /// What is wanted of the rows `range`, whose logits are there.
+    fn settle(
+        &self,
+        slice: &mut Slice<T>,
+        spare: &mut Option<Panels<T>>,
+        range: Range<usize>,
+        wanted: Wanted<'_, T>,
+        losses: &mut [f64],
+    ) -> Result<(), Error> {
+        let (network, selection) = (self.network, self.selection(range));
         if let Some((y, scale)) = self.y {
             self.loss(slice, spare, y, scale, selection, losses)?;
         }

@@ -28,11 +28,11 @@ use super::{Host, Poller, lock};
 use crate::data::Matrix;
 use crate::error::Error;
 use crate::kernels::{Loss, Number, Rule};
-use crate::network::{GRADIENT, Layer, Network, Norms, Progress, WEIGHTS};
-use crate::panel::{Buffer, Loan, Parts};
+use crate::network::{GRADIENT, Network, Norms, Progress, WEIGHTS};
+use crate::panel::{Buffer, Parts};
 use crate::plan::{self, MAX_COUPLED_ROWS, Plan, SLICE_ROWS};
 use crate::step::muon::{Directions, Muon};
-use crate::step::share::{self, Stage};
+use crate::step::share::{Sharing, Stage};
 use crate::step::{Role, Slice, TargetData, route};
 use crate::threads::{self, Claims, Team};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -229,20 +229,6 @@ impl<T: Number> Buffers<T> {
     }
 }
 
-/// The stages of a step whose products threads share, and the matrix that they write.
-struct Sharing<T> {
-    stages: Vec<Stage>,
-    loan: Loan<T>,
-}
-
-impl<T: Number> Sharing<T> {
-    fn new(network: &Network<T>, rows: usize) -> Self {
-        let panels = |layer: &Layer| network.geometry.panels(layer.inputs.max(layer.outputs));
-        let most = network.layers.iter().map(panels).max().unwrap_or(0);
-        Sharing { stages: share::stages(network, rows), loan: Loan::new(most) }
-    }
-}
-
 /// Losses that there is room for from the start: more epochs than that make room as they go.
 pub(super) const LOSSES_AT_ONCE: usize = 1 << 16;
 
@@ -423,7 +409,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let penalty = scikit.map_or(options.penalty, |scikit| Penalty { l2: scikit.alpha, ..Penalty::default() });
         let shares = plan.threads > 1 && !penalty.is_none();
         let shared_penalty = shares.then(|| penalty::Shared::new(network, penalty, plan.threads)).transpose()?;
-        let sharing = plan.by_panels.then(|| Sharing::new(network, rows));
+        let sharing = plan.by_panels.then(|| Sharing::training(network, rows, plan.threads));
         let run = Run {
             slice_work: 6.0 * (network.n_parameters() * rows) as f64,
             stretches: sharing.as_ref().map_or_else(|| route::stretches(network), |sharing| sharing.stages.len()),

@@ -1,12 +1,12 @@
 //! What every worker does between two barriers, phase by phase.
 
-use super::{Options, Phase, Run, Sharing, State, ratio, read, write};
+use super::{Options, Phase, Run, State, ratio, read, write};
 use crate::data::Selection;
 use crate::error::Error;
 use crate::kernels::{Number, SAMPLE_SEGMENT, Shrink};
 use crate::step::backward::{self, Finishing, Group};
 use crate::step::forward::Weights;
-use crate::step::share::{self, Stage};
+use crate::step::share::{self, Sharing, Stage};
 use crate::step::{Draw, Slice, route};
 use crate::threads::Team;
 use crate::train::amendments::Amendments;
@@ -103,11 +103,7 @@ impl<T: Number> Run<'_, '_, '_, T> {
     ) {
         let reading = self.network.arena.read();
         let (from, slices) = (Weights::of(&reading), self.buffers.slices.read());
-        let panels = share::panels(self.network, item);
-        let share = |w: usize| w * panels / team.size();
-        while let Some(p) = self.slice_claims.next(worker, team.size(), share) {
-            share::panel(self.network, from, slices.get(0), item, p, &sharing.loan, scratch);
-        }
+        sharing.work(self.network, from, slices.get(0), item, (team, worker), scratch);
         if worker == 0
             && let Err(error) = poller.poll(self.slice_work / self.stretches as f64, host)
         {

@@ -1,10 +1,10 @@
 //! What the last worker to arrive at a barrier does: the bookkeeping between two phases, and which comes next.
 
-use super::{Books, Phase, Run, Sharing, State, ratio, read, write};
+use super::{Books, Phase, Run, State, ratio, read, write};
 use crate::error::Error;
 use crate::kernels::Number;
 use crate::step::route;
-use crate::step::share::{self, Stage};
+use crate::step::share::Sharing;
 use crate::train::infer::StridedSum;
 use crate::train::lock;
 use crate::train::optimizer::Optimizer;
@@ -53,9 +53,7 @@ impl<T: Number> Run<'_, '_, '_, T> {
     /// A stage of the batch's only slice is through: what it wrote goes back to the slice, and what the next one writes is lent.
     fn after_stage(&self, sharing: &Sharing<T>, stage: usize) {
         let mut slice = self.buffers.slices.write(0);
-        if let Stage::Shared(item) = sharing.stages[stage] {
-            share::take_back(&mut slice, item, &sharing.loan);
-        }
+        sharing.leave(&mut slice, stage);
         if stage + 1 == self.stretches {
             drop(slice);
             return self.after_samples();
@@ -65,9 +63,7 @@ impl<T: Number> Run<'_, '_, '_, T> {
         if self.stop.load(Ordering::Relaxed) {
             return self.set_state(State { phase: None, ..state });
         }
-        if let Stage::Shared(item) = sharing.stages[stage + 1] {
-            share::lend(&mut slice, item, &sharing.loan);
-        }
+        sharing.enter(&mut slice, stage + 1);
         self.set_state(State { phase: Some(Phase::Samples(stage + 1)), ..state });
     }
 
