@@ -80,6 +80,7 @@ fn product_of<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Sli
 }
 
 /// A block of the sum of panel `p` of what `dZ[l] W[l]` makes; the last block ends with `finish`.
+#[inline(always)] // by two callers, of which one is every plain step's
 #[allow(clippy::too_many_arguments)]
 fn panel_block<T: Number>(
     net: &Network<T>,

@@ -113,6 +113,7 @@ fn products<T: Number>(
 }
 
 /// A block of the sum of panel `p` of layer `l`, one whose lanes are units; the last block ends with the activation.
+#[inline(always)] // by two callers, of which one is every plain step's
 #[allow(clippy::too_many_arguments)]
 fn panel_block<T: Number>(
     net: &Network<T>,
