@@ -423,10 +423,6 @@ pub struct Loan<T> {
     taken: Box<[AtomicBool]>,
 }
 
-// SAFETY: the lock lets either whoever lends and takes back in or the writers of panels; `taken` lets one writer to a panel, and
-// panels are disjoint.
-unsafe impl<T: Send + Sync> Sync for Loan<T> {}
-
 impl<T: Copy + Default> Loan<T> {
     /// For matrices of at most so many panels; nothing is lent yet.
     pub fn new(panels: usize) -> Self {

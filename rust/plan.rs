@@ -31,8 +31,10 @@ const LAYER_COST: f64 = 0.25e-6;
 const BARRIER_COST: f64 = 6.0e-6;
 /// Seconds until a started thread works.
 const START_COST: f64 = 60.0e-6;
-/// Seconds of one thread that a product of a few rows takes at least where threads share its panels.
-const LEAST_SHARED: f64 = 4.0e-6;
+/// Seconds that the barrier behind a product costs whose panels threads share.
+const PANELS_COST: f64 = BARRIER_COST / 2.0;
+/// Seconds of one thread that such a product takes at least: two threads save half of them.
+const LEAST_SHARED: f64 = 2.0 * PANELS_COST;
 
 /// How a call is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +80,11 @@ struct Cost {
     fixed: f64,
     /// Forward and backward.
     samples: f64,
-    /// The part of that which is in products whose panels threads may share, and how many these are.
-    shared: (f64, usize),
+    /// The part of that which is in products whose panels threads may share.
+    shared: f64,
+    /// How many these are, and how many panels they have at least.
+    products: usize,
+    panels: usize,
     /// The weights' gradient.
     weights: f64,
 }
@@ -88,19 +93,21 @@ impl Cost {
     fn new<T: Number>(network: &Network<T>, rows: usize, pass: Pass) -> Self {
         let layers = &network.layers;
         let fixed = STEP_COST + LAYER_COST * layers.len() as f64;
-        let mut cost = Cost { fixed, samples: 0.0, shared: (0.0, 0), weights: 0.0 };
+        let mut cost = Cost { fixed, samples: 0.0, shared: 0.0, products: 0, panels: usize::MAX, weights: 0.0 };
         let may_share = rows <= SLICE_ROWS && may_share(network);
         for (l, layer) in layers.iter().enumerate() {
             let one = product::<T>(rows, weights(network, layer));
-            let mut count = |shares: bool| {
+            let mut count = |shares: bool, lanes: usize| {
                 cost.samples += one;
                 if may_share && shares {
-                    cost.shared = (cost.shared.0 + one, cost.shared.1 + 1);
+                    cost.shared += one;
+                    cost.products += 1;
+                    cost.panels = cost.panels.min(network.geometry.panels(lanes));
                 }
             };
-            count(shares_forward(network, rows, l));
+            count(shares_forward(network, rows, l), layer.outputs);
             if pass == Pass::Training && l > 0 {
-                count(shares_backward(network, rows, l));
+                count(shares_backward(network, rows, l), layer.inputs);
             }
             cost.weights += if pass == Pass::Training { one } else { 0.0 };
         }
@@ -122,14 +129,14 @@ impl Cost {
 
     /// Seconds of `threads` that share products.
     fn by_panels(&self, threads: usize) -> f64 {
-        let (shared, products) = self.shared;
-        let both = (shared + self.weights) / threads as f64;
-        // Each product has a barrier behind it, and so has what one does alone before it.
-        (1 + products) as f64 * BARRIER_COST + self.fixed + self.samples - shared + both
+        let shared = self.shared / threads.min(self.panels) as f64 + self.weights / threads as f64;
+        // What one does alone at first has a barrier behind it too.
+        let barriers = BARRIER_COST + (1 + self.products) as f64 * PANELS_COST;
+        barriers + self.fixed + self.samples - self.shared + shared
     }
 
     fn prefers_panels(&self, rows: usize, threads: usize) -> bool {
-        threads > 1 && self.shared.1 > 0 && self.by_panels(threads) < 0.95 * self.by_slices(rows, threads)
+        threads > 1 && self.products > 0 && self.by_panels(threads) < 0.95 * self.by_slices(rows, threads)
     }
 }
 
@@ -201,11 +208,14 @@ pub fn training<T: Number>(network: &Network<T>, rows: usize, steps: f64, wanted
 pub fn inference<T: Number>(network: &Network<T>, rows: usize, wanted: Option<usize>) -> Plan {
     let threads = wanted.map_or_else(|| threads(network, rows, 1.0, Pass::Forward), |n| n.min(MAX_THREADS));
     let slice_rows = rows.div_ceil(threads).clamp(1, SLICE_ROWS);
-    let gains = |cost: Cost| {
-        cost.prefers_panels(rows, threads) && START_COST + cost.by_panels(threads) < cost.by_slices(rows, threads)
-    };
-    if threads > 1 && gains(Cost::new(network, rows, Pass::Forward)) {
-        return Plan { threads, group_rows: rows, slice_rows: rows, by_panels: true };
+    if threads > 1 {
+        let cost = Cost::new(network, rows, Pass::Forward);
+        // More than there are panels would only be waited for.
+        let threads = threads.min(cost.panels);
+        let start = (threads - 1) as f64 * START_COST;
+        if cost.prefers_panels(rows, threads) && start + cost.by_panels(threads) < cost.by_slices(rows, threads) {
+            return Plan { threads, group_rows: rows, slice_rows: rows, by_panels: true };
+        }
     }
     Plan { threads, group_rows: rows, slice_rows, by_panels: false }
 }
@@ -251,8 +261,10 @@ mod tests {
     use crate::network::LayerSpec;
 
     fn network(features: usize, units: &[usize], dropout: f64) -> Network<f32> {
-        let spec = |&units: &usize| LayerSpec { dropout, ..LayerSpec::plain(units, Activation::Relu) };
-        let specs: Vec<LayerSpec> = units.iter().map(spec).collect();
+        let hidden = |&units: &usize| LayerSpec { dropout, ..LayerSpec::plain(units, Activation::Relu) };
+        let (last, before) = units.split_last().unwrap();
+        let mut specs: Vec<LayerSpec> = before.iter().map(hidden).collect();
+        specs.push(LayerSpec::plain(*last, Activation::Identity));
         Network::new(features, &specs, Loss::SquaredError, Isa::Scalar).unwrap()
     }
 
@@ -264,6 +276,7 @@ mod tests {
             assert!(plan.by_panels && (plan.group_rows, plan.slice_rows) == (rows, rows), "{rows}");
         }
         assert!(inference(&large, 8, Some(2)).by_panels);
+        assert!(!inference(&large, 8, Some(64)).by_panels, "so many threads would start for longer than one works");
         for (network, rows, threads) in [
             (&large, 8, 1),                                 // nobody to share with
             (&large, 200, 2),                               // slices do as well, with fewer barriers
@@ -273,7 +286,8 @@ mod tests {
             assert!(!training(network, rows, 10.0, Some(threads)).by_panels, "{rows} {threads}");
             assert!(!inference(network, rows, Some(threads)).by_panels, "{rows} {threads}");
         }
-        assert!(!inference(&large, 1, Some(2)).by_panels, "over before a thread has started");
+        let over_before_a_thread_has_started = network(700, &[600, 10], 0.0);
+        assert!(!inference(&over_before_a_thread_has_started, 1, Some(2)).by_panels);
     }
 
     #[test]

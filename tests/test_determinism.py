@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,3 +102,67 @@ def test_threads_that_share_a_prediction_change_no_bit(rows: int, dtype: str) ->
     for threads in (2, 3, 7, None):
         assert net.predict_proba(X, threads=threads).tobytes() == alone.tobytes()
         assert net.evaluate(X, y, threads=threads) == expected
+
+
+WIDE = [90, 700, 500, 3]  # a batch of few rows of it is shared panel by panel
+
+
+class Stop(lamella.Callback):
+    """Ends a fit inside an epoch."""
+
+    every = 5
+
+    def on_step(self, step: int, loss: float, network: lamella.Network) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("threads", [2, 3, 7])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "sgd", "learning_rate": 0.1, "clip_norm": 0.5},
+        {"sample_weight": np.arange(21) % 3},
+        {"average": 0.9, "callbacks": [Stop()]},
+    ],
+    ids=["clipped", "weighted", "stopped"],
+)
+def test_threads_that_share_products_change_no_bit(settings: dict[str, Any], threads: int) -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((21, 90)), rng.integers(0, 3, 21)
+    kept = []
+    for count in (1, threads):
+        net = lamella.Network(WIDE, output="softmax", dtype="float64", l1=1e-3, l2=1e-2)
+        history = net.fit(X, y, epochs=4, batch_size=8, threads=count, **settings)
+        net.partial_fit(X[:5], y[:5], threads=count)
+        loss, gradients = net.loss_and_gradients(X[:9], y[:9], threads=count)
+        numbers = [*net.parameters.values(), *gradients.values(), history.loss, np.array(loss)]
+        kept.append([value.tobytes() for value in numbers])
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_divergence_is_named_where_threads_share_products(threads: int) -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((16, 90)), rng.standard_normal(16)
+    net = lamella.Network([*WIDE[:-1], 1], output="identity")
+    start = net.parameters
+    settings: dict[str, Any] = {"optimizer": "sgd", "batch_size": 8, "threads": threads}
+    with pytest.raises(lamella.DivergenceError, match=r"step 2: layer 2"):
+        net.fit(X, y, learning_rate=1e30, epochs=9, **settings)
+    net.parameters = start
+    assert np.isfinite(net.fit(X, y, learning_rate=1e-3, epochs=2, **settings).loss).all()
+
+
+def test_an_estimators_epochs_share_products() -> None:
+    estimators = pytest.importorskip("lamella.sklearn")
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((16, 700)), np.arange(16) % 3
+    coefficients = []
+    for threads in (1, 2):
+        model = estimators.MLPClassifier(
+            (600,), max_iter=3, batch_size=8, random_state=0, threads=threads
+        )
+        with pytest.warns(UserWarning, match="Maximum iterations"):
+            model.fit(X, y)
+        coefficients.append([array.tobytes() for array in model.coefs_])
+    assert coefficients[0] == coefficients[1]

@@ -134,7 +134,7 @@ def test_other_threads_run_during_a_fit() -> None:
 INTERRUPTED = """
 import numpy as np, time, lamella
 X = np.random.default_rng(0).standard_normal((4000, 300)); y = np.arange(4000) % 3
-net = lamella.Network([300, 500, 500, 3], output="softmax")
+net = lamella.Network([300, 500, 500, 3], output="softmax", dropout=DROPOUT)
 print("ready", flush=True)
 try:
     net.fit(X, y, epochs=100000, batch_size=BATCH, threads=THREADS)
@@ -145,13 +145,15 @@ assert np.isfinite(net.fit(X, y, epochs=1).loss).all()
 
 
 @pytest.mark.parametrize(
-    ("batch", "threads"),
-    [(32, None), (4000, None), (16, 2)],  # the last: fewer slices of a batch than threads
+    ("batch", "threads", "dropout"),
+    # The last two: threads that share products, and fewer slices of a batch than threads.
+    [(32, None, 0), (4000, None, 0), (16, 2, 0), (16, 2, 0.1)],
 )
 def test_interrupts_stop_a_fit_soon_and_leave_the_model_usable(
-    batch: int, threads: int | None
+    batch: int, threads: int | None, dropout: float
 ) -> None:
     script = INTERRUPTED.replace("BATCH", str(batch)).replace("THREADS", str(threads))
+    script = script.replace("DROPOUT", str(dropout))
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

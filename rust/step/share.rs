@@ -192,9 +192,9 @@ mod tests {
     use crate::network::LayerSpec;
     use crate::step::Role;
 
-    /// 40-300-5: the first layer is worth sharing, the last one's units are not, but what it hands back is.
+    /// 40-1200-5: the first layer is worth sharing, the last one's units are not, but what it hands back is.
     fn network() -> Network<f64> {
-        let specs = [300, 5].map(|units| LayerSpec::plain(units, Activation::Identity));
+        let specs = [1200, 5].map(|units| LayerSpec::plain(units, Activation::Identity));
         Network::new(40, &specs, Loss::SquaredError, Isa::Scalar).unwrap()
     }
 
@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(slice.activations[0].rows(), 0);
         (0..panels(&network, 1)).for_each(|p| sharing.loan.write(p).numbers().fill(3.0));
         sharing.leave(&mut slice, 0);
-        assert_eq!(slice.activations[0].view().data(), [3.0; 40 * 300]);
+        assert_eq!(slice.activations[0].view().data(), [3.0; 40 * 1200]);
         sharing.enter(&mut slice, 1);
         sharing.leave(&mut slice, 1);
         assert_eq!(slice.deltas[1].rows(), 40);

@@ -341,6 +341,7 @@ pub(super) struct Run<'r, 'x, 'y, T: Number> {
     slice_claims: Claims,
     job_claims: Claims,
     stop: AtomicBool,
+    /// Operations of a slice, or of a stage of it.
     slice_work: f64,
     /// Stretches, or stages, of a step.
     stretches: usize,
@@ -411,7 +412,8 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         let shared_penalty = shares.then(|| penalty::Shared::new(network, penalty, plan.threads)).transpose()?;
         let sharing = plan.by_panels.then(|| Sharing::training(network, rows, plan.threads));
         let run = Run {
-            slice_work: 6.0 * (network.n_parameters() * rows) as f64,
+            slice_work: 6.0 * (network.n_parameters() * rows) as f64
+                / sharing.as_ref().map_or(1, |s| s.stages.len()) as f64,
             stretches: sharing.as_ref().map_or_else(|| route::stretches(network), |sharing| sharing.stages.len()),
             sharing,
             network,
@@ -523,11 +525,20 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
         }
     }
 
+    /// Whether one worker does a phase and the others wait.
+    fn is_of_one(&self, phase: Phase) -> bool {
+        match (phase, &self.sharing) {
+            (Phase::Asking | Phase::Turning, _) => true,
+            (Phase::Samples(stage), Some(sharing)) => matches!(sharing.stages[stage], Stage::Alone(_)),
+            _ => false,
+        }
+    }
+
     /// Between two phases: after a step, how many take part in the next.
     fn keep_pace(&self, team: &Team) {
         let Some(pace) = &self.pace else { return };
         let state = self.state();
-        team.count_sleep(!matches!(state.phase, Some(Phase::Asking | Phase::Turning)));
+        team.count_sleep(!state.phase.is_some_and(|phase| self.is_of_one(phase)));
         let ended = state.phase.is_none();
         let begins = state.phase == Some(Phase::Samples(0)) && state.group == 0;
         if !begins && !ended || self.stop.load(Ordering::Relaxed) || lock(&self.books).outcome.is_err() {

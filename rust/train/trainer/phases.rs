@@ -105,7 +105,7 @@ impl<T: Number> Run<'_, '_, '_, T> {
         let (from, slices) = (Weights::of(&reading), self.buffers.slices.read());
         sharing.work(self.network, from, slices.get(0), item, (team, worker), scratch);
         if worker == 0
-            && let Err(error) = poller.poll(self.slice_work / self.stretches as f64, host)
+            && let Err(error) = poller.poll(self.slice_work, host)
         {
             self.fail(error);
         }
