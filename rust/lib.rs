@@ -24,6 +24,9 @@
 //! Batch normalisation couples the samples: it cuts their way into stretches (`step/route.rs`), with a barrier at each end where the
 //! statistics of chunks of 32 samples are merged in order. So does a loss written in Python, at the logits.
 //!
+//! A batch of too few samples for slices stays one, and each of its large products becomes a phase whose panels threads claim
+//! (`step/share.rs`): each thread then reads its own part of the weights, and `plan.rs` says where that outweighs the barriers.
+//!
 //! What couples all weights has phases of its own behind these two, each with a barrier: the norm of the whole gradient, which
 //! then stays in memory until the update; Muon's directions, a layer a claim; the lengths of weights that are to stay
 //! short, and their shortening (`train/trainer.rs` names them, `train/amendments.rs` says when they come).
@@ -44,12 +47,14 @@
 //! - Second phase: a thread's share of the weights lies in neighbouring layers; it reads their activations and gradients,
 //!   about `e m (n[l-1] + n[l]) / B` for each layer it touches, and nobody else writes what it writes.
 //!
+//! Where threads share the products of a small batch, the first phase reads `2 e W / (T B)`, and has about `2 L` barriers.
+//!
 //! Threads stop helping where the first phase's reading takes as long as the arithmetic: `T = 3 m B / (e F)`. With F =
 //! 117 GFLOP/s and B = 20 GB/s (measured on two cores of a Zen 4 that share no cache) that is 16 threads for a batch of 128 in
 //! f32 and 130 for 1,024; in bfloat16, which halves e and doubles F, the same. Where W exceeds the last cache, T threads share the
 //! memory's bandwidth B instead, and stop helping at `T^2 = 3 m B / (e F)`: 44 for a batch of 1,024 at 300 GB/s.
-//! Slices of fewer than about 24 samples lose a tile's efficiency besides, so a small batch is better served by fewer threads
-//! with a network each.
+//! Slices of fewer than about 24 samples lose a tile's efficiency besides, so a small batch of a small network is better served by
+//! fewer threads with a network each.
 //!
 //! A worker whose processor is busy with another program holds up all others at the barriers. That shows as sleep there, and a fit
 //! then goes on with the number of workers that was fastest, and tries all of them again now and then (`train/pace.rs`).
