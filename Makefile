@@ -33,6 +33,7 @@ test: ## run all tests
 test-rust: ## run the tests of the Rust core, without Python
 	cargo test --locked --lib
 
+# With --workspace, dependencies have the features that the wheel's build gave them, so that the core is not compiled anew.
 test-counts: ## count allocations of steps, and hold instruction counts to bench/counts.json (needs valgrind)
 	cargo build --release --locked --workspace --example counts
 	$(PYTHON) bench/counts.py $(COUNTED)

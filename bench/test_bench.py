@@ -53,7 +53,7 @@ def test_step(case: Case, benchmark: BenchmarkFixture) -> None:
 
 
 def test_lamella_and_numpy_compute_the_same_losses(case: Case) -> None:
-    # A benchmark checks all rows before it times any; here as many as take NumPy a second.
+    # A benchmark checks all rows before it times any; here large cases have fewer.
     case = replace(case, batch=min(case.batch, 256 if max(case.layers[1:]) < 1000 else 64))
     ours = engines.make(engines.OURS, make_problem(case), "fit", None)
     oracle = engines.make("numpy", make_problem(case, "float64"), "plain", None)

@@ -82,8 +82,9 @@ struct Cost {
     samples: f64,
     /// The part of that which is in products whose panels threads may share.
     shared: f64,
-    /// How many these are, and how many panels they have at least.
+    /// How many these are.
     products: usize,
+    /// How many panels each of them has at least.
     panels: usize,
     /// The weights' gradient.
     weights: f64,
@@ -130,7 +131,7 @@ impl Cost {
     /// Seconds of `threads` that share products.
     fn by_panels(&self, threads: usize) -> f64 {
         let shared = self.shared / threads.min(self.panels) as f64 + self.weights / threads as f64;
-        // What one does alone at first has a barrier behind it too.
+        // A step's own, one behind each product, and one behind what a worker does alone before the first.
         let barriers = BARRIER_COST + (1 + self.products) as f64 * PANELS_COST;
         barriers + self.fixed + self.samples - self.shared + shared
     }
@@ -190,18 +191,17 @@ pub fn training<T: Number>(network: &Network<T>, rows: usize, steps: f64, wanted
     if threads > 1 && Cost::new(network, rows, Pass::Training).prefers_panels(rows, threads) {
         return Plan { threads, group_rows: rows, slice_rows: rows, by_panels: true };
     }
-    let by_panels = false;
     if rows <= SAMPLE_SEGMENT || !network.coupled.is_empty() {
         let (slice_rows, least) = (slice_rows(rows, threads, slice_unit(network)), rows.div_ceil(MAX_SLICES));
         // What couples the batch's samples keeps all of them, in slices that divide a segment.
         let large = SLICE_ROWS << least.div_ceil(SLICE_ROWS).next_power_of_two().trailing_zeros();
         let slice_rows = if rows <= SAMPLE_SEGMENT { slice_rows } else { large };
-        return Plan { threads, group_rows: rows, slice_rows, by_panels };
+        return Plan { threads, group_rows: rows, slice_rows, by_panels: false };
     }
     let units: usize = network.layers.iter().map(|layer| layer.outputs * 2).sum();
     let bytes = (units + network.features()).saturating_mul(size_of::<T>() * SAMPLE_SEGMENT);
     let segments = (GROUP_BYTES / bytes.max(1)).clamp(1, GROUP_SEGMENTS).min(rows.div_ceil(SAMPLE_SEGMENT));
-    Plan { threads, group_rows: segments * SAMPLE_SEGMENT, slice_rows: SLICE_ROWS, by_panels }
+    Plan { threads, group_rows: segments * SAMPLE_SEGMENT, slice_rows: SLICE_ROWS, by_panels: false }
 }
 
 /// Plans a pass forward over `rows` rows.

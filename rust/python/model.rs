@@ -18,6 +18,7 @@ use lamella::train::optimizer::Optimizer;
 use lamella::train::penalty;
 use lamella::train::scikit::Scikit;
 use lamella::train::stretch::{Cursor, Stretch};
+use lamella::train::sums;
 use lamella::train::trainer::{self, Options, Workspace};
 use numpy::{IntoPyArray, PyReadonlyArray1};
 use pyo3::prelude::*;
@@ -392,7 +393,7 @@ impl Network {
             let (losses, outputs) = arrays::filled(py, [x.rows(), net.outputs()], |numbers| {
                 answer(py, model, &x, Some((&y, loss_scale)), Wanted::Outputs(numbers), threads)
             })?;
-            let mean = infer::weighted_mean(&losses, weights);
+            let mean = sums::weighted_mean(&losses, weights);
             Ok((mean + penalty::penalty(net, as_penalty(penalty)), outputs))
         })
     }

@@ -3,13 +3,13 @@
 
 use super::amend::{Amend, Block};
 use super::forward::{Weights, panel_of};
-use super::{Slice, blocks, dress, product};
+use super::{PanelBlock, Slice, blocks, dress, product};
 use crate::activation::Activation;
 use crate::kernels::{
     BiasGradient, Finish, Gradient, Mirror, Number, Pair, PairMirror, Product, Rule, Shrink, Start, Update,
 };
 use crate::network::{BUFFERS, Form, Job, Layer, Network, Part};
-use crate::panel::{ArenaWriting, PanelsRef, Reading};
+use crate::panel::{ArenaWriting, Reading};
 use crate::plan::MAX_SLICES;
 use arrayvec::ArrayVec;
 use std::ops::Range;
@@ -66,7 +66,8 @@ fn product_of<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Sli
                 false => dress::slopes(net, kept, activations, l - 1, p),
             };
             let totals = panel_of(totals, a.rows, p * panel, c.width(p));
-            panel_block(net, from, l, p, a, depth.clone(), finish, totals, c.panel_mut(p));
+            let block = PanelBlock { p, a, depth: depth.clone(), totals, c: c.panel_mut(p) };
+            panel_block(net, from, l, block, finish);
             if streams && ends {
                 dress::undress(net, l - 1, p, c, activations, kept, stream);
             }
@@ -79,20 +80,16 @@ fn product_of<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Sli
     }
 }
 
-/// A block of the sum of panel `p` of what `dZ[l] W[l]` makes; the last block ends with `finish`.
+/// A block of the product `dZ[l] W[l]`; the last block ends with `finish`.
 #[inline(always)] // by two callers, of which one is every plain step's
-#[allow(clippy::too_many_arguments)]
 fn panel_block<T: Number>(
     net: &Network<T>,
     from: Weights<'_, T>,
     l: usize,
-    p: usize,
-    a: PanelsRef<'_, T>,
-    depth: Range<usize>,
+    block: PanelBlock<'_, T>,
     finish: Finish<'_, T>,
-    totals: &mut [T],
-    c: &mut [T],
 ) {
+    let PanelBlock { p, a, depth, totals, c } = block;
     let (layer, panel) = (&net.layers[l], net.geometry.panel());
     let width = net.geometry.width(layer.inputs, p);
     // A narrow layer's outputs are rows one after the other.
@@ -118,7 +115,7 @@ pub fn panel<T: Number>(
     let a = slice.deltas[l].view();
     for depth in blocks(a.lanes) {
         let finish = dress::slopes(net, &slice.kept, &slice.activations, l - 1, p);
-        panel_block(net, from, l, p, a, depth, finish, totals, c);
+        panel_block(net, from, l, PanelBlock { p, a, depth, totals, c }, finish);
     }
 }
 

@@ -1,11 +1,10 @@
 //! Forward: `A[l] = f(A[l-1] W[l]^T + b[l])`, layer after layer, for one slice.
 
-use super::{Slice, blocks, dress, product};
+use super::{PanelBlock, Slice, blocks, dress, product};
 use crate::activation::Activation;
 use crate::kernels::{Dots, Finish, Function, Number, Product, Start};
 use crate::network::{Form, Layer, MIRROR, Network, PAIRS, WEIGHTS};
 use crate::panel::{ArenaReading, Panels, PanelsRef};
-use std::ops::Range;
 
 /// The arena's buffers that a pass forward reads.
 #[derive(Clone, Copy)]
@@ -100,7 +99,8 @@ fn products<T: Number>(
         for p in 0..c.panels() {
             let width = c.width(p);
             let totals = panel_of(totals, a.rows, p * panel, width);
-            panel_block(net, from, l, p, a, depth.clone(), apply, totals, c.panel_mut(p));
+            let block = PanelBlock { p, a, depth: depth.clone(), totals, c: c.panel_mut(p) };
+            panel_block(net, from, l, block, apply);
             if dresses && depth.end == a.lanes {
                 dress::panel(net, l, p, c, below, &mut kept[l], *training);
             }
@@ -112,20 +112,16 @@ fn products<T: Number>(
     }
 }
 
-/// A block of the sum of panel `p` of layer `l`, one whose lanes are units; the last block ends with the activation.
+/// A block of layer `l`'s product, one whose lanes are units; the last block ends with the activation.
 #[inline(always)] // by two callers, of which one is every plain step's
-#[allow(clippy::too_many_arguments)]
 fn panel_block<T: Number>(
     net: &Network<T>,
     from: Weights<'_, T>,
     l: usize,
-    p: usize,
-    a: PanelsRef<'_, T>,
-    depth: Range<usize>,
+    block: PanelBlock<'_, T>,
     apply: Activation,
-    totals: &mut [T],
-    c: &mut [T],
 ) {
+    let PanelBlock { p, a, depth, totals, c } = block;
     let (layer, panel) = (&net.layers[l], net.geometry.panel());
     let width = net.geometry.width(layer.outputs, p);
     let bias = if layer.form == Form::Wide { layer.row(p, layer.inputs) } else { layer.weights };
@@ -165,7 +161,7 @@ pub fn panel<T: Number>(
     let a = l.checked_sub(1).map_or(&slice.input, |below| slice.result(below)).view();
     let apply = if l + 1 < net.layers.len() { net.layers[l].activation } else { Activation::Identity };
     for depth in blocks(a.lanes) {
-        panel_block(net, from, l, p, a, depth, apply, totals, c);
+        panel_block(net, from, l, PanelBlock { p, a, depth, totals, c }, apply);
     }
 }
 

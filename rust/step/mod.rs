@@ -17,7 +17,8 @@ use crate::error::Error;
 use crate::isa::Isa;
 use crate::kernels::{CHUNK, GradientScale, LossRows, Number, Pack, PairKernels, Product, Targets, dots, loss};
 use crate::network::{Layer, Network};
-use crate::panel::{Buffer, Geometry, Panels};
+use crate::panel::{Buffer, Geometry, Panels, PanelsRef};
+use std::ops::Range;
 
 /// The user's targets: samples x outputs, or a class a sample.
 pub enum TargetData<'a> {
@@ -343,6 +344,20 @@ fn product<T: Number>(network: &Network<T>, product: &mut Product<'_, T>) {
     }
 }
 
+/// A block of the sums that make one panel of a product's result.
+struct PanelBlock<'b, T> {
+    /// The panel.
+    p: usize,
+    /// The broadcast operand.
+    a: PanelsRef<'b, T>,
+    /// The terms.
+    depth: Range<usize>,
+    /// Earlier segments' sums, shaped as `c`; of any size where there is one segment.
+    totals: &'b mut [T],
+    /// The panel's numbers.
+    c: &'b mut [T],
+}
+
 /// Blocks of the summed index: a multiple of every panel width and a divisor of a segment, such that a block of
 /// weights and one of activations stay in the second cache.
 const DEPTH_BLOCK: usize = 512;
@@ -351,7 +366,7 @@ const UNCUT_DEPTH: usize = 1024;
 
 /// The blocks of a sum over `depth` terms, in order.
 #[inline]
-pub(crate) fn blocks(depth: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+pub(crate) fn blocks(depth: usize) -> impl Iterator<Item = Range<usize>> {
     let block = if depth <= UNCUT_DEPTH { depth } else { DEPTH_BLOCK };
     (0..depth).step_by(block).map(move |begin| begin..(begin + block).min(depth))
 }

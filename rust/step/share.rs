@@ -31,11 +31,13 @@ enum Item {
     Gather,
     /// The product of this layer (from 0).
     Forward(usize),
+    /// From the logits to dZ of the last layer.
     Loss,
     /// The product that makes dZ of the layer before this one.
     Backward(usize),
 }
 
+/// The item at `index` of a network of so many layers.
 fn item(layers: usize, index: usize) -> Item {
     match index {
         0 => Item::Gather,
@@ -92,12 +94,12 @@ impl<T: Number> Sharing<T> {
         (team, worker): (&Team, usize),
         totals: &mut [T],
     ) {
-        let panels = panels(network, index);
+        let (panels, has_totals) = (panels(network, index), has_totals(network));
         let share = |w: usize| w * panels / team.size();
         while let Some(p) = self.claims.next(worker, team.size(), share) {
             let mut writing = self.loan.write(p);
             let c = writing.numbers();
-            let totals = if has_totals(network) { &mut totals[..c.len()] } else { &mut [] };
+            let totals = if has_totals { &mut totals[..c.len()] } else { &mut [] };
             match item(network.layers.len(), index) {
                 Item::Forward(l) => forward::panel(network, from, slice, l, p, totals, c),
                 Item::Backward(l) => backward::panel(network, from, slice, l, p, totals, c),
@@ -140,18 +142,13 @@ pub fn alone<T: Number>(
     from: Weights<'_, T>,
     slice: &mut Slice<T>,
     items: Range<usize>,
-    loss: impl FnOnce(&mut Slice<T>),
+    mut loss: impl FnMut(&mut Slice<T>),
 ) {
-    let mut loss = Some(loss);
     for index in items {
         match item(network.layers.len(), index) {
             Item::Gather => {}
             Item::Forward(l) => forward::layer(network, from, slice, l, true),
-            Item::Loss => {
-                if let Some(loss) = loss.take() {
-                    loss(slice);
-                }
-            }
+            Item::Loss => loss(slice),
             Item::Backward(l) => backward::data(network, from, slice, l),
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! It grows with the batch, unlike everything else of a step.
 
-use super::infer::{self, StridedSum};
+use super::infer;
+use super::sums::StridedSum;
 use crate::error::Error;
 use crate::kernels::Number;
 use crate::panel::Panels;

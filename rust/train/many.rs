@@ -5,8 +5,9 @@
 //! optimizer states and workspaces as workers (states are kept where that is asked for). All read one copy of the data: a fold
 //! is a list of rows. Leaves training itself to `trainer.rs` and passes forward to `infer.rs`.
 
-use super::infer::{self, Spares, StridedSum};
+use super::infer::{self, Spares};
 use super::penalty;
+use super::sums::StridedSum;
 use super::trainer::{self, Options, Workspace};
 use super::{Host, POLL_INTERVAL, lock};
 use crate::data::Matrix;

@@ -11,6 +11,7 @@ mod pace;
 pub mod penalty;
 pub mod scikit;
 pub mod stretch;
+pub mod sums;
 pub mod trainer;
 
 use crate::error::Error;

@@ -4,7 +4,7 @@
 //! A sum over weights runs over each output's inputs first (`kernels/length.rs`), then over the outputs of all layers: the same
 //! bits for every panel width and form. Nothing is allocated for it, as it is part of every step.
 
-use super::infer::StridedSum;
+use super::sums::StridedSum;
 use crate::error::Error;
 use crate::kernels::{Number, Of};
 use crate::network::{GRADIENT, Layer, Network, WEIGHTS};

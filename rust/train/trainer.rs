@@ -18,12 +18,12 @@ mod transitions;
 use self::order::Order;
 use super::amendments::Amendments;
 use super::exchange::Exchange;
-use super::infer::StridedSum;
 use super::optimizer::Optimizer;
 use super::pace::Pace;
 use super::penalty::{self, Penalty, add_gradient};
 use super::scikit::Scikit;
 use super::stretch::{Cursor, Stretch};
+use super::sums::StridedSum;
 use super::{Host, Poller, lock};
 use crate::data::Matrix;
 use crate::error::Error;
@@ -527,9 +527,9 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
 
     /// Whether one worker does a phase and the others wait.
     fn is_of_one(&self, phase: Phase) -> bool {
-        match (phase, &self.sharing) {
-            (Phase::Asking | Phase::Turning, _) => true,
-            (Phase::Samples(stage), Some(sharing)) => matches!(sharing.stages[stage], Stage::Alone(_)),
+        match phase {
+            Phase::Asking | Phase::Turning => true,
+            Phase::Samples(_) => self.sharing.is_some() && self.shared(phase).is_none(),
             _ => false,
         }
     }

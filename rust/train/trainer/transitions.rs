@@ -5,11 +5,11 @@ use crate::error::Error;
 use crate::kernels::Number;
 use crate::step::route;
 use crate::step::share::Sharing;
-use crate::train::infer::StridedSum;
 use crate::train::lock;
 use crate::train::optimizer::Optimizer;
 use crate::train::penalty;
 use crate::train::stretch::Cursor;
+use crate::train::sums::StridedSum;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
