@@ -1,6 +1,6 @@
 //! AVX2 and FMA: 8 lanes of f32, 4 of f64, 16 registers.
 
-use super::{Operation, Simd};
+use super::{Operation, SET_BITS, Simd};
 use std::arch::x86_64::*;
 
 /// The proof that this CPU has AVX2 and FMA.
@@ -10,11 +10,28 @@ pub struct Avx2(());
 impl Avx2 {
     /// The token, on a CPU that has the instructions.
     pub fn new() -> Option<Self> {
-        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Avx2(()))
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("popcnt"))
+            .then_some(Avx2(()))
     }
 }
 
-#[target_feature(enable = "avx2,fma")]
+/// The halves of the numbers whose bits are set.
+static SET_HALVES: [[u16; 8]; 16] = {
+    let mut halves = [[0; 8]; 16];
+    let mut bits = 0;
+    while bits < halves.len() {
+        let mut n = 0;
+        while n < 4 {
+            let place = SET_BITS[bits][n];
+            (halves[bits][2 * n], halves[bits][2 * n + 1]) = (2 * place, 2 * place + 1);
+            n += 1;
+        }
+        bits += 1;
+    }
+    halves
+};
+
+#[target_feature(enable = "avx2,fma,popcnt")]
 fn enter<T, O: Operation<T, Avx2>>(simd: Avx2, op: O) -> O::Output {
     op.run(simd)
 }
@@ -22,7 +39,7 @@ fn enter<T, O: Operation<T, Avx2>>(simd: Avx2, op: O) -> O::Output {
 /// What f32 and f64 share, by the suffix of the intrinsics.
 macro_rules! common {
     ($t:ident, $v:ident, $set1:ident, $loadu:ident, $storeu:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
-     $sqrt:ident, $fmadd:ident, $andnot:ident, $cmp:ident, $blendv:ident) => {
+     $sqrt:ident, $fmadd:ident, $andnot:ident, $cmp:ident, $blendv:ident, $movemask:ident) => {
         type V = $v;
         const LANES: usize = 32 / size_of::<$t>();
         // 6 x 2 accumulators + 2 vectors + 1 broadcast = 15 of 16 registers.
@@ -30,6 +47,8 @@ macro_rules! common {
         // A panel of 16 f32 is 6 + 6 + 4 rows, one of 8 f64 4 + 4: 4 x 2 accumulators just cover the latency of two FMA
         // units, and 2 x 2, what 6 would leave of 8, do not.
         const GRADIENT_ROWS: usize = if size_of::<$t>() == 4 { 6 } else { 4 };
+        // 7 x 2 accumulators + 1 broadcast = 15 of 16 registers.
+        const PANELS: usize = 7;
         const UNROLL: usize = 4;
 
         #[inline(always)]
@@ -92,6 +111,11 @@ macro_rules! common {
             // SAFETY: the token proves AVX2.
             unsafe { $blendv(no, yes, $cmp::<_CMP_LT_OQ>(a, b)) }
         }
+        #[inline(always)]
+        fn nonzero(self, a: $v) -> u32 {
+            // SAFETY: the token proves AVX2.
+            unsafe { $movemask($cmp::<_CMP_NEQ_UQ>(a, $set1(0.0))) as u32 }
+        }
     };
 }
 
@@ -110,9 +134,18 @@ impl Simd<f32> for Avx2 {
         _mm256_fmadd_ps,
         _mm256_andnot_ps,
         _mm256_cmp_ps,
-        _mm256_blendv_ps
+        _mm256_blendv_ps,
+        _mm256_movemask_ps
     );
 
+    #[inline(always)]
+    unsafe fn pack(self, p: *mut f32, a: __m256, bits: u32) {
+        // SAFETY: the token proves AVX2; a row of the table is sixteen bytes, and the caller vouches for `p`.
+        unsafe {
+            let set = _mm_loadu_si128(SET_BITS[bits as usize & 0xff].as_ptr().cast());
+            _mm256_storeu_ps(p, _mm256_permutevar8x32_ps(a, _mm256_cvtepu16_epi32(set)));
+        }
+    }
     #[inline(always)]
     fn pow2(self, n: __m256) -> __m256 {
         // SAFETY: the token proves AVX2.
@@ -181,9 +214,20 @@ impl Simd<f64> for Avx2 {
         _mm256_fmadd_pd,
         _mm256_andnot_pd,
         _mm256_cmp_pd,
-        _mm256_blendv_pd
+        _mm256_blendv_pd,
+        _mm256_movemask_pd
     );
 
+    #[inline(always)]
+    unsafe fn pack(self, p: *mut f64, a: __m256d, bits: u32) {
+        // A number is two of the lanes that the permutation knows.
+        // SAFETY: the token proves AVX2; a row of the table is sixteen bytes, and the caller vouches for `p`.
+        unsafe {
+            let set = _mm_loadu_si128(SET_HALVES[bits as usize & 0xf].as_ptr().cast());
+            let halves = _mm256_permutevar8x32_ps(_mm256_castpd_ps(a), _mm256_cvtepu16_epi32(set));
+            _mm256_storeu_pd(p, _mm256_castps_pd(halves));
+        }
+    }
     #[inline(always)]
     fn pow2(self, n: __m256d) -> __m256d {
         // SAFETY: the token proves AVX2.

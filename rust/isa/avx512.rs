@@ -15,12 +15,13 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma");
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("popcnt");
         has.then_some(Avx512(()))
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,popcnt")]
 fn enter<T, O: Operation<T, Avx512>>(simd: Avx512, op: O) -> O::Output {
     op.run(simd)
 }
@@ -28,13 +29,16 @@ fn enter<T, O: Operation<T, Avx512>>(simd: Avx512, op: O) -> O::Output {
 /// What f32 and f64 share, by the suffix of the intrinsics.
 macro_rules! common {
     ($t:ident, $v:ident, $set1:ident, $loadu:ident, $storeu:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
-     $sqrt:ident, $fmadd:ident, $abs:ident, $cmp:ident, $blend:ident) => {
+     $sqrt:ident, $fmadd:ident, $abs:ident, $cmp:ident, $blend:ident,
+     $compress:ident, $mask:ident) => {
         type V = $v;
         const LANES: usize = 64 / size_of::<$t>();
         // 12 x 2 accumulators + 2 vectors + 1 broadcast = 27 of 32 registers.
         const ROWS: usize = 12;
         // 8 x 2 accumulators; 8 divides both panel widths (32 and 16).
         const GRADIENT_ROWS: usize = 8;
+        // 7 x 2 accumulators hide the latency of the multipliers; more would not be faster.
+        const PANELS: usize = 7;
 
         #[inline(always)]
         fn vectorize<O: Operation<$t, Self>>(self, op: O) -> O::Output {
@@ -96,6 +100,17 @@ macro_rules! common {
             // SAFETY: the token proves AVX-512.
             unsafe { $blend($cmp::<_CMP_LT_OQ>(a, b), no, yes) }
         }
+        #[inline(always)]
+        fn nonzero(self, a: $v) -> u32 {
+            // SAFETY: the token proves AVX-512.
+            unsafe { u32::from($cmp::<_CMP_NEQ_UQ>(a, $set1(0.0))) }
+        }
+        #[inline(always)]
+        unsafe fn pack(self, p: *mut $t, a: $v, bits: u32) {
+            // Packed in a register: some CPUs take a hundred cycles to do it on the way to memory.
+            // SAFETY: the token proves AVX-512; the caller vouches for `p`.
+            unsafe { $storeu(p, $compress(bits as $mask, a)) }
+        }
     };
 }
 
@@ -114,7 +129,9 @@ impl Simd<f32> for Avx512 {
         _mm512_fmadd_ps,
         _mm512_abs_ps,
         _mm512_cmp_ps_mask,
-        _mm512_mask_blend_ps
+        _mm512_mask_blend_ps,
+        _mm512_maskz_compress_ps,
+        __mmask16
     );
 
     #[inline(always)]
@@ -189,7 +206,9 @@ impl Simd<f64> for Avx512 {
         _mm512_fmadd_pd,
         _mm512_abs_pd,
         _mm512_cmp_pd_mask,
-        _mm512_mask_blend_pd
+        _mm512_mask_blend_pd,
+        _mm512_maskz_compress_pd,
+        __mmask8
     );
 
     #[inline(always)]

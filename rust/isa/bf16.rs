@@ -85,7 +85,7 @@ mod x86 {
         }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,popcnt")]
     fn enter<O: Operation<f32, Avx512Bf16>>(simd: Avx512Bf16, op: O) -> O::Output {
         op.run(simd)
     }
@@ -105,6 +105,7 @@ mod x86 {
         const LANES: usize = <Avx512 as Simd<f32>>::LANES;
         const ROWS: usize = <Avx512 as Simd<f32>>::ROWS;
         const GRADIENT_ROWS: usize = <Avx512 as Simd<f32>>::GRADIENT_ROWS;
+        const PANELS: usize = <Avx512 as Simd<f32>>::PANELS;
 
         #[inline(always)]
         fn vectorize<O: Operation<f32, Self>>(self, op: O) -> O::Output {
@@ -121,6 +122,7 @@ mod x86 {
             mul_add(a: __m512, b: __m512, c: __m512) -> __m512;
             abs(a: __m512) -> __m512;
             select_lt(a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512;
+            nonzero(a: __m512) -> u32;
             pow2(n: __m512) -> __m512;
             exponent(a: __m512) -> __m512;
             significand(a: __m512) -> __m512;
@@ -134,6 +136,11 @@ mod x86 {
         unsafe fn store(self, p: *mut f32, v: __m512) {
             // SAFETY: the caller's promise is the same.
             unsafe { self.0.store(p, v) }
+        }
+        #[inline(always)]
+        unsafe fn pack(self, p: *mut f32, a: __m512, bits: u32) {
+            // SAFETY: the caller's promise is the same.
+            unsafe { Simd::<f32>::pack(self.0, p, a, bits) }
         }
         #[inline(always)]
         unsafe fn transpose(self, source: *const f32, source_stride: usize, target: *mut f32, target_stride: usize) {

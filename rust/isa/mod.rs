@@ -45,6 +45,9 @@ pub trait Simd<T: Float>: Copy + Send + Sync + 'static {
     /// Rows of a weight gradient's register tile: 2, 4, 6 or 8. Tiles begin anew with each panel of the broadcast operand,
     /// so that none crosses one; what is left of a panel takes smaller tiles.
     const GRADIENT_ROWS: usize;
+    /// The most panels, 7 or fewer, that a row alone is multiplied by at once: `2 x PANELS` accumulators and one broadcast must
+    /// fit the register file.
+    const PANELS: usize;
     /// Terms of a chain that one turn of the loop takes in tiles of four rows or more; above 1, whole panels are walked by
     /// pointers that only grow. Where vectors are short, the loop's own instructions are a good part of what the processor
     /// issues, above all where a neighbour on the same core issues too.
@@ -77,6 +80,13 @@ pub trait Simd<T: Float>: Copy + Send + Sync + 'static {
     fn abs(self, a: Self::V) -> Self::V;
     /// `yes` in the lanes where `a < b`, `no` elsewhere and where either is NaN.
     fn select_lt(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
+    /// Bit i: whether lane i is not 0. A NaN is not.
+    fn nonzero(self, a: Self::V) -> u32;
+    /// Writes the lanes whose bits are set one after the other, and anything behind them: `LANES` numbers in all.
+    ///
+    /// # Safety
+    /// `p` is valid for writing `LANES` numbers; only the `LANES` lowest bits may be set.
+    unsafe fn pack(self, p: *mut T, a: Self::V, bits: u32);
     /// `2^n` for a whole `n` between the least and the greatest exponent of a normal number. Anything
     /// for other `n`.
     fn pow2(self, n: Self::V) -> Self::V;
@@ -112,6 +122,24 @@ impl<C: Compilable, S> Operation<f32, S> for Compiled<C> {
         self.0.run()
     }
 }
+
+/// The places of the set bits of every byte, and zeros behind them.
+pub static SET_BITS: [[u16; 8]; 256] = {
+    let mut set = [[0; 8]; 256];
+    let mut bits = 0;
+    while bits < set.len() {
+        let (mut place, mut n) = (0, 0);
+        while place < 8 {
+            if bits >> place & 1 == 1 {
+                set[bits][n] = place as u16;
+                n += 1;
+            }
+            place += 1;
+        }
+        bits += 1;
+    }
+    set
+};
 
 /// Asks for the cache lines of `data`, which will be read soon.
 #[inline(always)]

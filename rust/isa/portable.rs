@@ -15,6 +15,8 @@ impl<T: Float, const N: usize> Simd<T> for Portable<N> {
     const ROWS: usize = 6;
     // Divides the panel width 2N for N = 1 and N = 4.
     const GRADIENT_ROWS: usize = if N == 1 { 2 } else { 4 };
+    // More would be code for little.
+    const PANELS: usize = 2;
 
     #[inline(always)]
     fn vectorize<O: Operation<T, Self>>(self, op: O) -> O::Output {
@@ -65,6 +67,19 @@ impl<T: Float, const N: usize> Simd<T> for Portable<N> {
     #[inline(always)]
     fn select_lt(self, a: [T; N], b: [T; N], yes: [T; N], no: [T; N]) -> [T; N] {
         from_fn(|i| if a[i] < b[i] { yes[i] } else { no[i] })
+    }
+    #[inline(always)]
+    fn nonzero(self, a: [T; N]) -> u32 {
+        (0..N).map(|i| u32::from(a[i] != T::ZERO) << i).sum()
+    }
+    #[inline(always)]
+    unsafe fn pack(self, p: *mut T, a: [T; N], bits: u32) {
+        let mut n = 0;
+        for (i, x) in a.into_iter().enumerate() {
+            // SAFETY: n counts the set bits below i, which is below N; the caller vouches for N writable numbers.
+            unsafe { *p.add(n) = x };
+            n += (bits >> i & 1) as usize;
+        }
     }
     #[inline(always)]
     fn pow2(self, n: [T; N]) -> [T; N] {

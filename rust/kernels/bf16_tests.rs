@@ -199,8 +199,9 @@ fn gradients_equal_the_oracle() {
                     slices.iter().enumerate().map(of).collect()
                 };
                 let (a, b) = (all(units, 10), all(lanes, 50));
-                let pairs: Vec<Pair<'_, f32>> =
-                    (0..slices.len()).map(|i| Pair { a: a[i].view(), b: b[i].view(), opens: i == 0 }).collect();
+                let pairs: Vec<Pair<'_, f32>> = (0..slices.len())
+                    .map(|i| Pair { a: a[i].view(), b: b[i].view(), opens: i == 0, nonzeros: None })
+                    .collect();
                 let panel = geometry.panel();
                 for (p, q) in (0..geometry.panels(lanes)).flat_map(|p| (0..geometry.panels(units)).map(move |q| (p, q)))
                 {

@@ -18,6 +18,7 @@
 use super::bf16::Operand;
 use super::epilogue::{Finish, finish_rows, finish_tile};
 use super::math::Math;
+use super::nonzeros::{Nonzeros, group_lanes};
 use crate::isa::{Operation, Simd};
 use crate::panel::PanelsRef;
 use std::ops::Range;
@@ -306,6 +307,23 @@ unsafe fn chain<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const N: 
     }
 }
 
+/// The chain's terms of these k alone; a and b come with what one k is from the next.
+#[inline(always)]
+unsafe fn some_terms<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const N: usize>(
+    s: S,
+    operand: O,
+    some: &[u16],
+    (a, a_k): (*const T, usize),
+    (b, b_k): (*const T, usize),
+    acc: &mut [[S::V; N]; R],
+) {
+    for &k in some {
+        let k = usize::from(k);
+        // SAFETY: the caller vouches for N vectors at each of these k of b and for R numbers at each of a.
+        unsafe { term(s, operand, a.add(k * a_k), 1, b.add(k * b_k), acc, &mut []) };
+    }
+}
+
 /// One k of a chain.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
@@ -347,6 +365,8 @@ pub struct Pair<'a, T> {
     pub b: PanelsRef<'a, T>,
     /// Whether these samples begin a segment.
     pub opens: bool,
+    /// Where `a` is not zero, if much of it is: samples whose rows of the result get nothing are skipped.
+    pub nonzeros: Option<&'a Nonzeros<T>>,
 }
 
 /// A block of a weight gradient: rows of one panel of a, lanes of one panel of b.
@@ -387,16 +407,44 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for GradientOp<'_, '
         for pair in g.pairs {
             assert_eq!((pair.a.geometry, pair.b.geometry), (a.geometry, a.geometry));
             assert_eq!((pair.a.lanes, pair.b.lanes, pair.a.rows), (a.lanes, b.lanes, pair.b.rows));
+            assert!(pair.nonzeros.is_none_or(|nonzeros| nonzeros.fits(pair.a)), "the places are this matrix's");
         }
         // SAFETY: c has rows x width numbers; every pair has the same lanes, so the panels exist in each (`Pair` holds
         // full matrices, and `panel` slices are bounds-checked).
         unsafe {
             if width == panel {
-                gradient_rows::<T, S, O, 2>(s, self.1, g, rows)
+                gradient_sweep::<T, S, O, 2>(s, self.1, g, rows)
             } else {
-                gradient_rows::<T, S, O, 1>(s, self.1, g, rows)
+                gradient_sweep::<T, S, O, 1>(s, self.1, g, rows)
             }
         }
+    }
+}
+
+/// All rows: where a is zero in many places, group by group, and what is left of a panel as ever.
+#[inline(always)]
+unsafe fn gradient_sweep<T: Math, S: Simd<T>, O: Operand<T, S>, const N: usize>(
+    s: S,
+    operand: O,
+    g: &mut Gradient<'_, T>,
+    rows: usize,
+) {
+    let mut row = 0;
+    // SAFETY: row + the tile's rows <= rows, and with the biases equal; the rest is the caller's promise.
+    unsafe {
+        if O::TERMS == 1 && g.pairs.iter().any(|pair| pair.nonzeros.is_some()) {
+            while row + group_lanes(g.pairs[0].a.geometry) <= rows {
+                row += if S::LANES >= 2 {
+                    gradient_tile::<T, S, O, 4, N, 0, true>(s, operand, g, row)
+                } else {
+                    gradient_tile::<T, S, O, 2, N, 0, true>(s, operand, g, row)
+                };
+            }
+            if g.bias && row == rows {
+                gradient_tile::<T, S, O, 0, N, 1, false>(s, operand, g, row);
+            }
+        }
+        gradient_rows::<T, S, O, N>(s, operand, g, row, rows);
     }
 }
 
@@ -405,9 +453,9 @@ unsafe fn gradient_rows<T: Math, S: Simd<T>, O: Operand<T, S>, const N: usize>(
     s: S,
     operand: O,
     g: &mut Gradient<'_, T>,
+    mut row: usize,
     rows: usize,
 ) {
-    let mut row = 0;
     while row < rows {
         let left = (rows - row).min(S::GRADIENT_ROWS);
         // The biases' sums come with the last tile, but where it has six rows: two more sums are more than the registers hold.
@@ -416,22 +464,31 @@ unsafe fn gradient_rows<T: Math, S: Simd<T>, O: Operand<T, S>, const N: usize>(
         // SAFETY: row + the tile's rows <= rows, and with the biases equal; the rest is the caller's promise.
         row += unsafe {
             match (left, bias) {
-                (8.., true) if S::GRADIENT_ROWS >= 8 => gradient_tile::<T, S, O, 8, N, 1>(s, operand, g, row),
-                (8.., false) if S::GRADIENT_ROWS >= 8 => gradient_tile::<T, S, O, 8, N, 0>(s, operand, g, row),
-                (6.., _) if six => gradient_tile::<T, S, O, 6, N, 0>(s, operand, g, row),
-                (4.., true) => gradient_tile::<T, S, O, 4, N, 1>(s, operand, g, row),
-                (4.., false) => gradient_tile::<T, S, O, 4, N, 0>(s, operand, g, row),
-                (2.., true) => gradient_tile::<T, S, O, 2, N, 1>(s, operand, g, row),
-                (2.., false) => gradient_tile::<T, S, O, 2, N, 0>(s, operand, g, row),
-                (_, true) => gradient_tile::<T, S, O, 1, N, 1>(s, operand, g, row),
-                (_, false) => gradient_tile::<T, S, O, 1, N, 0>(s, operand, g, row),
+                (8.., true) if S::GRADIENT_ROWS >= 8 => gradient_tile::<T, S, O, 8, N, 1, false>(s, operand, g, row),
+                (8.., false) if S::GRADIENT_ROWS >= 8 => gradient_tile::<T, S, O, 8, N, 0, false>(s, operand, g, row),
+                (6.., _) if six => gradient_tile::<T, S, O, 6, N, 0, false>(s, operand, g, row),
+                (4.., true) => gradient_tile::<T, S, O, 4, N, 1, false>(s, operand, g, row),
+                (4.., false) => gradient_tile::<T, S, O, 4, N, 0, false>(s, operand, g, row),
+                (2.., true) => gradient_tile::<T, S, O, 2, N, 1, false>(s, operand, g, row),
+                (2.., false) => gradient_tile::<T, S, O, 2, N, 0, false>(s, operand, g, row),
+                (_, true) => gradient_tile::<T, S, O, 1, N, 1, false>(s, operand, g, row),
+                (_, false) => gradient_tile::<T, S, O, 1, N, 0, false>(s, operand, g, row),
             }
         };
     }
 }
 
+/// R rows of N vectors, and B = 1: the biases' sums behind them; returns R. A tile that SKIPS has a group's rows.
 #[inline(always)]
-unsafe fn gradient_tile<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const N: usize, const B: usize>(
+unsafe fn gradient_tile<
+    T: Math,
+    S: Simd<T>,
+    O: Operand<T, S>,
+    const R: usize,
+    const N: usize,
+    const B: usize,
+    const SKIPS: bool,
+>(
     s: S,
     operand: O,
     g: &mut Gradient<'_, T>,
@@ -456,7 +513,15 @@ unsafe fn gradient_tile<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, c
             }
             let (a, b) = (pair.a.panel(g.row_panel).as_ptr().add(row), pair.b.panel(g.lane_panel).as_ptr());
             let samples = pair.a.rows;
-            if pair.a.geometry.width(pair.a.lanes, g.row_panel) == panel {
+            let a_k = pair.a.geometry.width(pair.a.lanes, g.row_panel);
+            if let (true, Some(nonzeros)) = (SKIPS, pair.nonzeros) {
+                let samples = nonzeros.group((g.row_panel * panel + row) / R.max(1));
+                if a_k == panel {
+                    some_terms(s, operand, samples, (a, panel), (b, width), &mut acc);
+                } else {
+                    some_terms(s, operand, samples, (a, v), (b, width), &mut acc);
+                }
+            } else if a_k == panel {
                 chain::<T, S, O, R, N, B>(s, operand, a, 1, panel, b, width, samples, &mut acc, &mut sums);
             } else {
                 chain::<T, S, O, R, N, B>(s, operand, a, 1, v, b, width, samples, &mut acc, &mut sums);

@@ -14,15 +14,19 @@ pub mod length;
 pub mod loss;
 mod losses;
 pub mod math;
+pub mod nonzeros;
 pub mod norm;
 pub mod peak;
 mod scikit;
+pub mod sparse;
 pub mod update;
 
 #[cfg(test)]
 mod dots_tests;
 #[cfg(test)]
 mod length_tests;
+#[cfg(test)]
+mod sparse_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -35,7 +39,9 @@ pub use epilogue::{Finish, Function};
 pub use gemm::{BiasGradient, Gradient, INPUT_SEGMENT, Pair, Product, SAMPLE_SEGMENT, Start};
 pub use length::{Approach, Blend, Factors, LaneSums, Of, Penalise, RowSum, Scale};
 pub use loss::{GradientScale, Loss, LossRows, Targets};
+pub use nonzeros::{Find, Nonzeros};
 pub use norm::{CHUNK, Norm, Normalize};
+pub use sparse::Sparse;
 pub use update::{Mirror, Rule, Shrink, Turn, Update};
 
 use crate::isa::{Isa, Simd};
@@ -54,6 +60,10 @@ pub trait Kernels<T>: Send + Sync {
     fn bias_gradient(&self, gradient: &mut BiasGradient<'_, T>);
     /// Forward through a layer of few units.
     fn dots(&self, dots: &mut Dots<'_, T>);
+    /// Where a matrix is not zero.
+    fn find(&self, find: &mut Find<'_, T>);
+    /// Forward through a layer whose input is zero in many places.
+    fn sparse(&self, sparse: &mut Sparse<'_, T>);
     /// An optimizer's rule.
     fn update(&self, update: &mut Update<'_, T>);
     /// A block of weights into the mirror.
@@ -108,6 +118,12 @@ impl<T: Math, S: Simd<T>> Kernels<T> for On<S> {
     }
     fn dots(&self, dots: &mut Dots<'_, T>) {
         self.0.vectorize(dots::DotsOp(dots));
+    }
+    fn find(&self, find: &mut Find<'_, T>) {
+        self.0.vectorize(nonzeros::FindOp(find));
+    }
+    fn sparse(&self, sparse: &mut Sparse<'_, T>) {
+        self.0.vectorize(sparse::SparseOp(sparse));
     }
     fn update(&self, update: &mut Update<'_, T>) {
         self.0.vectorize(update::UpdateOp(update));

@@ -252,7 +252,7 @@ fn check_gradient<T: Number>(slices: &[usize], units: usize, lanes: usize, opens
             slices.iter().enumerate().map(|(i, &rows)| matrix(rows, lanes, salt + i, geometry)).collect()
         };
         let (a, b) = (all(units, 10), all(lanes, 50));
-        let pair = |i: usize| Pair { a: a[i].view(), b: b[i].view(), opens: opens(i) };
+        let pair = |i: usize| Pair { a: a[i].view(), b: b[i].view(), opens: opens(i), nonzeros: None };
         let pairs: Vec<Pair<'_, T>> = (0..slices.len()).map(pair).collect();
         let mut c = Panels::zeroed(units, lanes, geometry, "test").unwrap();
         let mut bias = vec![T::ZERO; geometry.padded(lanes)];
@@ -282,8 +282,10 @@ fn check_gradient<T: Number>(slices: &[usize], units: usize, lanes: usize, opens
                         bias[begin..begin + width].copy_from_slice(&c[rows..]);
                         // A narrow layer's biases are sums over the other operand.
                         let mut narrow: Vec<T> = c[rows..].to_vec();
-                        let swapped: Vec<Pair<'_, T>> =
-                            pairs.iter().map(|pair| Pair { a: pair.b, b: pair.a, opens: pair.opens }).collect();
+                        let swapped: Vec<Pair<'_, T>> = pairs
+                            .iter()
+                            .map(|pair| Pair { a: pair.b, b: pair.a, opens: pair.opens, nonzeros: None })
+                            .collect();
                         if !goes_on {
                             kernels.bias_gradient(&mut BiasGradient {
                                 pairs: &swapped,

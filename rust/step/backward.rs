@@ -191,7 +191,9 @@ fn fill<'g, T: Number>(pairs: &mut ArrayVec<Pair<'g, T>, MAX_SLICES>, l: usize, 
             None => (slice.activations[l - 1].view(), slice.deltas[l].view()),
         };
         let (a, b) = if layer.form == Form::Wide { (units, deltas) } else { (deltas, units) };
-        pairs.push(Pair { a, b, opens: i.is_multiple_of(group.per_segment) });
+        let sparsity = slice.sparsity.as_ref().filter(|_| l == 0 && layer.form == Form::Wide);
+        let nonzeros = sparsity.and_then(|sparsity| sparsity.gradient());
+        pairs.push(Pair { a, b, opens: i.is_multiple_of(group.per_segment), nonzeros });
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{PanelBlock, Slice, blocks, dress, product};
 use crate::activation::Activation;
-use crate::kernels::{Dots, Finish, Function, Number, Product, Start};
+use crate::kernels::{Dots, Finish, Function, Number, Product, Sparse, Start};
 use crate::network::{Form, Layer, MIRROR, Network, PAIRS, WEIGHTS};
 use crate::panel::{ArenaReading, Panels, PanelsRef};
 
@@ -50,6 +50,8 @@ pub fn layer<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slic
     let at_once = dresses && spec.norm.is_none();
     let later = if spec.dots {
         dots(net, spec, from.weights, slice, l, apply);
+        dresses
+    } else if l == 0 && sparse(net, spec, from.weights, slice, apply) {
         dresses
     } else {
         products(net, from, slice, l, apply, at_once);
@@ -175,6 +177,18 @@ fn dots<T: Number>(net: &Network<T>, layer: &Layer, weights: &[T], slice: &mut S
     let bias = &weights[layer.weights..layer.weights + layer.outputs];
     net.kernels.dots(&mut Dots { a, b, bias, scratch: partials, c });
     activate(net, apply, c);
+}
+
+/// The first layer, where its input is zero in many places; returns whether it is.
+fn sparse<T: Number>(net: &Network<T>, layer: &Layer, weights: &[T], slice: &mut Slice<T>, apply: Activation) -> bool {
+    let Slice { input, activations, deltas, totals, sparsity, .. } = slice;
+    let Some(nonzeros) = sparsity.as_ref().and_then(|sparsity| sparsity.forward()) else { return false };
+    let c = activations.first_mut().unwrap_or_else(|| &mut deltas[0]);
+    let b = &weights[layer.row(0, 0)..layer.affine().start];
+    let b = PanelsRef::new(b, layer.inputs + 1, layer.outputs, net.geometry);
+    net.kernels.sparse(&mut Sparse { a: input.view(), nonzeros, b, totals, c });
+    activate(net, apply, c);
+    true
 }
 
 /// Applies an activation to a whole matrix.

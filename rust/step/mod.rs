@@ -11,6 +11,7 @@ pub mod measure;
 pub mod muon;
 pub mod route;
 pub mod share;
+mod sparsity;
 
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
@@ -18,6 +19,7 @@ use crate::isa::Isa;
 use crate::kernels::{CHUNK, GradientScale, LossRows, Number, Pack, PairKernels, Product, Targets, dots, loss};
 use crate::network::{Layer, Network};
 use crate::panel::{Buffer, Geometry, Panels, PanelsRef};
+use sparsity::Sparsity;
 use std::ops::Range;
 
 /// The user's targets: samples x outputs, or a class a sample.
@@ -154,6 +156,8 @@ pub struct Slice<T> {
     classes: Vec<u32>,
     scratch: Buffer<T>,
     isa: Isa,
+    /// Where the input is not zero, if that is of use.
+    sparsity: Option<Sparsity<T>>,
 }
 
 impl<T: Number> Slice<T> {
@@ -207,6 +211,7 @@ impl<T: Number> Slice<T> {
             classes: vec![0; capacity],
             scratch: Buffer::zeroed(scratch, what)?,
             isa: network.isa,
+            sparsity: Sparsity::new(network, capacity),
         })
     }
 
@@ -252,6 +257,9 @@ impl<T: Number> Slice<T> {
             self.resize(rows);
         }
         x.gather(self.isa, selection, &mut self.input);
+        if let Some(sparsity) = &mut self.sparsity {
+            sparsity.look(self.isa, &self.input);
+        }
     }
 
     /// From now on passes are training, on the batch's rows from `first` on.

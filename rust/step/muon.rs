@@ -214,7 +214,7 @@ impl<T: Number> Direction<T> {
     fn gram(&mut self, network: &Network<T>) {
         let panel = network.geometry.panel();
         let y = self.tall.view();
-        let pairs = [Pair { a: y, b: y, opens: true }];
+        let pairs = [Pair { a: y, b: y, opens: true, nonzeros: None }];
         for lane_panel in 0..self.gram.panels() {
             let width = self.gram.width(lane_panel);
             let blocks = self.gram.panel_mut(lane_panel).chunks_mut(panel * width);

@@ -86,6 +86,9 @@ const CASES: [(usize, usize, usize); 4] = [
 /// Batches too small for slices, whose products threads share; the last one is shorter.
 const FEW_ROWS: [(usize, usize, usize); 1] = [(20, 8, 3)];
 
+/// Features of the case whose first layer's products skip zeros.
+const THIN: usize = 90;
+
 const MUON: Muon = Muon {
     learning_rate: 0.02,
     weight_decay: 0.1,
@@ -116,10 +119,15 @@ fn main() {
 }
 
 fn steps_after_the_first_allocate_nothing() {
-    // So many features that the first layer's sums run along them, and too few for that.
-    for (features, units, cases) in [(512, 20, &CASES[..]), (6, 20, &CASES[..]), (700, 600, &FEW_ROWS[..])] {
+    // So many features that the first layer's sums run along them, and too few for that; most of the input zero.
+    let mini = &CASES[1..2];
+    for (features, units, cases) in
+        [(512, 20, &CASES[..]), (6, 20, &CASES[..]), (700, 600, &FEW_ROWS[..]), (THIN, 40, mini)]
+    {
         for &(rows, batch_size, of_epoch) in cases {
-            let x = Array2::from_shape_fn((rows, features), |(i, j)| ((i * 31 + j * 17) % 13) as f32 - 6.0);
+            let zero = |i: usize, j: usize| features == THIN && !(i + 3 * j).is_multiple_of(7);
+            let number = |(i, j)| if zero(i, j) { 0.0 } else { ((i * 31 + j * 17) % 13) as f32 - 6.0 };
+            let x = Array2::from_shape_fn((rows, features), number);
             let (x, classes) =
                 (Matrix::Dense(Dense::F32(x.view())), (0..rows as u32).map(|i| i % 3).collect::<Vec<_>>());
             let y = TargetData::Classes(&classes);

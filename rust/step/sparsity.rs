@@ -1,0 +1,93 @@
+//! Whether a slice's input is zero in so many places that the first layer's products gain by skipping them.
+//!
+//! Decides for time alone: a product has the same bits either way. Where a few rows of an input are dense, it is not looked at
+//! again for a while, so data without zeros pays nothing that could be measured.
+
+use crate::isa::Isa;
+use crate::kernels::{Find, INPUT_SEGMENT, Nonzeros, Number, nonzeros};
+use crate::network::{Form, Network};
+use crate::panel::Panels;
+
+/// Inputs and units that a layer has at least: below, its products are as short as the search.
+const LEAST_INPUTS: usize = 32;
+const LEAST_UNITS: usize = 32;
+/// The share of numbers that are not zero up to which forward skips: a term costs a row alone up to twice what it costs one of a
+/// tile, and the search as much as a tenth of the product.
+const FORWARD: f64 = 0.35;
+/// The share of groups' rows up to which the weight gradient skips.
+const GRADIENT: f64 = 0.6;
+/// Rows that are looked at, and how many batches go by until the next look where they were dense.
+const ROWS_LOOKED_AT: usize = 8;
+const PAUSE: u32 = 64;
+/// Numbers of a block's row that are worth the reload of the sums.
+const LEAST_PLACES: f64 = 24.0;
+
+/// What is known of the zeros of a slice's input.
+pub struct Sparsity<T> {
+    /// Rows that the slice may have.
+    capacity: usize,
+    /// Made when it is first needed.
+    found: Option<Nonzeros<T>>,
+    forward: bool,
+    gradient: bool,
+    pause: u32,
+}
+
+impl<T: Number> Sparsity<T> {
+    /// Nothing yet; none where the first layer is not one whose products skip.
+    pub fn new(network: &Network<T>, capacity: usize) -> Option<Self> {
+        let first = &network.layers[0];
+        let large = first.inputs >= LEAST_INPUTS && first.outputs >= LEAST_UNITS;
+        let skips = large && first.form == Form::Wide && network.pair_kernels.is_none();
+        skips.then_some(Sparsity { capacity, found: None, forward: false, gradient: false, pause: 0 })
+    }
+
+    /// Looks at a new input.
+    pub fn look(&mut self, isa: Isa, input: &Panels<T>) {
+        let known = self.forward || self.gradient;
+        (self.forward, self.gradient) = (false, false);
+        if !known && self.pause > 0 {
+            self.pause -= 1;
+            return;
+        }
+        self.pause = PAUSE;
+        let share = share_of_nonzeros(input);
+        if !known && share > FORWARD {
+            return;
+        }
+        if self.found.is_none() {
+            // Without the room everything is multiplied.
+            let most = (self.capacity * input.lanes()) as f64 * FORWARD;
+            let most = most as usize + INPUT_SEGMENT;
+            self.found = Nonzeros::new(self.capacity, input.lanes(), most, input.geometry()).ok();
+        }
+        let Some(found) = &mut self.found else { return };
+        let block = (LEAST_PLACES / share.max(1e-9)) as usize;
+        let block = block.clamp(nonzeros::LEAST_BLOCK, INPUT_SEGMENT).next_power_of_two();
+        T::kernels(isa).find(&mut Find { a: input.view(), block, into: found });
+        if !found.is_whole() {
+            return;
+        }
+        let rows = input.rows() as f64;
+        self.forward = found.count() as f64 <= FORWARD * rows * input.lanes() as f64;
+        self.gradient = found.members() as f64 <= GRADIENT * rows * found.groups() as f64;
+    }
+
+    /// For forward through the first layer, where that skips.
+    pub fn forward(&self) -> Option<&Nonzeros<T>> {
+        self.found.as_ref().filter(|_| self.forward)
+    }
+
+    /// For its weight gradient.
+    pub fn gradient(&self) -> Option<&Nonzeros<T>> {
+        self.found.as_ref().filter(|_| self.gradient)
+    }
+}
+
+/// The share of the first rows' numbers that are not zero.
+fn share_of_nonzeros<T: Number>(input: &Panels<T>) -> f64 {
+    let rows = input.rows().min(ROWS_LOOKED_AT);
+    let in_panel = |p: usize| input.panel(p)[..rows * input.width(p)].iter().filter(|&&x| x != T::ZERO).count();
+    let count: usize = (0..input.panels()).map(in_panel).sum();
+    count as f64 / (rows * input.lanes()).max(1) as f64
+}
