@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 from numpy.typing import NDArray
 from sklearn import datasets, neural_network
 from sklearn.exceptions import ConvergenceWarning
@@ -84,6 +85,13 @@ def synthetic() -> Data:
     return X, y
 
 
+def words() -> Data:
+    """Return sparse rows like those of short texts, and which of five linear rules fits each best."""
+    rng = np.random.default_rng(0)
+    X = scipy.sparse.random_array((5_000, 5_000), density=0.01, format="csr", rng=rng)
+    return X, (X @ rng.standard_normal((5_000, 5))).argmax(axis=1)
+
+
 def scaled(load: Callable[..., Data]) -> Data:
     X, y = load(return_X_y=True)
     return StandardScaler().fit_transform(X), y
@@ -99,6 +107,7 @@ def cases(folder: Path) -> Iterator[Case]:
         name = f"Fashion-MNIST, {dtype}"
         yield Case(name, classifier, lambda dtype=dtype: fashion_mnist(folder, dtype))  # type: ignore[misc]
     yield Case("synthetic", classifier, synthetic)
+    yield Case("sparse (CSR)", classifier, words)
 
 
 def timed(module: Any, case: Case, X: Array, y: Array, settings: dict[str, Any]) -> Any:

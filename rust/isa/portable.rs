@@ -11,8 +11,9 @@ pub struct Portable<const N: usize>;
 impl<T: Float, const N: usize> Simd<T> for Portable<N> {
     type V = [T; N];
     const LANES: usize = N;
-    // 6 x 2 accumulators of four f32 lanes are 12 of aarch64's 32 registers, of f64 lanes 24.
-    const ROWS: usize = 6;
+    // 6 x 2 accumulators of four f32 lanes are 12 of aarch64's 32 registers, of f64 lanes 24. Larger tiles of the oracle would be
+    // code for nothing.
+    const ROWS: usize = if N == 1 { 2 } else { 6 };
     // Divides the panel width 2N for N = 1 and N = 4.
     const GRADIENT_ROWS: usize = if N == 1 { 2 } else { 4 };
     // More would be code for little.

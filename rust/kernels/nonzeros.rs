@@ -210,8 +210,8 @@ struct Lists<T> {
 }
 
 impl<T: Math> Lists<T> {
-    /// A row's N vectors in one panel, of which `lanes` numbers are the matrix's. Nothing here branches by what they are:
-    /// whole vectors are written, and what does not count is written over.
+    /// A row's N vectors in one panel, of which `lanes` numbers are the matrix's. Nothing here branches by which of them are zero,
+    /// but where all are: whole vectors are written, and what does not count is written over.
     #[inline(always)]
     unsafe fn add<S: Simd<T>, const N: usize>(
         &mut self,
@@ -225,14 +225,20 @@ impl<T: Math> Lists<T> {
         let mut all = 0;
         // SAFETY: the caller vouches for N vectors, for room of as many entries, and for the groups' lists.
         unsafe {
-            let mut packed = self.values.add(self.n);
-            for v in 0..N {
-                let vector = s.load(numbers.add(v * S::LANES));
+            let mut vectors = [(s.splat(T::ZERO), 0); N];
+            for (v, (vector, bits)) in vectors.iter_mut().enumerate() {
+                *vector = s.load(numbers.add(v * S::LANES));
                 let used = u32::MAX >> (u32::BITS as usize - (lanes - v * S::LANES).min(S::LANES));
-                let bits = s.nonzero(vector) & used;
+                *bits = s.nonzero(*vector) & used;
+                all |= *bits << (v * S::LANES);
+            }
+            if all == 0 {
+                return;
+            }
+            let mut packed = self.values.add(self.n);
+            for (vector, bits) in vectors {
                 s.pack(packed, vector, bits);
                 packed = packed.add(bits.count_ones() as usize);
-                all |= bits << (v * S::LANES);
             }
             for byte in 0..(N * S::LANES).div_ceil(BYTE) {
                 let mut places = SET_BITS[(all >> (BYTE * byte)) as usize & 0xff];
