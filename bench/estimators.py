@@ -86,7 +86,7 @@ def synthetic() -> Data:
 
 
 def words() -> Data:
-    """Return sparse rows like those of short texts, and which of five linear rules fits each best."""
+    """Return sparse rows like those of short texts, and which of five rules fits best."""
     rng = np.random.default_rng(0)
     X = scipy.sparse.random_array((5_000, 5_000), density=0.01, format="csr", rng=rng)
     return X, (X @ rng.standard_normal((5_000, 5))).argmax(axis=1)

@@ -28,7 +28,8 @@
 //! (`step/share.rs`): each thread then reads its own part of the weights, and `plan.rs` says where that outweighs the barriers.
 //!
 //! Where most of a slice's input is zero (one-hot columns, texts, pictures with empty borders), the first layer's products skip what
-//! would be multiplied by it: `step/sparsity.rs` looks at the rows, `kernels/nonzeros.rs` lists what is left. No bit depends on it.
+//! would be multiplied by it: `step/sparsity.rs` looks at the rows, `kernels/nonzeros.rs` lists what is left. While all numbers are finite, no bit depends on
+//! it.
 //!
 //! What couples all weights has phases of its own behind these two, each with a barrier: the norm of the whole gradient, which
 //! then stays in memory until the update; Muon's directions, a layer a claim; the lengths of weights that are to stay

@@ -3,7 +3,7 @@
 use super::{Operation, SET_BITS, Simd};
 use std::arch::x86_64::*;
 
-/// The proof that this CPU has AVX2 and FMA.
+/// The proof that this CPU has AVX2, FMA and POPCNT.
 #[derive(Clone, Copy)]
 pub struct Avx2(());
 

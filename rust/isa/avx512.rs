@@ -3,7 +3,7 @@
 use super::{Operation, Simd};
 use std::arch::x86_64::*;
 
-/// The proof that this CPU has AVX-512 F, BW, DQ, VL and FMA.
+/// The proof that this CPU has AVX-512 F, BW, DQ, VL, FMA and POPCNT.
 #[derive(Clone, Copy)]
 pub struct Avx512(());
 

@@ -10,7 +10,7 @@
 //!
 //! Promise: every element is a chain of fused multiply-adds in index order inside fixed segments of the summed
 //! index; segment sums are added in index order; the start value begins the first. Tiles, blocks and
-//! vector widths therefore do not change a bit.
+//! vector widths therefore do not change a bit. Terms of zero may be left out (`nonzeros.rs`).
 //!
 //! Accumulators are indexed by plain loops: iterators and closures over them kept the compiler from holding them in
 //! registers.
@@ -240,9 +240,11 @@ unsafe fn begin<T: Math, S: Simd<T>, const R: usize, const N: usize>(
             match raw.start {
                 Start::Zero => {}
                 Start::Lanes(bias) => {
-                    for r in 0..R {
-                        for n in 0..N {
-                            acc[r][n] = s.load(bias.as_ptr().add(n * S::LANES));
+                    for n in 0..N {
+                        // A bias of -0 becomes 0, as any zero term may make it: terms that are zero may be skipped then.
+                        let bias = s.add(s.load(bias.as_ptr().add(n * S::LANES)), s.splat(T::ZERO));
+                        for r in 0..R {
+                            acc[r][n] = bias;
                         }
                     }
                 }

@@ -6,7 +6,8 @@
 //! | weight gradient (`gemm.rs`) | the rows of a group of neighbouring lanes | rows in which the whole group is 0 |
 //!
 //! Pictures have black borders, tables one-hot columns, texts most of their words missing: what is multiplied by zero need not
-//! be. A chain of fused multiply-adds has the same bits without its zero terms, as long as its numbers are finite.
+//! be. A chain of fused multiply-adds that begins with anything but -0 has the same bits without its zero terms, as long as
+//! its numbers are finite and no product is so small that it rounds to -0.
 //!
 //! Promise: the places in a block of lanes are below the block's length and ascend, so do the rows of a group below the number
 //! of rows. Kernels read memory by them without looking again, so nobody but [`FindOp`] writes them.
@@ -57,10 +58,10 @@ pub struct Nonzeros<T> {
 }
 
 impl<T: Math> Nonzeros<T> {
-    /// Room for matrices of at most so many rows, of whose numbers at most so many are not zero.
+    /// Room for matrices of at most so many rows, of whose numbers at most so many, less a block, are not zero.
     ///
     /// # Errors
-    /// [`Error::Memory`] where it cannot be had, or where there would be more places than its numbers can tell.
+    /// [`Error::Memory`] where it cannot be had, or where there would be more rows or places than its lists can tell.
     pub fn new(rows: usize, lanes: usize, most: usize, geometry: Geometry) -> Result<Self, Error> {
         let what = "batch: where its input is not zero";
         let numbers = rows.saturating_mul(lanes);

@@ -4,7 +4,8 @@
 //! A row at a time against several panels of units, so that one number of a serves them all: rows have nothing in common to be
 //! multiplied by. A block of the weights stays in the first cache while all rows pass over it.
 //!
-//! Promise: the order and the segments of `gemm.rs`, so the same bits as there, as long as all numbers are finite.
+//! Promise: the order and the segments of `gemm.rs`, so the bits of a product that skips nothing, with the limits that
+//! `nonzeros.rs` names.
 
 use super::gemm::INPUT_SEGMENT;
 use super::math::Math;
@@ -127,7 +128,8 @@ unsafe fn one_row<T: Math, S: Simd<T>, const G: usize, const NARROW: bool>(
             for g in 0..G {
                 let from = from.wrapping_add(g * stride).wrapping_sub(if width(g) == v { skipped } else { 0 });
                 for n in 0..width(g) / v {
-                    acc[g][n] = s.load(from.add(n * v));
+                    // A bias of -0 becomes 0, as in `gemm.rs`.
+                    acc[g][n] = s.add(s.load(from.add(n * v)), s.splat(T::ZERO));
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! Whether a slice's input is zero in so many places that the first layer's products gain by skipping them.
 //!
-//! Decides for time alone: a product has the same bits either way. Where a few rows of an input are dense, it is not looked at
-//! again for a while, so data without zeros pays nothing that could be measured.
+//! Decides for time alone: a product of finite numbers has the same bits either way. Where a few rows of an input are dense, it
+//! is not looked at again for a while, so data without zeros pays nothing that could be measured. The lists, nearly as large as
+//! the input, are made when a slice first meets such an input, and kept.
 
 use crate::isa::Isa;
 use crate::kernels::{Find, INPUT_SEGMENT, Nonzeros, Number, nonzeros};
@@ -56,7 +57,7 @@ impl<T: Number> Sparsity<T> {
             return;
         }
         if self.found.is_none() {
-            // Without the room everything is multiplied.
+            // Without the room everything is multiplied. A block less than there is room for is found.
             let most = (self.capacity * input.lanes()) as f64 * FORWARD;
             let most = most as usize + INPUT_SEGMENT;
             self.found = Nonzeros::new(self.capacity, input.lanes(), most, input.geometry()).ok();
@@ -90,4 +91,58 @@ fn share_of_nonzeros<T: Number>(input: &Panels<T>) -> f64 {
     let in_panel = |p: usize| input.panel(p)[..rows * input.width(p)].iter().filter(|&&x| x != T::ZERO).count();
     let count: usize = (0..input.panels()).map(in_panel).sum();
     count as f64 / (rows * input.lanes()).max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::activation::Activation;
+    use crate::kernels::Loss;
+    use crate::network::LayerSpec;
+    use crate::panel::Geometry;
+
+    const ROWS: usize = 40;
+    const LANES: usize = 80;
+
+    fn network(features: usize, units: usize) -> Network<f32> {
+        let specs = [LayerSpec::plain(units, Activation::Relu), LayerSpec::plain(3, Activation::Softmax)];
+        Network::new(features, &specs, Loss::CrossEntropy, Isa::Scalar).unwrap()
+    }
+
+    /// Zero but in every `step`-th lane; from row `dense` on nowhere.
+    fn input(step: usize, dense: usize) -> Panels<f32> {
+        let mut panels = Panels::zeroed(ROWS, LANES, Geometry { lanes: 1 }, "test").unwrap();
+        for (row, lane) in (0..ROWS).flat_map(|row| (0..LANES).map(move |lane| (row, lane))) {
+            panels.set(row, lane, if lane % step == 0 || row >= dense { 1.0 } else { 0.0 });
+        }
+        panels
+    }
+
+    fn look(sparsity: &mut Sparsity<f32>, input: &Panels<f32>) -> (bool, bool) {
+        sparsity.look(Isa::Scalar, input);
+        (sparsity.forward().is_some(), sparsity.gradient().is_some())
+    }
+
+    #[test]
+    fn inputs_that_are_mostly_zero_are_skipped_and_others_are_not() {
+        let mut sparsity = Sparsity::new(&network(LANES, 40), ROWS).unwrap();
+        let (thin, dense) = (input(8, ROWS), input(1, ROWS));
+        assert_eq!(look(&mut sparsity, &thin), (true, true));
+        assert_eq!(sparsity.forward().unwrap().count(), ROWS * LANES / 8);
+        assert_eq!(look(&mut sparsity, &input(2, ROWS)), (true, false), "each group of two has one");
+        assert_eq!(look(&mut sparsity, &input(8, ROWS_LOOKED_AT)), (false, false), "dense behind the rows looked at");
+        assert_eq!(look(&mut sparsity, &thin), (false, false), "not looked at for a while");
+        (1..PAUSE).for_each(|_| assert_eq!(look(&mut sparsity, &thin), (false, false)));
+        assert_eq!(look(&mut sparsity, &thin), (true, true));
+        assert_eq!(look(&mut sparsity, &dense), (false, false));
+        (0..PAUSE).for_each(|_| assert_eq!(look(&mut sparsity, &dense), (false, false)));
+        assert_eq!(look(&mut sparsity, &dense), (false, false));
+    }
+
+    #[test]
+    fn small_layers_and_those_whose_lanes_are_inputs_are_not_looked_at() {
+        for (features, units) in [(LEAST_INPUTS - 1, 100), (100, LEAST_UNITS - 1), (20_000, 40)] {
+            assert!(Sparsity::new(&network(features, units), ROWS).is_none(), "{features} x {units}");
+        }
+    }
 }

@@ -1,4 +1,5 @@
-//! A step allocates nothing after the first: fits of 3 and of 300 steps ask the allocator equally often.
+//! A step allocates nothing after the first (but for a slice's lists of zeros, when it first meets an input that is mostly zero):
+//! fits of 3 and of 300 steps ask the allocator equally often.
 //!
 //! A program without the test harness, since the counter counts for the whole process, and the harness's own thread would
 //! ask for memory beside it.
