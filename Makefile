@@ -6,6 +6,9 @@ VENV := .venv
 WHEELS := $(VENV)/wheels
 BUILT := $(WHEELS)/built
 PIP = bin/python -m pip --disable-pip-version-check install --quiet --constraint requirements.lock
+PYTEST = $(VENV)/test/bin/python -m pytest --benchmark-disable $(ARGS)
+# What Python tests run behind those of Rust.
+SECOND := tests/test_parity.py bench
 COUNTED = $${CARGO_TARGET_DIR:-target}/release/examples/counts
 export PIP_NO_INPUT = 1
 
@@ -15,7 +18,7 @@ SOURCES := pyproject.toml Cargo.toml Cargo.lock README.md LICENSE \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo info test test-rust test-counts test-python bench counts lint lint-rust lint-python lock clean
+.PHONY: help demo info test test-first test-second test-rust test-counts test-python bench counts lint lint-rust lint-python lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,9 +29,17 @@ demo: $(VENV)/demo/ready ## train on handwritten digits, compare with plain NumP
 info: $(VENV)/demo/ready ## show version, CPU features, kernels and threads
 	$(VENV)/demo/bin/python -m lamella info
 
-# Two at once: compiling one crate keeps one processor busy.
+# Two rows of tests at once, about as long: most keep one processor busy.
 test: ## run all tests
-	$(MAKE) --jobs=2 --output-sync=line test-python test-rust test-counts
+	$(MAKE) --jobs=2 --output-sync=line test-first test-second
+
+test-first: $(VENV)/test/ready
+	$(PYTEST) $(foreach path,$(SECOND),--ignore=$(path)) tests
+
+test-second: $(VENV)/test/ready
+	$(MAKE) test-rust
+	$(MAKE) test-counts
+	$(PYTEST) $(SECOND)
 
 test-rust: ## run the tests of the Rust core, without Python
 	cargo test --locked --lib
@@ -40,7 +51,7 @@ test-counts: ## count allocations of steps, and hold instruction counts to bench
 	env -u LAMELLA_ISA cargo test --release --locked --workspace --test allocations
 
 test-python: $(VENV)/test/ready ## run the tests of the package and of the benchmark's engines
-	$(VENV)/test/bin/python -m pytest --benchmark-disable $(ARGS) tests bench
+	$(PYTEST) tests bench
 
 bench: $(VENV)/bench/ready ## time Lamella against NumPy, JAX and scikit-learn (ARGS="--quick")
 	$(VENV)/bench/bin/python bench/run.py $(ARGS)
