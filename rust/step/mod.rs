@@ -366,11 +366,12 @@ struct PanelBlock<'b, T> {
     c: &'b mut [T],
 }
 
-/// Blocks of the summed index: a multiple of every panel width and a divisor of a segment, such that a block of
-/// weights and one of activations stay in the second cache.
-const DEPTH_BLOCK: usize = 512;
+/// Blocks of the summed index: a multiple of every panel width and a divisor of a segment, such that a block of a panel of weights
+/// stays in the first cache while all rows pass over it (16 KiB with AVX2, 32 with AVX-512), and one of a slice's activations in
+/// the second. Twice as much costs 5 to 9 % of a product's speed with AVX2.
+const DEPTH_BLOCK: usize = 256;
 /// A sum this deep is not worth cutting.
-const UNCUT_DEPTH: usize = 1024;
+const UNCUT_DEPTH: usize = 384;
 
 /// The blocks of a sum over `depth` terms, in order.
 #[inline]
