@@ -14,7 +14,8 @@
 //! Rows and pairs of f32 panels that have no partner are paired with zero.
 
 use super::On;
-use super::gemm::{Gradient, GradientOp, Product, ProductOp};
+use super::gemm::{Product, ProductOp};
+use super::gradient::{Gradient, GradientOp};
 use super::math::Math;
 use super::peak::MultiplyAddOp;
 use crate::isa::bf16::PairSimd;

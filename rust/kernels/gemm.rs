@@ -1,4 +1,4 @@
-//! The one tile body, and the three products made of it.
+//! The one tile body, and two of the three products made of it; the weight gradient stands in `gradient.rs`.
 //!
 //! `acc[r][v] += broadcast(a[r, k]) * b[k][v]` for R rows and N vectors, with strides as parameters:
 //!
@@ -18,15 +18,12 @@
 use super::bf16::Operand;
 use super::epilogue::{Finish, finish_rows, finish_tile};
 use super::math::Math;
-use super::nonzeros::{Nonzeros, group_lanes};
 use crate::isa::{Operation, Simd};
 use crate::panel::PanelsRef;
 use std::ops::Range;
 
 /// Terms of one chain in forward and backward data: inputs or units. A constant of the format: changing it changes bits.
 pub const INPUT_SEGMENT: usize = 4096;
-/// Terms of one chain in the weight gradient: samples. A constant of the format: changing it changes bits.
-pub const SAMPLE_SEGMENT: usize = 1024;
 
 /// What a chain begins with.
 #[derive(Clone, Copy)]
@@ -280,7 +277,7 @@ unsafe fn store_rows<T: Math, S: Simd<T>, const R: usize, const N: usize>(s: S, 
 /// The tile body: `acc[r] += a[r * a_row + k * a_k] * b[k * b_k ..]` and `sums[i] += b[k * b_k ..]` for `len` k in order.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-unsafe fn chain<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const N: usize, const B: usize>(
+pub(super) unsafe fn chain<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const N: usize, const B: usize>(
     s: S,
     operand: O,
     a: *const T,
@@ -309,27 +306,10 @@ unsafe fn chain<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const N: 
     }
 }
 
-/// The chain's terms of these k alone; a and b come with what one k is from the next.
-#[inline(always)]
-unsafe fn some_terms<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const N: usize>(
-    s: S,
-    operand: O,
-    some: &[u16],
-    (a, a_k): (*const T, usize),
-    (b, b_k): (*const T, usize),
-    acc: &mut [[S::V; N]; R],
-) {
-    for &k in some {
-        let k = usize::from(k);
-        // SAFETY: the caller vouches for N vectors at each of these k of b and for R numbers at each of a.
-        unsafe { term(s, operand, a.add(k * a_k), 1, b.add(k * b_k), acc, &mut []) };
-    }
-}
-
 /// One k of a chain.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
-unsafe fn term<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const N: usize, const B: usize>(
+pub(super) unsafe fn term<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const N: usize, const B: usize>(
     s: S,
     operand: O,
     a: *const T,
@@ -353,255 +333,6 @@ unsafe fn term<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const N: u
         for i in 0..B {
             for n in 0..N {
                 sums[i][n] = operand.add(s, vectors[n], sums[i][n]);
-            }
-        }
-    }
-}
-
-/// The two operands of a weight gradient in one slice of samples; both have the slice's samples as rows.
-#[derive(Clone, Copy)]
-pub struct Pair<'a, T> {
-    /// The broadcast operand: its lanes are the rows of the result.
-    pub a: PanelsRef<'a, T>,
-    /// The vector operand: its lanes are the lanes of the result.
-    pub b: PanelsRef<'a, T>,
-    /// Whether these samples begin a segment.
-    pub opens: bool,
-    /// Where `a` is not zero, if much of it is: samples whose rows of the result get nothing are skipped.
-    pub nonzeros: Option<&'a Nonzeros<T>>,
-}
-
-/// A block of a weight gradient: rows of one panel of a, lanes of one panel of b.
-///
-/// `c[r] (+)= sum over samples of a[sample, first + r] * b[sample]`, and behind these rows, where it is wanted, the gradient
-/// of the biases: `sum over samples of b[sample]`.
-pub struct Gradient<'a, T> {
-    /// The slices, in the order of their samples; the first opens a segment.
-    pub pairs: &'a [Pair<'a, T>],
-    /// The panel of a whose lanes are the rows.
-    pub row_panel: usize,
-    /// The panel of b.
-    pub lane_panel: usize,
-    /// Whether `c` holds the sum of earlier segments, to be added to.
-    pub goes_on: bool,
-    /// Whether the biases' gradient is wanted.
-    pub bias: bool,
-    /// The result: `[lanes of a's panel (+ 1)][width of b's panel]`.
-    pub c: &'a mut [T],
-}
-
-/// [`Gradient`] as an operation for one instruction set.
-pub struct GradientOp<'p, 'a, T, O>(pub &'p mut Gradient<'a, T>, pub O);
-
-impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for GradientOp<'_, '_, T, O> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self, s: S) {
-        let g = self.0;
-        let (a, b) = (g.pairs[0].a, g.pairs[0].b);
-        let panel = 2 * S::LANES;
-        let rows = (a.lanes - g.row_panel * panel).min(panel);
-        let width = b.geometry.width(b.lanes, g.lane_panel);
-        assert!(g.pairs[0].opens, "the first slice opens a segment");
-        assert_eq!(a.geometry.lanes, S::LANES);
-        assert_eq!(g.c.len(), (rows + usize::from(g.bias)) * width);
-        for pair in g.pairs {
-            assert_eq!((pair.a.geometry, pair.b.geometry), (a.geometry, a.geometry));
-            assert_eq!((pair.a.lanes, pair.b.lanes, pair.a.rows), (a.lanes, b.lanes, pair.b.rows));
-            assert!(pair.nonzeros.is_none_or(|nonzeros| nonzeros.fits(pair.a)), "the places are this matrix's");
-        }
-        // SAFETY: c has rows x width numbers; every pair has the same lanes, so the panels exist in each (`Pair` holds
-        // full matrices, and `panel` slices are bounds-checked).
-        unsafe {
-            if width == panel {
-                gradient_sweep::<T, S, O, 2>(s, self.1, g, rows)
-            } else {
-                gradient_sweep::<T, S, O, 1>(s, self.1, g, rows)
-            }
-        }
-    }
-}
-
-/// All rows: where a is zero in many places, group by group, and what is left of a panel as ever.
-#[inline(always)]
-unsafe fn gradient_sweep<T: Math, S: Simd<T>, O: Operand<T, S>, const N: usize>(
-    s: S,
-    operand: O,
-    g: &mut Gradient<'_, T>,
-    rows: usize,
-) {
-    let mut row = 0;
-    // SAFETY: row + the tile's rows <= rows, and with the biases equal; the rest is the caller's promise.
-    unsafe {
-        if O::TERMS == 1 && g.pairs.iter().any(|pair| pair.nonzeros.is_some()) {
-            while row + group_lanes(g.pairs[0].a.geometry) <= rows {
-                row += if S::LANES >= 2 {
-                    gradient_tile::<T, S, O, 4, N, 0, true>(s, operand, g, row)
-                } else {
-                    gradient_tile::<T, S, O, 2, N, 0, true>(s, operand, g, row)
-                };
-            }
-            if g.bias && row == rows {
-                gradient_tile::<T, S, O, 0, N, 1, false>(s, operand, g, row);
-            }
-        }
-        gradient_rows::<T, S, O, N>(s, operand, g, row, rows);
-    }
-}
-
-#[inline(always)]
-unsafe fn gradient_rows<T: Math, S: Simd<T>, O: Operand<T, S>, const N: usize>(
-    s: S,
-    operand: O,
-    g: &mut Gradient<'_, T>,
-    mut row: usize,
-    rows: usize,
-) {
-    while row < rows {
-        let left = (rows - row).min(S::GRADIENT_ROWS);
-        // The biases' sums come with the last tile, but where it has six rows: two more sums are more than the registers hold.
-        let bias = g.bias && left == rows - row && [8, 4, 2, 1].contains(&left);
-        let six = S::GRADIENT_ROWS == 6 && !(g.bias && rows - row == 6);
-        // SAFETY: row + the tile's rows <= rows, and with the biases equal; the rest is the caller's promise.
-        row += unsafe {
-            match (left, bias) {
-                (8.., true) if S::GRADIENT_ROWS >= 8 => gradient_tile::<T, S, O, 8, N, 1, false>(s, operand, g, row),
-                (8.., false) if S::GRADIENT_ROWS >= 8 => gradient_tile::<T, S, O, 8, N, 0, false>(s, operand, g, row),
-                (6.., _) if six => gradient_tile::<T, S, O, 6, N, 0, false>(s, operand, g, row),
-                (4.., true) => gradient_tile::<T, S, O, 4, N, 1, false>(s, operand, g, row),
-                (4.., false) => gradient_tile::<T, S, O, 4, N, 0, false>(s, operand, g, row),
-                (2.., true) => gradient_tile::<T, S, O, 2, N, 1, false>(s, operand, g, row),
-                (2.., false) => gradient_tile::<T, S, O, 2, N, 0, false>(s, operand, g, row),
-                (_, true) => gradient_tile::<T, S, O, 1, N, 1, false>(s, operand, g, row),
-                (_, false) => gradient_tile::<T, S, O, 1, N, 0, false>(s, operand, g, row),
-            }
-        };
-    }
-}
-
-/// R rows of N vectors, and B = 1: the biases' sums behind them; returns R. A tile that SKIPS has a group's rows.
-#[inline(always)]
-unsafe fn gradient_tile<
-    T: Math,
-    S: Simd<T>,
-    O: Operand<T, S>,
-    const R: usize,
-    const N: usize,
-    const B: usize,
-    const SKIPS: bool,
->(
-    s: S,
-    operand: O,
-    g: &mut Gradient<'_, T>,
-    row: usize,
-) -> usize {
-    let (v, panel, width) = (S::LANES, 2 * S::LANES, N * S::LANES);
-    let c = g.c.as_mut_ptr();
-    // SAFETY: the caller vouches for rows `row..row + R + B` of c; `panel` bounds every slice of a and b, whose rows are
-    // `a_width` and `width` apart, and `row + R` is at most the lanes of a's panel.
-    unsafe {
-        let c = c.add(row * width);
-        let mut acc = [[s.splat(T::ZERO); N]; R];
-        let mut sums = [[s.splat(T::ZERO); N]; B];
-        let mut earlier = g.goes_on;
-        for (i, pair) in g.pairs.iter().enumerate() {
-            if pair.opens && i > 0 {
-                fold(s, &acc, earlier, c);
-                fold(s, &sums, earlier, c.add(R * width));
-                acc = [[s.splat(T::ZERO); N]; R];
-                sums = [[s.splat(T::ZERO); N]; B];
-                earlier = true;
-            }
-            let (a, b) = (pair.a.panel(g.row_panel).as_ptr().add(row), pair.b.panel(g.lane_panel).as_ptr());
-            let samples = pair.a.rows;
-            let a_k = pair.a.geometry.width(pair.a.lanes, g.row_panel);
-            if let (true, Some(nonzeros)) = (SKIPS, pair.nonzeros) {
-                let samples = nonzeros.group((g.row_panel * panel + row) / R.max(1));
-                if a_k == panel {
-                    some_terms(s, operand, samples, (a, panel), (b, width), &mut acc);
-                } else {
-                    some_terms(s, operand, samples, (a, v), (b, width), &mut acc);
-                }
-            } else if a_k == panel {
-                chain::<T, S, O, R, N, B>(s, operand, a, 1, panel, b, width, samples, &mut acc, &mut sums);
-            } else {
-                chain::<T, S, O, R, N, B>(s, operand, a, 1, v, b, width, samples, &mut acc, &mut sums);
-            }
-        }
-        fold(s, &acc, earlier, c);
-        fold(s, &sums, earlier, c.add(R * width));
-    }
-    R
-}
-
-/// Stores a finished segment, on top of the earlier ones' sum where there are any.
-#[inline(always)]
-#[allow(clippy::needless_range_loop)]
-unsafe fn fold<T: Math, S: Simd<T>, const R: usize, const N: usize>(
-    s: S,
-    acc: &[[S::V; N]; R],
-    earlier: bool,
-    c: *mut T,
-) {
-    for r in 0..R {
-        for n in 0..N {
-            // SAFETY: the caller vouches for R rows of N vectors at c.
-            unsafe {
-                let at = c.add((r * N + n) * S::LANES);
-                s.store(at, if earlier { s.add(s.load(at), acc[r][n]) } else { acc[r][n] });
-            }
-        }
-    }
-}
-
-/// The gradient of a narrow layer's biases in one panel: `c (+)= sum over samples of a[sample]`, by the same segments.
-pub struct BiasGradient<'a, T> {
-    /// The slices; only `a`, which holds dZ, is read.
-    pub pairs: &'a [Pair<'a, T>],
-    /// The panel of dZ.
-    pub panel: usize,
-    /// Whether `c` holds the sum of earlier segments.
-    pub goes_on: bool,
-    /// `[width]`
-    pub c: &'a mut [T],
-}
-
-/// [`BiasGradient`] as an operation for one instruction set.
-pub struct BiasGradientOp<'p, 'a, T>(pub &'p mut BiasGradient<'a, T>);
-
-impl<T: Math, S: Simd<T>> Operation<T, S> for BiasGradientOp<'_, '_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self, s: S) {
-        let g = self.0;
-        let width = g.c.len();
-        for n in 0..width / S::LANES {
-            let mut sum = s.splat(T::ZERO);
-            let mut earlier = g.goes_on;
-            let c = g.c[n * S::LANES..][..S::LANES].as_mut_ptr();
-            for (i, pair) in g.pairs.iter().enumerate() {
-                // SAFETY: c is one vector of the slice above.
-                unsafe {
-                    if pair.opens && i > 0 {
-                        let total = if earlier { s.add(s.load(c), sum) } else { sum };
-                        s.store(c, total);
-                        sum = s.splat(T::ZERO);
-                        earlier = true;
-                    }
-                }
-                let dz = pair.a;
-                assert_eq!(dz.geometry.width(dz.lanes, g.panel), width);
-                for row in dz.panel(g.panel).chunks_exact(width) {
-                    // SAFETY: a row has `width` numbers and n * LANES + LANES <= width.
-                    sum = s.add(sum, unsafe { s.load(row.as_ptr().add(n * S::LANES)) });
-                }
-            }
-            // SAFETY: c is one vector of the slice above.
-            unsafe {
-                let total = if earlier { s.add(s.load(c), sum) } else { sum };
-                s.store(c, total);
             }
         }
     }

@@ -10,6 +10,7 @@ pub mod dots;
 pub mod dress;
 pub mod epilogue;
 pub mod gemm;
+mod gradient;
 pub mod length;
 pub mod loss;
 mod losses;
@@ -36,7 +37,8 @@ pub use bf16::{Pack, PairKernels, PairMirror};
 pub use dots::Dots;
 pub use dress::{Dress, Mask, Undress};
 pub use epilogue::{Finish, Function};
-pub use gemm::{BiasGradient, Gradient, INPUT_SEGMENT, Pair, Product, SAMPLE_SEGMENT, Start};
+pub use gemm::{INPUT_SEGMENT, Product, Start};
+pub use gradient::{BiasGradient, Gradient, Pair, SAMPLE_SEGMENT};
 pub use length::{Approach, Blend, Factors, LaneSums, Of, Penalise, RowSum, Scale};
 pub use loss::{GradientScale, Loss, LossRows, Targets};
 pub use nonzeros::{Find, Nonzeros};
@@ -111,10 +113,10 @@ impl<T: Math, S: Simd<T>> Kernels<T> for On<S> {
         self.0.vectorize(gemm::ProductOp(product, bf16::Plain));
     }
     fn gradient(&self, gradient: &mut Gradient<'_, T>) {
-        self.0.vectorize(gemm::GradientOp(gradient, bf16::Plain));
+        self.0.vectorize(gradient::GradientOp(gradient, bf16::Plain));
     }
     fn bias_gradient(&self, gradient: &mut BiasGradient<'_, T>) {
-        self.0.vectorize(gemm::BiasGradientOp(gradient));
+        self.0.vectorize(gradient::BiasGradientOp(gradient));
     }
     fn dots(&self, dots: &mut Dots<'_, T>) {
         self.0.vectorize(dots::DotsOp(dots));

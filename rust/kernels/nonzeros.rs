@@ -3,7 +3,7 @@
 //! | product | reads | skips |
 //! |---|---|---|
 //! | forward (`sparse.rs`) | a row's lanes, block by block | what is 0 |
-//! | weight gradient (`gemm.rs`) | the rows of a group of neighbouring lanes | rows in which the whole group is 0 |
+//! | weight gradient (`gradient.rs`) | the rows of a group of neighbouring lanes | rows in which the whole group is 0 |
 //!
 //! Pictures have black borders, tables one-hot columns, texts most of their words missing: what is multiplied by zero need not
 //! be. A chain of fused multiply-adds that begins with anything but -0 has the same bits without its zero terms, as long as
