@@ -1,5 +1,5 @@
 //! A step allocates nothing after the first (but for a slice's lists of zeros, when it first meets an input that is mostly zero):
-//! fits of 3 and of 300 steps ask the allocator equally often.
+//! fits of 3 and of 60 steps ask the allocator equally often.
 //!
 //! A program without the test harness, since the counter counts for the whole process, and the harness's own thread would
 //! ask for memory beside it.
@@ -133,7 +133,7 @@ fn steps_after_the_first_allocate_nothing() {
                 (Matrix::Dense(Dense::F32(x.view())), (0..rows as u32).map(|i| i % 3).collect::<Vec<_>>());
             let y = TargetData::Classes(&classes);
             let ones = vec![1.0; rows];
-            let rates = vec![1e-3; 300];
+            let rates = vec![1e-3; 60];
             let deadline = Some(Instant::now() + Duration::from_secs(1 << 20));
             for (threads, weights, scheduled, all) in [
                 (1, None, false, false),
@@ -184,7 +184,7 @@ fn steps_after_the_first_allocate_nothing() {
                 let few = of(3);
                 assert_eq!(
                     few,
-                    of(if all { 9 } else { 300 }),
+                    of(if all { 9 } else { 60 }),
                     "{features} features, {rows} rows in batches of {batch_size}, {threads} {scheduled} {all}"
                 );
                 let (mut network, mut workspace) = made();
