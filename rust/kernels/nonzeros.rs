@@ -166,10 +166,9 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for FindOp<'_, '_, T> {
             n: 0,
         };
         let last = lanes - (a.geometry.panels(lanes) - 1) * panel;
-        for first in (0..lanes).step_by(*block) {
-            let end = (first + *block).min(lanes);
+        for block in into.blocks() {
             for row in 0..rows {
-                if lists.n + (end - first) > into.most {
+                if lists.n + block.len() > into.most {
                     return;
                 }
                 // SAFETY: `new` made room for every row's start in each block and one more; there is room for all of the row's
@@ -178,9 +177,9 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for FindOp<'_, '_, T> {
                 unsafe {
                     *lists.starts = lists.n as u32;
                     lists.starts = lists.starts.add(1);
-                    for q in first / panel..end.div_ceil(panel) {
+                    for q in block.start / panel..block.end.div_ceil(panel) {
                         let numbers = a.data().as_ptr().add(q * panel * rows);
-                        let base = (q * panel - first) as u16;
+                        let base = (q * panel - block.start) as u16;
                         let members = (q * (panel / group), rows);
                         if (q + 1) * panel <= lanes {
                             lists.add::<S, 2>(s, numbers.add(row * panel), (base, row), members, panel);
@@ -222,7 +221,7 @@ impl<T: Math> Lists<T> {
         (first_group, rows): (usize, usize),
         lanes: usize,
     ) {
-        let group = if S::LANES >= 2 { 4 } else { 2 };
+        let group = group_lanes(Geometry { lanes: S::LANES });
         let mut all = 0;
         // SAFETY: the caller vouches for N vectors, for room of as many entries, and for the groups' lists.
         unsafe {
