@@ -97,7 +97,8 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for DotsOp<'_, '_, T> {
                 // SAFETY: a and b are full matrices of panels (`PanelsRef`) whose vectors `begin..end` exist, `last` is at most
                 // a's rows, and there are partial sums for each pair of rows `first..last` of a and all of b.
                 unsafe {
-                    match partials::<T>() / S::LANES {
+                    // A constant, here and below: what is never called is not compiled then.
+                    match const { partials::<T>() / S::LANES } {
                         1 => sweep::<T, S, 1>(s, &raw),
                         2 => sweep::<T, S, 2>(s, &raw),
                         4 => sweep::<T, S, 4>(s, &raw),
@@ -114,19 +115,16 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for DotsOp<'_, '_, T> {
 /// All pairs of rows over one block, in the largest tiles that the registers hold.
 #[inline(always)]
 unsafe fn sweep<T: Math, S: Simd<T>, const W: usize>(s: S, raw: &Raw<T>) {
-    // Where this is not the number of a sum's vectors, nobody comes here, and nothing need be compiled.
-    if W * S::LANES != partials::<T>() {
-        return;
-    }
+    assert_eq!(W * S::LANES, partials::<T>());
     let mut row = raw.first;
     while row < raw.last {
         let left = raw.last - row;
         // SAFETY: row + the tile's rows <= last; the rest is the caller's promise.
         row += unsafe {
             match left {
-                6.. if W == 1 => across::<T, S, 6, W>(s, raw, row),
-                3.. if W == 2 => across::<T, S, 3, W>(s, raw, row),
-                2.. if W == 1 || W == 4 => across::<T, S, 2, W>(s, raw, row),
+                6.. if const { W == 1 } => across::<T, S, 6, W>(s, raw, row),
+                3.. if const { W == 2 } => across::<T, S, 3, W>(s, raw, row),
+                2.. if const { W == 1 || W == 4 } => across::<T, S, 2, W>(s, raw, row),
                 _ => across::<T, S, 1, W>(s, raw, row),
             }
         };
@@ -144,10 +142,10 @@ unsafe fn across<T: Math, S: Simd<T>, const R: usize, const W: usize>(s: S, raw:
         // SAFETY: column + the tile's columns <= b_rows, and where it asks, R rows follow; the rest is the caller's promise.
         column += unsafe {
             match left {
-                4.. if W == 1 && asks => tile::<T, S, R, 4, W, true>(s, raw, row, column),
-                4.. if W == 1 => tile::<T, S, R, 4, W, false>(s, raw, row, column),
-                2.. if W <= 4 && asks => tile::<T, S, R, 2, W, true>(s, raw, row, column),
-                2.. if W <= 4 => tile::<T, S, R, 2, W, false>(s, raw, row, column),
+                4.. if const { W == 1 } && asks => tile::<T, S, R, 4, W, true>(s, raw, row, column),
+                4.. if const { W == 1 } => tile::<T, S, R, 4, W, false>(s, raw, row, column),
+                2.. if const { W <= 4 } && asks => tile::<T, S, R, 2, W, true>(s, raw, row, column),
+                2.. if const { W <= 4 } => tile::<T, S, R, 2, W, false>(s, raw, row, column),
                 _ if asks => tile::<T, S, R, 1, W, true>(s, raw, row, column),
                 _ => tile::<T, S, R, 1, W, false>(s, raw, row, column),
             }

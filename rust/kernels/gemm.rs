@@ -147,15 +147,15 @@ unsafe fn sweep<T: Math, S: Simd<T>, O: Operand<T, S>, const N: usize>(
 ) {
     let mut row = 0;
     while row < rows {
-        // Sizes above S::ROWS are never taken, and compiled away.
+        // Sizes above S::ROWS are never taken; that their conditions are constants keeps them from being compiled at all.
         let left = (rows - row).min(S::ROWS);
         // SAFETY: row + the tile's rows <= rows; the rest is the caller's promise.
         row += unsafe {
             match left {
-                12.. if S::ROWS >= 12 => tile::<T, S, O, 12, N>(s, operand, raw, row),
-                8.. if S::ROWS >= 8 => tile::<T, S, O, 8, N>(s, operand, raw, row),
-                6.. if S::ROWS == 6 => tile::<T, S, O, 6, N>(s, operand, raw, row),
-                4.. => tile::<T, S, O, 4, N>(s, operand, raw, row),
+                12.. if const { S::ROWS >= 12 } => tile::<T, S, O, 12, N>(s, operand, raw, row),
+                8.. if const { S::ROWS >= 8 } => tile::<T, S, O, 8, N>(s, operand, raw, row),
+                6.. if const { S::ROWS == 6 } => tile::<T, S, O, 6, N>(s, operand, raw, row),
+                4.. if const { S::ROWS >= 4 } => tile::<T, S, O, 4, N>(s, operand, raw, row),
                 2.. => tile::<T, S, O, 2, N>(s, operand, raw, row),
                 _ => tile::<T, S, O, 1, N>(s, operand, raw, row),
             }
@@ -178,7 +178,7 @@ unsafe fn tile<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const N: u
     unsafe {
         let mut acc = begin::<T, S, R, N>(s, raw, row, segment);
         let mut k = raw.begin;
-        if S::UNROLL > 1 {
+        if const { S::UNROLL > 1 } {
             // Whole panels by pointers that only grow: working out where each begins would show between short chains.
             let mut a = raw.a.wrapping_add(k * raw.a_rows + row * panel);
             let mut b = raw.b.wrapping_add(k / panel * raw.b_stride);

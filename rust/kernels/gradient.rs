@@ -91,9 +91,9 @@ unsafe fn gradient_sweep<T: Math, S: Simd<T>, O: Operand<T, S>, const N: usize>(
     let mut row = 0;
     // SAFETY: row + the tile's rows <= rows, and with the biases equal; the rest is the caller's promise.
     unsafe {
-        if O::TERMS == 1 && g.pairs.iter().any(|pair| pair.nonzeros.is_some()) {
+        if const { O::TERMS == 1 } && g.pairs.iter().any(|pair| pair.nonzeros.is_some()) {
             while row + group_lanes(g.pairs[0].a.geometry) <= rows {
-                row += if S::LANES >= 2 {
+                row += if const { S::LANES >= 2 } {
                     gradient_tile::<T, S, O, 4, N, 0, true>(s, operand, g, row)
                 } else {
                     gradient_tile::<T, S, O, 2, N, 0, true>(s, operand, g, row)
@@ -119,15 +119,25 @@ unsafe fn gradient_rows<T: Math, S: Simd<T>, O: Operand<T, S>, const N: usize>(
         let left = (rows - row).min(S::GRADIENT_ROWS);
         // The biases' sums come with the last tile, but where it has six rows: two more sums are more than the registers hold.
         let bias = g.bias && left == rows - row && [8, 4, 2, 1].contains(&left);
-        let six = S::GRADIENT_ROWS == 6 && !(g.bias && rows - row == 6);
+        let six = !(g.bias && rows - row == 6);
         // SAFETY: row + the tile's rows <= rows, and with the biases equal; the rest is the caller's promise.
         row += unsafe {
             match (left, bias) {
-                (8.., true) if S::GRADIENT_ROWS >= 8 => gradient_tile::<T, S, O, 8, N, 1, false>(s, operand, g, row),
-                (8.., false) if S::GRADIENT_ROWS >= 8 => gradient_tile::<T, S, O, 8, N, 0, false>(s, operand, g, row),
-                (6.., _) if six => gradient_tile::<T, S, O, 6, N, 0, false>(s, operand, g, row),
-                (4.., true) => gradient_tile::<T, S, O, 4, N, 1, false>(s, operand, g, row),
-                (4.., false) => gradient_tile::<T, S, O, 4, N, 0, false>(s, operand, g, row),
+                (8.., true) if const { S::GRADIENT_ROWS >= 8 } => {
+                    gradient_tile::<T, S, O, 8, N, 1, false>(s, operand, g, row)
+                }
+                (8.., false) if const { S::GRADIENT_ROWS >= 8 } => {
+                    gradient_tile::<T, S, O, 8, N, 0, false>(s, operand, g, row)
+                }
+                (6.., _) if const { S::GRADIENT_ROWS == 6 } && six => {
+                    gradient_tile::<T, S, O, 6, N, 0, false>(s, operand, g, row)
+                }
+                (4.., true) if const { S::GRADIENT_ROWS >= 4 } => {
+                    gradient_tile::<T, S, O, 4, N, 1, false>(s, operand, g, row)
+                }
+                (4.., false) if const { S::GRADIENT_ROWS >= 4 } => {
+                    gradient_tile::<T, S, O, 4, N, 0, false>(s, operand, g, row)
+                }
                 (2.., true) => gradient_tile::<T, S, O, 2, N, 1, false>(s, operand, g, row),
                 (2.., false) => gradient_tile::<T, S, O, 2, N, 0, false>(s, operand, g, row),
                 (_, true) => gradient_tile::<T, S, O, 1, N, 1, false>(s, operand, g, row),

@@ -27,7 +27,11 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for MultiplyAddOp<O>
     fn run(self, s: S) -> usize {
         // The tiles of the instruction sets: 12 x 2 or 6 x 2. The other arm is compiled away.
         let (operand, rounds) = (self.operand, self.rounds);
-        if S::ROWS >= 12 { chains::<T, S, O, 12>(s, operand, rounds) } else { chains::<T, S, O, 6>(s, operand, rounds) }
+        if const { S::ROWS >= 12 } {
+            chains::<T, S, O, 12>(s, operand, rounds)
+        } else {
+            chains::<T, S, O, 6>(s, operand, rounds)
+        }
     }
 }
 

@@ -68,10 +68,10 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for SparseOp<'_, '_, T> {
             macro_rules! sweep {
                 ($($count:literal)*) => {
                     match (end - first, narrow) {
-                        $(($count, false) if $count <= S::PANELS => {
+                        $(($count, false) if const { $count <= S::PANELS } => {
                             sweep::<T, S, $count, false>(s, &raw, first)
                         }
-                        ($count, true) if $count <= S::PANELS => {
+                        ($count, true) if const { $count <= S::PANELS } => {
                             sweep::<T, S, $count, true>(s, &raw, first)
                         })*
                         _ => unreachable!("no part has more panels"),
