@@ -10,6 +10,7 @@ PYTEST = $(VENV)/test/bin/python -m pytest --benchmark-disable $(ARGS)
 # What Python tests run behind those of Rust.
 SECOND := tests/test_parity.py bench
 COUNTED = $${CARGO_TARGET_DIR:-target}/release/examples/counts
+CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lamella needs Python 3.11 or newer")'
 export PIP_NO_INPUT = 1
 
 # What the wheel is made of. Directories are listed too, so that a file taken away is noticed.
@@ -90,7 +91,7 @@ clean: ## remove the environments and everything built
 
 # The tool that builds the wheel, in an environment of its own.
 $(VENV)/build/ready: requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lamella needs Python 3.11 or newer")'
+	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(VENV)/build
 	$(VENV)/build/$(PIP) maturin
 	@touch $@
@@ -101,10 +102,16 @@ $(BUILT): $(VENV)/build/ready $(SOURCES)
 		--interpreter $(VENV)/build/bin/python --out $(WHEELS)
 	@touch $@
 
-# An environment with the wheel and the packages of the extra of the same name.
-$(VENV)/%/ready: $(BUILT)
+# What the wheel and its extra of that name need. It can be fetched while the wheel is built.
+$(VENV)/%/packages: pyproject.toml requirements.lock
+	@$(CHECK_PYTHON)
 	@test -x $(VENV)/$*/bin/python || $(PYTHON) -m venv $(VENV)/$*
-	$(VENV)/$*/$(PIP) "$$(echo $(WHEELS)/*.whl)[$*]"
+	$(VENV)/$*/$(PIP) $$($(PYTHON) -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+		print(*p["dependencies"], *p["optional-dependencies"]["$*"])')
+	@touch $@
+
+# An environment with these and the wheel.
+$(VENV)/%/ready: $(VENV)/%/packages $(BUILT)
 	$(VENV)/$*/$(PIP) --force-reinstall --no-deps $(WHEELS)/*.whl
 	@touch $@
-.PRECIOUS: $(VENV)/%/ready
+.PRECIOUS: $(VENV)/%/packages $(VENV)/%/ready
