@@ -166,7 +166,7 @@ unsafe fn gradient_tile<
     let (v, panel, width) = (S::LANES, 2 * S::LANES, N * S::LANES);
     let c = g.c.as_mut_ptr();
     // SAFETY: the caller vouches for rows `row..row + R + B` of c; `panel` bounds every slice of a and b, whose rows are
-    // `a_width` and `width` apart, and `row + R` is at most the lanes of a's panel.
+    // `a_k` and `width` apart, and `row + R` is at most the lanes of a's panel.
     unsafe {
         let c = c.add(row * width);
         let mut acc = [[s.splat(T::ZERO); N]; R];
