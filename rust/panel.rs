@@ -126,6 +126,11 @@ impl Geometry {
     pub fn panels(self, n: usize) -> usize {
         n.saturating_add(self.panel() - 1) >> self.panel().trailing_zeros()
     }
+    /// The panel that lane `n` stands in.
+    #[inline(always)]
+    pub fn index(self, n: usize) -> usize {
+        n >> self.panel().trailing_zeros()
+    }
     /// The width of panel `p` of `n` lanes: `P`, or for the last one what is left, up to a multiple of `V`.
     #[inline(always)]
     pub fn width(self, n: usize, p: usize) -> usize {

@@ -39,7 +39,7 @@ fn enter<T, O: Operation<T, Avx2>>(simd: Avx2, op: O) -> O::Output {
 /// What f32 and f64 share, by the suffix of the intrinsics.
 macro_rules! common {
     ($t:ident, $v:ident, $set1:ident, $loadu:ident, $storeu:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
-     $sqrt:ident, $fmadd:ident, $andnot:ident, $cmp:ident, $blendv:ident, $movemask:ident) => {
+     $sqrt:ident, $fmadd:ident, $and:ident, $andnot:ident, $cmp:ident, $blendv:ident, $movemask:ident) => {
         type V = $v;
         const LANES: usize = 32 / size_of::<$t>();
         // 6 x 2 accumulators + 2 vectors + 1 broadcast = 15 of 16 registers.
@@ -111,6 +111,17 @@ macro_rules! common {
             // SAFETY: the token proves AVX2.
             unsafe { $blendv(no, yes, $cmp::<_CMP_LT_OQ>(a, b)) }
         }
+        // Of a selection with a zero the compiler makes three instructions, since it does not know that a mask is all bits or none.
+        #[inline(always)]
+        fn keep_lt(self, a: $v, b: $v, x: $v) -> $v {
+            // SAFETY: the token proves AVX2.
+            unsafe { $and($cmp::<_CMP_LT_OQ>(a, b), x) }
+        }
+        #[inline(always)]
+        fn clear_lt(self, a: $v, b: $v, x: $v) -> $v {
+            // SAFETY: the token proves AVX2.
+            unsafe { $andnot($cmp::<_CMP_LT_OQ>(a, b), x) }
+        }
         #[inline(always)]
         fn nonzero(self, a: $v) -> u32 {
             // SAFETY: the token proves AVX2.
@@ -132,6 +143,7 @@ impl Simd<f32> for Avx2 {
         _mm256_div_ps,
         _mm256_sqrt_ps,
         _mm256_fmadd_ps,
+        _mm256_and_ps,
         _mm256_andnot_ps,
         _mm256_cmp_ps,
         _mm256_blendv_ps,
@@ -212,6 +224,7 @@ impl Simd<f64> for Avx2 {
         _mm256_div_pd,
         _mm256_sqrt_pd,
         _mm256_fmadd_pd,
+        _mm256_and_pd,
         _mm256_andnot_pd,
         _mm256_cmp_pd,
         _mm256_blendv_pd,

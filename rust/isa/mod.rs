@@ -80,6 +80,16 @@ pub trait Simd<T: Float>: Copy + Send + Sync + 'static {
     fn abs(self, a: Self::V) -> Self::V;
     /// `yes` in the lanes where `a < b`, `no` elsewhere and where either is NaN.
     fn select_lt(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
+    /// `x` in the lanes where `a < b`, 0 elsewhere and where either is NaN.
+    #[inline(always)]
+    fn keep_lt(self, a: Self::V, b: Self::V, x: Self::V) -> Self::V {
+        self.select_lt(a, b, x, self.splat(T::default()))
+    }
+    /// 0 in the lanes where `a < b`, `x` elsewhere and where either is NaN.
+    #[inline(always)]
+    fn clear_lt(self, a: Self::V, b: Self::V, x: Self::V) -> Self::V {
+        self.select_lt(a, b, self.splat(T::default()), x)
+    }
     /// Bit i: whether lane i is not 0. A NaN is not.
     fn nonzero(self, a: Self::V) -> u32;
     /// Writes the lanes whose bits are set one after the other, and anything behind them: `LANES` numbers in all.

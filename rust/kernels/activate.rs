@@ -24,8 +24,7 @@ pub fn value<T: Math, S: Simd<T>>(s: S, f: Activation, z: S::V) -> S::V {
 /// `z < 0 ? 0 : z`: NaN passes on.
 #[inline(always)]
 pub fn relu<T: Math, S: Simd<T>>(s: S, z: S::V) -> S::V {
-    let zero = s.splat(T::ZERO);
-    s.select_lt(z, zero, zero, z)
+    s.clear_lt(z, s.splat(T::ZERO), z)
 }
 
 /// `z < 0 ? slope z : z`

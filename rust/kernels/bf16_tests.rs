@@ -209,7 +209,7 @@ fn gradients_equal_the_oracle() {
                     let mut c = vec![JUNK; (rows + 1) * width];
                     kernels.gradient(&mut Gradient {
                         pairs: &pairs,
-                        row_panel: q,
+                        row_panels: q..q + 1,
                         lane_panel: p,
                         goes_on: false,
                         bias: true,

@@ -8,6 +8,7 @@
 //! index order inside blocks of [`block`] inputs whose sums are added in index order; then halves are added to halves until one
 //! number is left, and the bias to it. Neither tiles nor vector widths change a bit.
 
+use super::lanes::{self, write_apart};
 use super::math::Math;
 use crate::isa::{Operation, Simd, prefetch};
 use crate::panel::{Panels, PanelsRef};
@@ -122,7 +123,7 @@ unsafe fn sweep<T: Math, S: Simd<T>, const W: usize>(s: S, raw: &Raw<T>) {
         // SAFETY: row + the tile's rows <= last; the rest is the caller's promise.
         row += unsafe {
             match left {
-                6.. if const { W == 1 } => across::<T, S, 6, W>(s, raw, row),
+                6.. if const { W == 1 } || const { W == 2 } && raw.b_rows == 1 => across::<T, S, 6, W>(s, raw, row),
                 3.. if const { W == 2 } => across::<T, S, 3, W>(s, raw, row),
                 2.. if const { W == 1 || W == 4 } => across::<T, S, 2, W>(s, raw, row),
                 _ => across::<T, S, 1, W>(s, raw, row),
@@ -144,8 +145,8 @@ unsafe fn across<T: Math, S: Simd<T>, const R: usize, const W: usize>(s: S, raw:
             match left {
                 4.. if const { W == 1 } && asks => tile::<T, S, R, 4, W, true>(s, raw, row, column),
                 4.. if const { W == 1 } => tile::<T, S, R, 4, W, false>(s, raw, row, column),
-                2.. if const { W <= 4 } && asks => tile::<T, S, R, 2, W, true>(s, raw, row, column),
-                2.. if const { W <= 4 } => tile::<T, S, R, 2, W, false>(s, raw, row, column),
+                2.. if const { W <= 4 && R * W <= 8 } && asks => tile::<T, S, R, 2, W, true>(s, raw, row, column),
+                2.. if const { W <= 4 && R * W <= 8 } => tile::<T, S, R, 2, W, false>(s, raw, row, column),
                 _ if asks => tile::<T, S, R, 1, W, true>(s, raw, row, column),
                 _ => tile::<T, S, R, 1, W, false>(s, raw, row, column),
             }
@@ -165,7 +166,6 @@ unsafe fn tile<T: Math, S: Simd<T>, const R: usize, const C: usize, const W: usi
     column: usize,
 ) -> usize {
     let mut acc = [[[s.splat(T::ZERO); W]; C]; R];
-    let vectors = raw.depth.div_ceil(S::LANES);
     // SAFETY: the caller vouches for rows `row..row + R` of a (`row..row + 2 R` where it ASKS), `column..column + C` of b and
     // vectors `begin..end` of both; a panel holds two vectors of each row, the last one perhaps one.
     unsafe {
@@ -187,21 +187,35 @@ unsafe fn tile<T: Math, S: Simd<T>, const R: usize, const C: usize, const W: usi
             }
             at += round;
         }
-        for rest in 0..round {
-            if at + rest < raw.end {
-                let (first, v) = ((at + rest) & !1, (at + rest) & 1);
-                let width = if first + 1 < vectors { 2 * S::LANES } else { S::LANES };
-                let a = raw.a.add(first * S::LANES * raw.a_rows + row * width + v * S::LANES);
-                let b = raw.b.add(first * S::LANES * raw.b_rows + column * width + v * S::LANES);
-                step(s, a, b, width, rest % W, &mut acc);
+        // What makes no whole round; a block that ends within a panel ends with the depth, where half a panel is its own width.
+        for half in 0..round / 2 {
+            let first = at + 2 * half;
+            let a = raw.a.wrapping_add(first * S::LANES * raw.a_rows);
+            let b = raw.b.wrapping_add(first * S::LANES * raw.b_rows);
+            if first + 1 < raw.end {
+                let (a, b) = (a.add(row * 2 * S::LANES), b.add(column * 2 * S::LANES));
+                step(s, a, b, 2 * S::LANES, (2 * half) % W, &mut acc);
+                step(s, a.add(S::LANES), b.add(S::LANES), 2 * S::LANES, (2 * half + 1) % W, &mut acc);
+            } else if first < raw.end {
+                step(s, a.add(row * S::LANES), b.add(column * S::LANES), S::LANES, (2 * half) % W, &mut acc);
             }
         }
+        let ends = raw.end == raw.depth.div_ceil(S::LANES);
         for r in 0..R {
             for c in 0..C {
                 let sums = raw.sums.add(((row - raw.first + r) * raw.b_rows + column + c) * W * S::LANES);
-                for w in 0..W {
-                    let at = sums.add(w * S::LANES);
-                    s.store(at, if raw.begin > 0 { s.add(s.load(at), acc[r][c][w]) } else { acc[r][c][w] });
+                if raw.begin > 0 {
+                    for w in 0..W {
+                        acc[r][c][w] = s.add(s.load(sums.add(w * S::LANES)), acc[r][c][w]);
+                    }
+                }
+                if ends {
+                    halve(s, &mut acc[r][c]);
+                    s.store(sums, acc[r][c][0]);
+                } else {
+                    for w in 0..W {
+                        s.store(sums.add(w * S::LANES), acc[r][c][w]);
+                    }
                 }
             }
         }
@@ -235,7 +249,20 @@ unsafe fn step<T: Math, S: Simd<T>, const R: usize, const C: usize, const W: usi
     }
 }
 
-/// The partial sums of each element from row `first` on become one number: V elements at a time, turned so that they are lanes.
+/// Adds halves to halves until the first vector holds the sum of all.
+#[inline(always)]
+fn halve<T: Math, S: Simd<T>, const W: usize>(s: S, vectors: &mut [S::V; W]) {
+    let mut half = W / 2;
+    while half > 0 {
+        for w in 0..half {
+            vectors[w] = s.add(vectors[w], vectors[w + half]);
+        }
+        half /= 2;
+    }
+}
+
+/// The vector of sums of each element from row `first` on, at the begin of its partial sums, becomes one number: V elements at a
+/// time, turned so that they are lanes.
 #[inline(always)]
 fn fold<T: Math, S: Simd<T>>(s: S, sums: &[T], first: usize, bias: &[T], c: &mut Panels<T>) {
     let (v, q) = (S::LANES, partials::<T>());
@@ -252,23 +279,28 @@ fn fold<T: Math, S: Simd<T>>(s: S, sums: &[T], first: usize, bias: &[T], c: &mut
     for block in sums.chunks(v * q) {
         let count = block.len() / q;
         if count == v {
-            for w in 0..q / v {
-                // SAFETY: the block has V rows of Q numbers, `turned` Q rows of V, and w V + V <= Q.
-                unsafe { s.transpose(block[w * v..].as_ptr(), q, turned[w * v * v..].as_mut_ptr(), v) };
-            }
+            // SAFETY: the block has V rows of Q numbers, of which V are read, and `turned` V rows of V.
+            unsafe { s.transpose(block.as_ptr(), q, turned.as_mut_ptr(), v) };
         } else {
-            for (i, partials) in block.chunks_exact(q).enumerate() {
-                (0..q).for_each(|k| turned[k * v + i] = partials[k]);
+            for (i, sums) in block.chunks_exact(q).enumerate() {
+                (0..v).for_each(|k| turned[k * v + i] = sums[k]);
             }
         }
-        let mut half = q / 2;
+        let mut half = v / 2;
         while half > 0 {
             for k in 0..half {
                 let at = turned[k * v..].as_mut_ptr();
-                // SAFETY: rows k and k + half of `turned` are below Q, V numbers each.
+                // SAFETY: rows k and k + half of `turned` are below V, V numbers each.
                 unsafe { s.store(at, s.add(s.load(at), s.load(at.add(half * v)))) };
             }
             half /= 2;
+        }
+        if units == 1 {
+            // A row is one vector then: following each element's place would cost more than its sum.
+            let sums = s.add(lanes::at(s, &turned, 0), s.splat(bias[0]));
+            write_apart(s, sums, &mut into[row * v..], v, count);
+            row += count;
+            continue;
         }
         for &sum in &turned[..count] {
             into[at] = sum + bias[unit];

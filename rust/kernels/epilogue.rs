@@ -185,7 +185,7 @@ pub fn map_activation<T: Math, S: Simd<T>>(s: S, activation: Activation, x: &mut
 fn times_derivative<T: Math, S: Simd<T>>(s: S, activation: Activation, a: S::V, x: S::V) -> S::V {
     let (zero, one) = (s.splat(T::ZERO), s.splat(T::ONE));
     match activation {
-        Activation::Relu => s.select_lt(zero, a, x, zero),
+        Activation::Relu => s.keep_lt(zero, a, x),
         Activation::LeakyRelu { slope } => s.select_lt(zero, a, x, s.mul(x, s.splat(T::from_f64(slope)))),
         // tanh' = 1 - tanh^2
         Activation::Tanh => s.mul(x, s.sub(one, s.mul(a, a))),

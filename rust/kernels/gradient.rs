@@ -11,6 +11,7 @@ use super::math::Math;
 use super::nonzeros::{Nonzeros, group_lanes};
 use crate::isa::{Operation, Simd};
 use crate::panel::PanelsRef;
+use std::ops::Range;
 
 /// Terms of one chain in the weight gradient: samples. A constant of the format: changing it changes bits.
 pub const SAMPLE_SEGMENT: usize = 1024;
@@ -28,23 +29,33 @@ pub struct Pair<'a, T> {
     pub nonzeros: Option<&'a Nonzeros<T>>,
 }
 
-/// A block of a weight gradient: rows of one panel of a, lanes of one panel of b.
+/// A strip of a weight gradient: rows of neighbouring panels of a, lanes of one panel of b.
 ///
 /// `c[r] (+)= sum over samples of a[sample, first + r] * b[sample]`, and behind these rows, where it is wanted, the gradient
 /// of the biases: `sum over samples of b[sample]`.
 pub struct Gradient<'a, T> {
     /// The slices, in the order of their samples; the first opens a segment.
     pub pairs: &'a [Pair<'a, T>],
-    /// The panel of a whose lanes are the rows.
-    pub row_panel: usize,
+    /// The panels of a whose lanes are the rows.
+    pub row_panels: Range<usize>,
     /// The panel of b.
     pub lane_panel: usize,
     /// Whether `c` holds the sum of earlier segments, to be added to.
     pub goes_on: bool,
     /// Whether the biases' gradient is wanted.
     pub bias: bool,
-    /// The result: `[lanes of a's panel (+ 1)][width of b's panel]`.
+    /// The result: `[lanes of a's panels (+ 1)][width of b's panel]`.
     pub c: &'a mut [T],
+}
+
+/// What one panel of a makes of it.
+struct Block<'g, 'a, T> {
+    pairs: &'g [Pair<'a, T>],
+    row_panel: usize,
+    lane_panel: usize,
+    goes_on: bool,
+    bias: bool,
+    c: *mut T,
 }
 
 /// [`Gradient`] as an operation for one instruction set.
@@ -58,23 +69,32 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for GradientOp<'_, '
         let g = self.0;
         let (a, b) = (g.pairs[0].a, g.pairs[0].b);
         let panel = 2 * S::LANES;
-        let rows = (a.lanes - g.row_panel * panel).min(panel);
+        let (first, end) = (g.row_panels.start * panel, (g.row_panels.end * panel).min(a.lanes));
+        assert!(first < end && g.row_panels.end <= a.geometry.panels(a.lanes), "the panels have rows");
         let width = b.geometry.width(b.lanes, g.lane_panel);
         assert!(g.pairs[0].opens, "the first slice opens a segment");
         assert_eq!(a.geometry.lanes, S::LANES);
-        assert_eq!(g.c.len(), (rows + usize::from(g.bias)) * width);
+        assert_eq!(g.c.len(), (end - first + usize::from(g.bias)) * width);
         for pair in g.pairs {
             assert_eq!((pair.a.geometry, pair.b.geometry), (a.geometry, a.geometry));
             assert_eq!((pair.a.lanes, pair.b.lanes, pair.a.rows), (a.lanes, b.lanes, pair.b.rows));
             assert!(pair.nonzeros.is_none_or(|nonzeros| nonzeros.fits(pair.a)), "the places are this matrix's");
         }
-        // SAFETY: c has rows x width numbers; every pair has the same lanes, so the panels exist in each (`Pair` holds
-        // full matrices, and `panel` slices are bounds-checked).
-        unsafe {
-            if width == panel {
-                gradient_sweep::<T, S, O, 2>(s, self.1, g, rows)
-            } else {
-                gradient_sweep::<T, S, O, 1>(s, self.1, g, rows)
+        for row_panel in g.row_panels.clone() {
+            let row = row_panel * panel;
+            let c = g.c[(row - first) * width..].as_mut_ptr();
+            let bias = g.bias && row + panel >= end;
+            let block = Block { pairs: g.pairs, row_panel, lane_panel: g.lane_panel, goes_on: g.goes_on, bias, c };
+            let rows = panel.min(end - row);
+            // SAFETY: from there on c has rows x width numbers, and as many as a row more where it is the last panel and the
+            // biases are wanted; every pair has the same lanes, so the panels exist in each (`Pair` holds full matrices, and
+            // `panel` slices are bounds-checked).
+            unsafe {
+                if width == panel {
+                    gradient_sweep::<T, S, O, 2>(s, self.1, &block, rows)
+                } else {
+                    gradient_sweep::<T, S, O, 1>(s, self.1, &block, rows)
+                }
             }
         }
     }
@@ -85,7 +105,7 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for GradientOp<'_, '
 unsafe fn gradient_sweep<T: Math, S: Simd<T>, O: Operand<T, S>, const N: usize>(
     s: S,
     operand: O,
-    g: &mut Gradient<'_, T>,
+    g: &Block<'_, '_, T>,
     rows: usize,
 ) {
     let mut row = 0;
@@ -111,7 +131,7 @@ unsafe fn gradient_sweep<T: Math, S: Simd<T>, O: Operand<T, S>, const N: usize>(
 unsafe fn gradient_rows<T: Math, S: Simd<T>, O: Operand<T, S>, const N: usize>(
     s: S,
     operand: O,
-    g: &mut Gradient<'_, T>,
+    g: &Block<'_, '_, T>,
     mut row: usize,
     rows: usize,
 ) {
@@ -160,15 +180,14 @@ unsafe fn gradient_tile<
 >(
     s: S,
     operand: O,
-    g: &mut Gradient<'_, T>,
+    g: &Block<'_, '_, T>,
     row: usize,
 ) -> usize {
     let (v, panel, width) = (S::LANES, 2 * S::LANES, N * S::LANES);
-    let c = g.c.as_mut_ptr();
     // SAFETY: the caller vouches for rows `row..row + R + B` of c; `panel` bounds every slice of a and b, whose rows are
     // `a_k` and `width` apart, and `row + R` is at most the lanes of a's panel.
     unsafe {
-        let c = c.add(row * width);
+        let c = g.c.add(row * width);
         let mut acc = [[s.splat(T::ZERO); N]; R];
         let mut sums = [[s.splat(T::ZERO); N]; B];
         let mut earlier = g.goes_on;

@@ -5,12 +5,14 @@
 //! the vector and panel widths. Exponentials are of numbers that are not positive, so nothing overflows.
 
 use super::epilogue::each_vector;
+use super::lanes::{MOST, at, put, read, read_apart, write, write_apart};
 use super::losses;
 use super::math::{self, Math};
 use crate::activation::Activation;
 use crate::error::Error;
 use crate::isa::{Operation, Simd};
 use crate::panel::{Geometry, Panels};
+use std::ops::Range;
 
 /// What training minimises, per sample, before the mean over the batch.
 ///
@@ -211,6 +213,17 @@ pub enum GradientScale<'a, T> {
     Rows(&'a [T]),
 }
 
+impl<T: Math> GradientScale<'_, T> {
+    /// Of at most a vector of samples.
+    #[inline(always)]
+    fn of<S: Simd<T>>(&self, s: S, samples: Range<usize>) -> S::V {
+        match self {
+            GradientScale::Same(scale) => s.splat(*scale),
+            GradientScale::Rows(scales) => read(s, &scales[samples]),
+        }
+    }
+}
+
 /// The losses of a slice of samples, whose logits become the gradient.
 pub struct LossRows<'a, T> {
     /// Which loss.
@@ -238,43 +251,77 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for LossOp<'_, '_, T> {
     #[inline(always)]
     fn run(self, s: S) {
         let l = self.0;
-        let (rows, outputs, v) = (l.logits.rows(), l.logits.lanes(), S::LANES);
+        let (rows, outputs) = (l.logits.rows(), l.logits.lanes());
         assert_eq!(l.losses.len(), rows);
-        let repeat = l.loss.outputs_per_target();
-        l.targets.check(rows, outputs / repeat);
-        let turned = l.logits.geometry().padded(outputs) * v;
-        let (z, y) = l.scratch[..turned + outputs * v].split_at_mut(turned);
-        for first in (0..rows).step_by(v) {
-            let samples = v.min(rows - first);
-            turn(s, l.logits, first, samples, z);
-            targets(&l.targets, first, samples, outputs, repeat, v, y);
-            let loss = match l.loss {
-                Loss::BinaryCrossEntropy => binary_cross_entropy(s, outputs, z, y),
-                Loss::CrossEntropy => cross_entropy(s, outputs, z, y),
-                Loss::SquaredError => squared_error(s, outputs, z, y),
-                other => losses::further(s, other, outputs, z, y),
-            };
-            let mut lane = [T::ZERO; 16];
-            // SAFETY: no instruction set has more than 16 lanes.
-            unsafe { s.store(lane.as_mut_ptr(), s.mul(loss, s.splat(l.scale))) };
-            l.losses[first..first + samples].copy_from_slice(&lane[..samples]);
-            let scale = match l.gradient_scale {
-                GradientScale::Same(scale) => s.splat(scale),
-                GradientScale::Rows(scales) => {
-                    let mut lane = [T::ZERO; 16];
-                    lane[..samples].copy_from_slice(&scales[first..first + samples]);
-                    // SAFETY: no instruction set has more than 16 lanes.
-                    unsafe { s.load(lane.as_ptr()) }
-                }
-            };
-            each_vector(
-                s,
-                &mut z[..outputs * v],
-                #[inline(always)]
-                |d| s.mul(d, scale),
-            );
-            turn_back(s, l.logits, first, samples, z);
+        l.targets.check(rows, outputs / l.loss.outputs_per_target());
+        match (l.loss, outputs, l.targets) {
+            (Loss::BinaryCrossEntropy, 1, Targets::Dense(y)) => {
+                columns(
+                    s,
+                    l,
+                    y,
+                    #[inline(always)]
+                    |z, y| binary_cross_entropy(s, 1, z, y),
+                );
+            }
+            (Loss::SquaredError, 1, Targets::Dense(y)) => {
+                columns(
+                    s,
+                    l,
+                    y,
+                    #[inline(always)]
+                    |z, y| squared_error(s, 1, z, y),
+                );
+            }
+            _ => turned(s, l),
         }
+    }
+}
+
+/// One output: its logits are lanes without being turned in scratch, which would cost more than the loss.
+#[inline(always)]
+fn columns<T: Math, S: Simd<T>>(s: S, l: &mut LossRows<'_, T>, y: &[T], loss: impl Fn(&mut [T], &[T]) -> S::V) {
+    let (v, rows) = (S::LANES, l.losses.len());
+    let (mut z_lanes, mut y_lanes) = ([T::ZERO; MOST], [T::ZERO; MOST]);
+    let logits = l.logits.data_mut();
+    for first in (0..rows).step_by(v) {
+        let samples = v.min(rows - first);
+        let here = first..first + samples;
+        let column = &mut logits[here.start * v..here.end * v];
+        put(s, &mut z_lanes, 0, read_apart(s, column, v, samples));
+        put(s, &mut y_lanes, 0, read(s, &y[here.clone()]));
+        let loss = loss(&mut z_lanes, &y_lanes);
+        write(s, s.mul(loss, s.splat(l.scale)), &mut l.losses[here.clone()]);
+        write_apart(s, s.mul(at(s, &z_lanes, 0), l.gradient_scale.of(s, here)), column, v, samples);
+    }
+}
+
+/// The general way: the logits of a vector of samples are turned, so that each output's are lanes.
+#[inline(always)]
+fn turned<T: Math, S: Simd<T>>(s: S, l: &mut LossRows<'_, T>) {
+    let (rows, outputs, v) = (l.logits.rows(), l.logits.lanes(), S::LANES);
+    let repeat = l.loss.outputs_per_target();
+    let turned = l.logits.geometry().padded(outputs) * v;
+    let (z, y) = l.scratch[..turned + outputs * v].split_at_mut(turned);
+    for first in (0..rows).step_by(v) {
+        let samples = v.min(rows - first);
+        turn(s, l.logits, first, samples, z);
+        targets(s, &l.targets, first, samples, outputs, repeat, y);
+        let loss = match l.loss {
+            Loss::BinaryCrossEntropy => binary_cross_entropy(s, outputs, z, y),
+            Loss::CrossEntropy => cross_entropy(s, outputs, z, y),
+            Loss::SquaredError => squared_error(s, outputs, z, y),
+            other => losses::further(s, other, outputs, z, y),
+        };
+        write(s, s.mul(loss, s.splat(l.scale)), &mut l.losses[first..first + samples]);
+        let scale = l.gradient_scale.of(s, first..first + samples);
+        each_vector(
+            s,
+            &mut z[..outputs * v],
+            #[inline(always)]
+            |d| s.mul(d, scale),
+        );
+        turn_back(s, l.logits, first, samples, z);
     }
 }
 
@@ -333,10 +380,8 @@ fn turn<T: Math, S: Simd<T>>(s: S, panels: &Panels<T>, first: usize, samples: us
             // SAFETY: V rows of V numbers, `width` apart, and V rows of V: the slices were cut to just that.
             unsafe { s.transpose(source.as_ptr(), width, target.as_mut_ptr(), v) };
         } else {
-            for output in 0..used {
-                for i in 0..samples {
-                    target[output * v + i] = source[i * width + output];
-                }
+            for (output, target) in target.chunks_exact_mut(v).take(used).enumerate() {
+                put(s, target, 0, read_apart(s, &source[output..], width, samples));
             }
         }
     }
@@ -357,9 +402,7 @@ fn turn_back<T: Math, S: Simd<T>>(s: S, panels: &mut Panels<T>, first: usize, sa
             unsafe { s.transpose(source.as_ptr(), v, target.as_mut_ptr(), width) };
         } else {
             for output in 0..used {
-                for i in 0..samples {
-                    target[i * width + output] = source[output * v + i];
-                }
+                write_apart(s, at(s, source, output), &mut target[output..], width, samples);
             }
         }
     }
@@ -367,26 +410,22 @@ fn turn_back<T: Math, S: Simd<T>>(s: S, panels: &mut Panels<T>, first: usize, sa
 
 /// `y[output][lane]` of the samples, each target `repeat` times; lanes beyond them are zero.
 #[inline(always)]
-fn targets<T: Math>(
+fn targets<T: Math, S: Simd<T>>(
+    s: S,
     targets: &Targets<'_, T>,
     first: usize,
     samples: usize,
     outputs: usize,
     repeat: usize,
-    v: usize,
     y: &mut [T],
 ) {
+    let v = S::LANES;
     match targets {
         Targets::Dense(values) => {
             let columns = outputs / repeat;
             let values = &values[first * columns..(first + samples) * columns];
-            if samples < v {
-                y.fill(T::ZERO);
-            }
-            for output in 0..outputs {
-                let lanes = &mut y[output * v..][..samples];
-                let values = values[output / repeat..].iter().step_by(columns);
-                lanes.iter_mut().zip(values).for_each(|(y, &value)| *y = value);
+            for (output, y) in y.chunks_exact_mut(v).enumerate() {
+                put(s, y, 0, read_apart(s, &values[output / repeat..], columns, samples));
             }
         }
         Targets::Classes(classes) => {
@@ -419,18 +458,6 @@ pub(super) fn strided_sum<T: Math, S: Simd<T>>(s: S, outputs: usize, mut term: i
 }
 
 #[inline(always)]
-pub(super) fn at<T: Math, S: Simd<T>>(s: S, x: &[T], output: usize) -> S::V {
-    // SAFETY: the slice is bounds-checked and holds LANES numbers.
-    unsafe { s.load(x[output * S::LANES..][..S::LANES].as_ptr()) }
-}
-
-#[inline(always)]
-pub(super) fn put<T: Math, S: Simd<T>>(s: S, x: &mut [T], output: usize, value: S::V) {
-    // SAFETY: the slice is bounds-checked and holds LANES numbers.
-    unsafe { s.store(x[output * S::LANES..][..S::LANES].as_mut_ptr(), value) }
-}
-
-#[inline(always)]
 fn binary_cross_entropy<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &mut [T], y: &[T]) -> S::V {
     let (zero, one) = (s.splat(T::ZERO), s.splat(T::ONE));
     strided_sum(
@@ -443,7 +470,7 @@ fn binary_cross_entropy<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &mut [T], 
             let p = s.div(s.select_lt(x, zero, e, one), s.add(one, e));
             put(s, z, output, s.sub(p, t));
             // max(z, 0) - z y + log(1 + exp(-|z|)); a NaN stays one.
-            let linear = s.sub(s.select_lt(x, zero, zero, x), s.mul(x, t));
+            let linear = s.sub(s.clear_lt(x, zero, x), s.mul(x, t));
             s.add(linear, math::log1p(s, e))
         },
     )

@@ -3,7 +3,8 @@
 //! `z[output][lane]` are logits and become the gradient; `y[output][lane]` are targets. `loss.rs` turns the samples, scales
 //! and adds up. Where a loss has a kink, its gradient there is 0 if a minimum can lie there, as PyTorch's mean absolute error.
 
-use super::loss::{Loss, at, exponentials, put, strided_sum};
+use super::lanes::{at, put};
+use super::loss::{Loss, exponentials, strided_sum};
 use super::math::{self, Math};
 use super::scikit;
 use crate::isa::Simd;
@@ -64,7 +65,7 @@ fn number<T: Math, S: Simd<T>>(s: S, x: f64) -> S::V {
 #[inline(always)]
 fn positive_part<T: Math, S: Simd<T>>(s: S, x: S::V) -> S::V {
     let zero = s.splat(T::ZERO);
-    s.select_lt(x, zero, zero, x)
+    s.clear_lt(x, zero, x)
 }
 
 /// What the losses of a sigmoid are made of, from `exp(-|z|)`.

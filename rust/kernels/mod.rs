@@ -11,6 +11,7 @@ pub mod dress;
 pub mod epilogue;
 pub mod gemm;
 mod gradient;
+mod lanes;
 pub mod length;
 pub mod loss;
 mod losses;

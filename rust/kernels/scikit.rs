@@ -3,7 +3,8 @@
 //! There probabilities are held within eps of 0 and 1, eps being the distance from 1 to the next number, and logarithms are
 //! taken of the rounded probabilities; the Poisson deviance contains what depends on the targets alone.
 
-use super::loss::{Loss, at, cross_entropy, put, strided_sum};
+use super::lanes::{at, put};
+use super::loss::{Loss, cross_entropy, strided_sum};
 use super::math::{self, Math};
 use crate::isa::Simd;
 

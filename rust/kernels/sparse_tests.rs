@@ -4,6 +4,7 @@ use super::nonzeros::{Find, LEAST_BLOCK, Nonzeros, group_lanes};
 use super::tests::{JUNK, each_isa, matrix, number, padding_is_zero};
 use super::*;
 use crate::activation::Activation;
+use std::ops::Range;
 
 /// A matrix with about so many of its numbers, and some rows and lanes without any.
 fn thin<T: Number>(rows: usize, lanes: usize, share: f64, geometry: Geometry) -> Panels<T> {
@@ -190,7 +191,7 @@ fn what_is_skipped_is_not_read() {
         let pairs = [Pair { a: a.view(), b: deltas.view(), opens: true, nonzeros: Some(&nonzeros) }];
         let rows = geometry.panel().min(40);
         let mut c = vec![JUNK as f32; rows * deltas.width(0)];
-        let place = Gradient { pairs: &pairs, row_panel: 0, lane_panel: 0, goes_on: false, bias: false, c: &mut c };
+        let place = Gradient { pairs: &pairs, row_panels: 0..1, lane_panel: 0, goes_on: false, bias: false, c: &mut c };
         kernels.gradient(&mut { place });
         let lanes = deltas.width(0).min(20);
         for (row, of_row) in c.chunks_exact(deltas.width(0)).enumerate() {
@@ -200,14 +201,21 @@ fn what_is_skipped_is_not_read() {
     });
 }
 
+/// Some strips of panels: each alone, and all at once.
+fn strips(panels: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..panels).map(|p| p..p + 1).chain(std::iter::once(0..panels))
+}
+
 fn check_gradient<T: Number>(slices: &[usize], depth: usize, units: usize, share: f64, bias: bool) {
     each_isa::<T>(|kernels, isa| {
         let geometry = kernels.geometry();
         let a: Vec<Panels<T>> = slices.iter().map(|&rows| thin(rows, depth, share, geometry)).collect();
         let b: Vec<Panels<T>> = slices.iter().map(|&rows| matrix(rows, units, 2, geometry)).collect();
         let found: Vec<Nonzeros<T>> = a.iter().map(|a| find(kernels, a, LEAST_BLOCK, a.rows())).collect();
-        for (row_panel, lane_panel) in (0..a[0].panels()).flat_map(|p| (0..b[0].panels()).map(move |q| (p, q))) {
-            let rows = geometry.panel().min(depth - row_panel * geometry.panel());
+        for (row_panels, lane_panel) in
+            strips(a[0].panels()).flat_map(|p| (0..b[0].panels()).map(move |q| (p.clone(), q)))
+        {
+            let rows = depth.min(row_panels.end * geometry.panel()) - row_panels.start * geometry.panel();
             let len = (rows + usize::from(bias)) * b[0].width(lane_panel);
             // Of the second slice nothing is known.
             let sum = |skips: bool| {
@@ -217,14 +225,14 @@ fn check_gradient<T: Number>(slices: &[usize], depth: usize, units: usize, share
                 let pairs: Vec<Pair<'_, T>> = (0..slices.len()).map(pair).collect();
                 let mut c = vec![T::from_f64(JUNK); len];
                 for goes_on in [false, true] {
-                    let pairs = &pairs[..];
-                    kernels.gradient(&mut Gradient { pairs, row_panel, lane_panel, goes_on, bias, c: &mut c });
+                    let (pairs, row_panels) = (&pairs[..], row_panels.clone());
+                    kernels.gradient(&mut Gradient { pairs, row_panels, lane_panel, goes_on, bias, c: &mut c });
                 }
                 c
             };
             assert!(
                 same_bits(&sum(true), &sum(false)),
-                "{isa:?} {slices:?} {depth}x{units} at {row_panel}, {lane_panel}"
+                "{isa:?} {slices:?} {depth}x{units} at {row_panels:?}, {lane_panel}"
             );
         }
     });

@@ -254,64 +254,70 @@ fn check_gradient<T: Number>(slices: &[usize], units: usize, lanes: usize, opens
         let (a, b) = (all(units, 10), all(lanes, 50));
         let pair = |i: usize| Pair { a: a[i].view(), b: b[i].view(), opens: opens(i), nonzeros: None };
         let pairs: Vec<Pair<'_, T>> = (0..slices.len()).map(pair).collect();
-        let mut c = Panels::zeroed(units, lanes, geometry, "test").unwrap();
-        let mut bias = vec![T::ZERO; geometry.padded(lanes)];
-        for goes_on in [false, true] {
-            // The second round adds the same gradient to the first.
-            for p in 0..c.panels() {
-                let (width, panel) = (c.width(p), geometry.panel());
-                for (q, block) in c.panel_mut(p).chunks_mut(panel * width).enumerate() {
-                    let (pairs, row_panel, lane_panel) = (&pairs[..], q, p);
-                    let (begin, rows) = (p * panel, block.len());
-                    // The biases come with the last block, which they stand behind.
-                    let with_bias = q + 1 == geometry.panels(units);
-                    let mut c = block.to_vec();
-                    if with_bias {
-                        c.extend_from_slice(&bias[begin..begin + width]);
-                    }
-                    kernels.gradient(&mut Gradient {
-                        pairs,
-                        row_panel,
-                        lane_panel,
-                        goes_on,
-                        bias: with_bias,
-                        c: &mut c,
-                    });
-                    block.copy_from_slice(&c[..rows]);
-                    if with_bias {
-                        bias[begin..begin + width].copy_from_slice(&c[rows..]);
-                        // A narrow layer's biases are sums over the other operand.
-                        let mut narrow: Vec<T> = c[rows..].to_vec();
-                        let swapped: Vec<Pair<'_, T>> = pairs
-                            .iter()
-                            .map(|pair| Pair { a: pair.b, b: pair.a, opens: pair.opens, nonzeros: None })
-                            .collect();
-                        if !goes_on {
-                            kernels.bias_gradient(&mut BiasGradient {
-                                pairs: &swapped,
-                                panel: p,
-                                goes_on,
-                                c: &mut narrow,
-                            });
-                            assert_eq!(narrow, c[rows..], "{isa:?}");
+        for strip in [1, 2] {
+            let mut c = Panels::zeroed(units, lanes, geometry, "test").unwrap();
+            let mut bias = vec![T::ZERO; geometry.padded(lanes)];
+            for goes_on in [false, true] {
+                // The second round adds the same gradient to the first.
+                for p in 0..c.panels() {
+                    let (width, panel) = (c.width(p), geometry.panel());
+                    for (q, block) in c.panel_mut(p).chunks_mut(strip * panel * width).enumerate() {
+                        let row_panels = q * strip..((q + 1) * strip).min(geometry.panels(units));
+                        let (pairs, lane_panel) = (&pairs[..], p);
+                        let (begin, rows) = (p * panel, block.len());
+                        // The biases come with the last strip, which they stand behind.
+                        let with_bias = row_panels.end == geometry.panels(units);
+                        let mut c = block.to_vec();
+                        if with_bias {
+                            c.extend_from_slice(&bias[begin..begin + width]);
+                        }
+                        kernels.gradient(&mut Gradient {
+                            pairs,
+                            row_panels,
+                            lane_panel,
+                            goes_on,
+                            bias: with_bias,
+                            c: &mut c,
+                        });
+                        block.copy_from_slice(&c[..rows]);
+                        if with_bias {
+                            bias[begin..begin + width].copy_from_slice(&c[rows..]);
+                            // A narrow layer's biases are sums over the other operand.
+                            let mut narrow: Vec<T> = c[rows..].to_vec();
+                            let swapped: Vec<Pair<'_, T>> = pairs
+                                .iter()
+                                .map(|pair| Pair { a: pair.b, b: pair.a, opens: pair.opens, nonzeros: None })
+                                .collect();
+                            if !goes_on {
+                                kernels.bias_gradient(&mut BiasGradient {
+                                    pairs: &swapped,
+                                    panel: p,
+                                    goes_on,
+                                    c: &mut narrow,
+                                });
+                                assert_eq!(narrow, c[rows..], "{isa:?}");
+                            }
                         }
                     }
                 }
+                for (i, j) in (0..units).flat_map(|i| (0..lanes).map(move |j| (i, j))) {
+                    let wanted = naive_gradient(slices, opens, |s, k| (a[s].get(k, i), b[s].get(k, j)));
+                    let wanted = if goes_on {
+                        naive_twice(slices, opens, |s, k| (a[s].get(k, i), b[s].get(k, j)))
+                    } else {
+                        wanted
+                    };
+                    assert_eq!(c.get(i, j), wanted, "{isa:?} {slices:?} {units}x{lanes} at ({i}, {j}) {goes_on}");
+                }
+                let sum = |s: usize, k: usize, j: usize| (T::ONE, b[s].get(k, j));
+                for (j, &bias) in bias.iter().enumerate().take(lanes) {
+                    let wanted = naive_gradient(slices, opens, |s, k| sum(s, k, j));
+                    let wanted = if goes_on { naive_twice(slices, opens, |s, k| sum(s, k, j)) } else { wanted };
+                    assert_eq!(bias, wanted, "{isa:?} bias {j}");
+                }
             }
-            for (i, j) in (0..units).flat_map(|i| (0..lanes).map(move |j| (i, j))) {
-                let wanted = naive_gradient(slices, opens, |s, k| (a[s].get(k, i), b[s].get(k, j)));
-                let wanted =
-                    if goes_on { naive_twice(slices, opens, |s, k| (a[s].get(k, i), b[s].get(k, j))) } else { wanted };
-                assert_eq!(c.get(i, j), wanted, "{isa:?} {slices:?} {units}x{lanes} at ({i}, {j}) {goes_on}");
-            }
-            let sum = |s: usize, k: usize, j: usize| (T::ONE, b[s].get(k, j));
-            for (j, &bias) in bias.iter().enumerate().take(lanes) {
-                let wanted = naive_gradient(slices, opens, |s, k| sum(s, k, j));
-                let wanted = if goes_on { naive_twice(slices, opens, |s, k| sum(s, k, j)) } else { wanted };
-                assert_eq!(bias, wanted, "{isa:?} bias {j}");
-            }
+            padding_is_zero(&c);
         }
-        padding_is_zero(&c);
     });
 }
 
@@ -419,15 +425,18 @@ fn naive_loss(loss: &Loss, z: &[f64], y: &[f64]) -> (f64, Vec<f64>) {
 #[test]
 fn losses_and_gradients_equal_the_textbook_and_have_the_same_bits_everywhere() {
     for loss in [Loss::BinaryCrossEntropy, Loss::CrossEntropy, Loss::SquaredError] {
-        for (rows, outputs) in [(1, 1), (3, 10), (17, 5), (20, 33), (9, 70)] {
+        for (rows, outputs) in [(1, 1), (8, 1), (37, 1), (19, 2), (3, 10), (17, 5), (20, 33), (9, 70)] {
             let classes: Vec<u32> = (0..rows).map(|r| (r * 7 % outputs) as u32).collect();
             let one_hot: Vec<f64> = (0..rows)
                 .flat_map(|r| (0..outputs).map(move |j| (r, j)))
                 .map(|(r, j)| f64::from(classes[r] == j as u32))
                 .collect();
             let mut first_bits: Option<Vec<f64>> = None;
+            let scales = vec![0.25; rows];
             each_isa::<f64>(|kernels, isa| {
-                for targets in [Targets::Dense(&one_hot[..]), Targets::Classes(&classes)] {
+                let (same, each) = (GradientScale::Same(0.25), GradientScale::Rows(&scales));
+                let (dense, classes) = (Targets::Dense(&one_hot), Targets::Classes(&classes));
+                for (targets, gradient_scale) in [(dense, same), (dense, each), (classes, same), (classes, each)] {
                     let mut logits = matrix::<f64>(rows, outputs, 4, kernels.geometry());
                     let before = matrix::<f64>(rows, outputs, 4, kernels.geometry());
                     let mut losses = vec![0.0; rows];
@@ -437,7 +446,7 @@ fn losses_and_gradients_equal_the_textbook_and_have_the_same_bits_everywhere() {
                         logits: &mut logits,
                         targets,
                         scale: 2.0,
-                        gradient_scale: GradientScale::Same(0.25),
+                        gradient_scale,
                         losses: &mut losses,
                         scratch: &mut scratch,
                     });
@@ -453,7 +462,12 @@ fn losses_and_gradients_equal_the_textbook_and_have_the_same_bits_everywhere() {
                         }
                     }
                     padding_is_zero(&logits);
-                    assert_eq!(first_bits.get_or_insert_with(|| losses.clone()), &losses, "{isa:?} {loss:?}");
+                    let bits: Vec<f64> = (0..rows)
+                        .flat_map(|r| (0..outputs).map(move |j| (r, j)))
+                        .map(|(r, j)| logits.get(r, j))
+                        .chain(losses)
+                        .collect();
+                    assert_eq!(first_bits.get_or_insert_with(|| bits.clone()), &bits, "{isa:?} {loss:?}");
                 }
             });
         }

@@ -389,7 +389,7 @@ pub(super) fn shrunk<T: Math, S: Simd<T>>(s: S, shrink: Shrink<T>, w: S::V, g: S
 /// Subnormal numbers become zero.
 #[inline(always)]
 pub(super) fn flush<T: Math, S: Simd<T>>(s: S, x: S::V) -> S::V {
-    s.select_lt(s.abs(x), s.splat(T::MIN_POSITIVE), s.splat(T::ZERO), x)
+    s.clear_lt(s.abs(x), s.splat(T::MIN_POSITIVE), x)
 }
 
 /// Writes a block of weights `[rows][width]` transposed into the mirror `[width][row width]`.

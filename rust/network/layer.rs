@@ -204,7 +204,7 @@ impl Layer {
     #[inline]
     pub fn mirror_width(&self, row: usize) -> usize {
         match self.form {
-            Form::Wide => self.geometry.width(self.inputs, row / self.geometry.panel()),
+            Form::Wide => self.geometry.width(self.inputs, self.geometry.index(row)),
             Form::Narrow => self.geometry.padded(self.outputs),
         }
     }

@@ -9,7 +9,7 @@ use crate::kernels::{
     BiasGradient, Finish, Gradient, Mirror, Number, Pair, PairMirror, Product, Rule, Shrink, Start, Update,
 };
 use crate::network::{BUFFERS, Form, Job, Layer, Network, Part};
-use crate::panel::{ArenaWriting, Reading};
+use crate::panel::{ArenaWriting, Geometry, Reading};
 use crate::plan::MAX_SLICES;
 use arrayvec::ArrayVec;
 use std::ops::Range;
@@ -144,7 +144,21 @@ pub struct Group<'g, T> {
     pub per_segment: usize,
 }
 
-/// Gradient, update and mirror of one job. `scratch` has room for `(P + 1) P` numbers.
+/// A strip's weights, in bytes: gradient, rule and mirror take turns at them, so that they and the optimizer's state stay in the
+/// first cache. Fewer would be more calls for as much work, where panels are narrow.
+const STRIP: usize = 4096;
+
+/// Rows of a strip: whole panels (all of these are powers of two).
+fn strip_rows<T: Number>(geometry: Geometry) -> usize {
+    geometry.index(STRIP / size_of::<T>()).max(geometry.panel())
+}
+
+/// Numbers of scratch that [`job`] needs: a strip and the biases behind it.
+pub fn scratch<T: Number>(geometry: Geometry) -> usize {
+    (strip_rows::<T>(geometry) + 1) * geometry.panel()
+}
+
+/// Gradient, update and mirror of one job. `scratch` has room for [`scratch`] numbers.
 pub fn job<T: Number>(net: &Network<T>, index: usize, group: &Group<'_, T>, how: Finishing<'_, T>, scratch: &mut [T]) {
     let job = &net.jobs[index];
     let mut writing = net.arena.write(index);
@@ -249,26 +263,28 @@ impl<T: Number> Run<'_, T> {
         }
     }
 
-    /// One panel of the part, block by block of P rows.
+    /// One panel of the part, strip by strip.
     fn panel(&mut self, task: Task<'_, T>, p: usize) {
-        let (width, panel) = (task.layer.width(p), self.net.geometry.panel());
-        let rows = task.part.rows.clone();
-        for row in rows.clone().step_by(panel) {
-            let count = panel.min(rows.end - row);
+        let (width, rows, most) = (task.layer.width(p), task.part.rows.clone(), strip_rows::<T>(self.net.geometry));
+        let mut row = rows.start;
+        while row < rows.end {
+            let count = most.min(rows.end - row);
             let bias = task.layer.form == Form::Wide && task.part.bias && row + count == rows.end;
-            self.block(task, p, row, count, width, bias);
+            self.strip(task, p, row, count, width, bias);
+            row += count;
         }
     }
 
     /// `count` rows from `row` on in panel `p`, and the bias behind them.
-    fn block(&mut self, task: Task<'_, T>, p: usize, row: usize, count: usize, width: usize, bias: bool) {
-        let (net, panel) = (self.net, self.net.geometry.panel());
+    fn strip(&mut self, task: Task<'_, T>, p: usize, row: usize, count: usize, width: usize, bias: bool) {
+        let (net, geometry) = (self.net, self.net.geometry);
         let (numbers, all) = (count * width, (count + usize::from(bias)) * width);
         let (pairs, goes_on, at) = (task.pairs, self.how.goes_on, self.at);
         if !pairs.is_empty() {
             let in_memory = !self.gradient.is_empty();
             let c = if in_memory { &mut self.gradient[at..at + all] } else { &mut self.scratch[..all] };
-            let mut gradient = Gradient { pairs, row_panel: row / panel, lane_panel: p, goes_on, bias, c };
+            let row_panels = geometry.index(row)..geometry.panels(row + count);
+            let mut gradient = Gradient { pairs, row_panels, lane_panel: p, goes_on, bias, c };
             match net.pair_kernels {
                 None => net.kernels.gradient(&mut gradient),
                 Some(kernels) => kernels.gradient(&mut gradient),
@@ -288,8 +304,8 @@ impl<T: Number> Run<'_, T> {
                 amend.block(self, Block { layer, start, panel: p, row, width, weights: numbers, all: used })
             }
         };
-        if writes {
-            self.reflect(task.layer, p, row, count, width);
+        if writes && (task.layer.has_mirror || net.pair_kernels.is_some()) {
+            self.reflect(task.layer, p, row..row + count, width);
         }
         self.at += all;
     }
@@ -384,9 +400,21 @@ impl<T: Number> Run<'_, T> {
         true
     }
 
-    /// Writes the updated block into the forms that the next step's products read.
-    fn reflect(&mut self, layer: &Layer, p: usize, row: usize, rows: usize, width: usize) {
-        let weights = &self.weights[self.at..self.at + rows * width];
+    /// Writes the updated strip into the forms that the next step's products read, a panel of inputs after the other.
+    fn reflect(&mut self, layer: &Layer, p: usize, strip: Range<usize>, width: usize) {
+        let (panel, mut at) = (self.net.geometry.panel(), self.at);
+        let mut row = strip.start;
+        while row < strip.end {
+            let rows = panel.min(strip.end - row);
+            self.reflect_block(layer, p, row, rows, at);
+            (row, at) = (row + rows, at + rows * width);
+        }
+    }
+
+    /// The same of `rows` rows, of one panel of inputs.
+    fn reflect_block(&mut self, layer: &Layer, p: usize, row: usize, rows: usize, at: usize) {
+        let width = layer.width(p);
+        let weights = &self.weights[at..at + rows * width];
         let mirror_width = layer.mirror_width(row);
         let lanes = if self.net.pair_kernels.is_some() { width / 2 } else { width };
         let (begin, len) = match layer.has_mirror {

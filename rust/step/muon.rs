@@ -212,22 +212,17 @@ impl<T: Number> Direction<T> {
 
     /// `A = Y^T Y`
     fn gram(&mut self, network: &Network<T>) {
-        let panel = network.geometry.panel();
         let y = self.tall.view();
         let pairs = [Pair { a: y, b: y, opens: true, nonzeros: None }];
         for lane_panel in 0..self.gram.panels() {
-            let width = self.gram.width(lane_panel);
-            let blocks = self.gram.panel_mut(lane_panel).chunks_mut(panel * width);
-            for (row_panel, c) in blocks.enumerate() {
-                network.kernels.gradient(&mut Gradient {
-                    pairs: &pairs,
-                    row_panel,
-                    lane_panel,
-                    goes_on: false,
-                    bias: false,
-                    c,
-                });
-            }
+            network.kernels.gradient(&mut Gradient {
+                pairs: &pairs,
+                row_panels: 0..self.gram.panels(),
+                lane_panel,
+                goes_on: false,
+                bias: false,
+                c: self.gram.panel_mut(lane_panel),
+            });
         }
     }
 

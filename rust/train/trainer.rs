@@ -33,7 +33,7 @@ use crate::panel::{Buffer, Parts};
 use crate::plan::{self, MAX_COUPLED_ROWS, Plan, SLICE_ROWS};
 use crate::step::muon::{Directions, Muon};
 use crate::step::share::{Sharing, Stage};
-use crate::step::{Role, Slice, TargetData, route};
+use crate::step::{Role, Slice, TargetData, backward, route};
 use crate::threads::{self, Claims, Team};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -203,7 +203,7 @@ struct Buffers<T> {
 }
 
 impl<T: Number> Buffers<T> {
-    /// Those that were kept, or larger ones: `slices` of `rows` rows and scratch for `threads` workers, each for a block of
+    /// Those that were kept, or larger ones: `slices` of `rows` rows and scratch for `threads` workers, each for a strip of
     /// gradient or a panel's totals.
     fn of(
         network: &Network<T>,
@@ -212,8 +212,7 @@ impl<T: Number> Buffers<T> {
         rows: usize,
         threads: usize,
     ) -> Result<Self, Error> {
-        let panel = network.geometry.panel();
-        let room = (rows.min(SLICE_ROWS).max(panel + 1)) * panel;
+        let room = (rows.min(SLICE_ROWS) * network.geometry.panel()).max(backward::scratch::<T>(network.geometry));
         if let Some(kept) = kept.buffers.take()
             && kept.slices.len() >= slices
             && kept.scratch.len() >= threads
