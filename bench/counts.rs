@@ -13,9 +13,10 @@ use lamella::network::{LayerSpec, Network};
 use lamella::step::TargetData;
 use lamella::train::Host;
 use lamella::train::optimizer::{Kind, Moments, Optimizer};
+use lamella::train::options::Options;
 use lamella::train::penalty::Penalty;
 use lamella::train::stretch::Stretch;
-use lamella::train::trainer::{self, Options, Workspace};
+use lamella::train::trainer::{self, Workspace};
 use ndarray::Array2;
 
 /// Nobody listens.

@@ -11,9 +11,9 @@
 //! ```text
 //!            slices of samples (any thread)                    parts of the weights (any thread)
 //!  user's    +-------------------------------------------+     +----------------------------------+
-//!  rows  --> | gather -> A[0] -> ... -> A[L-1] -> logits |     | dW = dZ^T A, block by block      |
+//!  rows  --> | gather -> A[0] -> ... -> A[L-1] -> logits |     | dW = dZ^T A, strip by strip      |
 //!            |   forward: product + activation           | bar | the optimizer's rule on the      |  bar
-//!            | loss -> dZ[L] -> ... -> dZ[1]             | ier | block while it is in the cache   |  ier
+//!            | loss -> dZ[L] -> ... -> dZ[1]             | ier | strip while it is in the cache   |  ier
 //!            |   backward data: product * f'             |     | new weights -> mirror            |
 //!            +-------------------------------------------+     +----------------------------------+
 //! ```
@@ -33,7 +33,7 @@
 //!
 //! What couples all weights has phases of its own behind these two, each with a barrier: the norm of the whole gradient, which
 //! then stays in memory until the update; Muon's directions, a layer a claim; the lengths of weights that are to stay
-//! short, and their shortening (`train/trainer.rs` names them, `train/amendments.rs` says when they come).
+//! short, and their shortening (`train/phase.rs` names them, `train/amendments.rs` says when they come).
 //!
 //! All operands lie in panels (`panel.rs`), and each product writes what the next one reads. The weights have a
 //! second, transposed form (the mirror) for backward data.

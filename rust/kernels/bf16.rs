@@ -16,36 +16,10 @@
 use super::On;
 use super::gemm::{Product, ProductOp};
 use super::gradient::{Gradient, GradientOp};
-use super::math::Math;
+use super::operand::Operand;
 use super::peak::MultiplyAddOp;
+use crate::isa::Operation;
 use crate::isa::bf16::PairSimd;
-use crate::isa::{Operation, Simd};
-
-/// How two numbers' operands enter a sum.
-pub trait Operand<T: Math, S: Simd<T>>: Copy {
-    /// Terms of a sum in one number of an operand.
-    const TERMS: usize;
-    /// `acc` plus all terms of `x y`.
-    fn mul_add(self, s: S, x: S::V, y: S::V, acc: S::V) -> S::V;
-    /// `acc` plus all terms of `y`.
-    fn add(self, s: S, y: S::V, acc: S::V) -> S::V;
-}
-
-/// Operands of the computation's own type.
-#[derive(Clone, Copy)]
-pub struct Plain;
-
-impl<T: Math, S: Simd<T>> Operand<T, S> for Plain {
-    const TERMS: usize = 1;
-    #[inline(always)]
-    fn mul_add(self, s: S, x: S::V, y: S::V, acc: S::V) -> S::V {
-        s.mul_add(x, y, acc)
-    }
-    #[inline(always)]
-    fn add(self, s: S, y: S::V, acc: S::V) -> S::V {
-        s.add(acc, y)
-    }
-}
 
 /// Operands of pairs of bfloat16.
 #[derive(Clone, Copy)]

@@ -74,7 +74,7 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for DotsOp<'_, '_, T> {
     fn run(self, s: S) {
         let d = self.0;
         let (rows, units, depth) = (d.a.rows, d.b.rows, d.a.lanes);
-        assert_eq!((d.a.geometry.lanes, d.b.geometry.lanes), (S::LANES, S::LANES));
+        assert!([d.a.geometry, d.b.geometry, d.c.geometry()].iter().all(|geometry| geometry.lanes == S::LANES));
         assert_eq!((d.b.lanes, d.c.rows(), d.c.lanes()), (depth, rows, units));
         assert!(d.bias.len() >= units);
         d.c.data_mut().fill(T::ZERO);

@@ -61,8 +61,10 @@ fn check_blocks<T: Number>() {
     for rows in [119, 120, 121, 247] {
         check_dots::<T>(rows, block + 3, 3);
         check_dots::<T>(rows, 41, 18);
+        check_dots::<T>(rows, 41, 1);
     }
     for depth in [block - 1, block, block + 1, 2 * block + 20, 3 * block] {
         check_dots::<T>(8, depth, 3);
+        check_dots::<T>(13, depth, 1);
     }
 }

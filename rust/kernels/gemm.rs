@@ -15,9 +15,9 @@
 //! Accumulators are indexed by plain loops: iterators and closures over them kept the compiler from holding them in
 //! registers.
 
-use super::bf16::Operand;
 use super::epilogue::{Finish, finish_rows, finish_tile};
 use super::math::Math;
+use super::operand::Operand;
 use crate::isa::{Operation, Simd};
 use crate::panel::PanelsRef;
 use std::ops::Range;

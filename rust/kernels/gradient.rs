@@ -5,10 +5,10 @@
 //!
 //! Promise: as in `gemm.rs`, with segments of samples.
 
-use super::bf16::Operand;
 use super::gemm::{chain, term};
 use super::math::Math;
 use super::nonzeros::{Nonzeros, group_lanes};
+use super::operand::Operand;
 use crate::isa::{Operation, Simd};
 use crate::panel::PanelsRef;
 use std::ops::Range;

@@ -1,10 +1,11 @@
 //! The formulas of the losses beside the three that belong to an output: value and gradient, a vector of samples at a time.
 //!
-//! `z[output][lane]` are logits and become the gradient; `y[output][lane]` are targets. `loss.rs` turns the samples, scales
+//! `z[output][lane]` are logits and become the gradient; `y[output][lane]` are targets. `loss_rows.rs` turns the samples, scales
 //! and adds up. Where a loss has a kink, its gradient there is 0 if a minimum can lie there, as PyTorch's mean absolute error.
 
+use super::canonical::{exponentials, strided_sum};
 use super::lanes::{at, put};
-use super::loss::{Loss, exponentials, strided_sum};
+use super::loss::Loss;
 use super::math::{self, Math};
 use super::scikit;
 use crate::isa::Simd;

@@ -1,6 +1,6 @@
 //! The losses against textbook formulas, their gradients against central differences, on every instruction set.
 
-use super::super::{GradientScale, Kernels, LossRows, Number, Targets, loss};
+use super::super::{GradientScale, Kernels, LossRows, Number, Targets, loss_rows};
 use super::*;
 use crate::isa::Isa;
 use crate::panel::Panels;
@@ -97,7 +97,7 @@ fn run(
     let mut logits = Panels::zeroed(rows, outputs, kernels.geometry(), "test").unwrap();
     let places = || (0..rows).flat_map(|r| (0..outputs).map(move |j| (r, j)));
     places().for_each(|(r, j)| logits.set(r, j, z(r, j)));
-    let (mut losses, mut scratch) = (vec![0.0; rows], vec![77.0; loss::scratch(kernels.geometry(), outputs)]);
+    let (mut losses, mut scratch) = (vec![0.0; rows], vec![77.0; loss_rows::scratch(kernels.geometry(), outputs)]);
     kernels.loss(&mut LossRows {
         loss,
         logits: &mut logits,

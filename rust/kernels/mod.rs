@@ -6,6 +6,7 @@
 
 pub mod activate;
 pub mod bf16;
+mod canonical;
 pub mod dots;
 pub mod dress;
 pub mod epilogue;
@@ -14,10 +15,12 @@ mod gradient;
 mod lanes;
 pub mod length;
 pub mod loss;
+pub mod loss_rows;
 mod losses;
 pub mod math;
 pub mod nonzeros;
 pub mod norm;
+mod operand;
 pub mod peak;
 mod scikit;
 pub mod sparse;
@@ -41,7 +44,8 @@ pub use epilogue::{Finish, Function};
 pub use gemm::{INPUT_SEGMENT, Product, Start};
 pub use gradient::{BiasGradient, Gradient, Pair, SAMPLE_SEGMENT};
 pub use length::{Approach, Blend, Factors, LaneSums, Of, Penalise, RowSum, Scale};
-pub use loss::{GradientScale, Loss, LossRows, Targets};
+pub use loss::Loss;
+pub use loss_rows::{GradientScale, LossRows, Targets};
 pub use nonzeros::{Find, Nonzeros};
 pub use norm::{CHUNK, Norm, Normalize};
 pub use sparse::Sparse;
@@ -57,7 +61,7 @@ pub trait Kernels<T>: Send + Sync {
     fn geometry(&self) -> Geometry;
     /// Forward and backward-data products.
     fn product(&self, product: &mut Product<'_, T>);
-    /// A block of a weight gradient.
+    /// A strip of a weight gradient.
     fn gradient(&self, gradient: &mut Gradient<'_, T>);
     /// The biases' gradient in one panel.
     fn bias_gradient(&self, gradient: &mut BiasGradient<'_, T>);
@@ -75,7 +79,7 @@ pub trait Kernels<T>: Send + Sync {
     fn turn(&self, turn: &mut Turn<'_, T>);
     /// Losses and their gradients.
     fn loss(&self, loss: &mut LossRows<'_, T>);
-    /// Softmax over each row; `scratch` has room for [`loss::scratch`] numbers.
+    /// Softmax over each row; `scratch` has room for [`loss_rows::scratch`] numbers.
     fn softmax(&self, logits: &mut Panels<T>, scratch: &mut [T]);
     /// What a layer does to a panel besides a plain activation.
     fn dress(&self, dress: &mut Dress<'_, T>);
@@ -111,10 +115,10 @@ impl<T: Math, S: Simd<T>> Kernels<T> for On<S> {
         Geometry { lanes: S::LANES }
     }
     fn product(&self, product: &mut Product<'_, T>) {
-        self.0.vectorize(gemm::ProductOp(product, bf16::Plain));
+        self.0.vectorize(gemm::ProductOp(product, operand::Plain));
     }
     fn gradient(&self, gradient: &mut Gradient<'_, T>) {
-        self.0.vectorize(gradient::GradientOp(gradient, bf16::Plain));
+        self.0.vectorize(gradient::GradientOp(gradient, operand::Plain));
     }
     fn bias_gradient(&self, gradient: &mut BiasGradient<'_, T>) {
         self.0.vectorize(gradient::BiasGradientOp(gradient));
@@ -138,10 +142,10 @@ impl<T: Math, S: Simd<T>> Kernels<T> for On<S> {
         self.0.vectorize(update::TurnOp(turn));
     }
     fn loss(&self, loss: &mut LossRows<'_, T>) {
-        self.0.vectorize(loss::LossOp(loss));
+        self.0.vectorize(loss_rows::LossOp(loss));
     }
     fn softmax(&self, logits: &mut Panels<T>, scratch: &mut [T]) {
-        self.0.vectorize(loss::SoftmaxOp { logits, scratch });
+        self.0.vectorize(loss_rows::SoftmaxOp { logits, scratch });
     }
     fn dress(&self, dress: &mut Dress<'_, T>) {
         self.0.vectorize(dress::DressOp(dress));
@@ -174,7 +178,7 @@ impl<T: Math, S: Simd<T>> Kernels<T> for On<S> {
         self.0.vectorize(length::PenaliseOp(penalise));
     }
     fn multiply_add(&self, rounds: usize) -> usize {
-        self.0.vectorize(peak::MultiplyAddOp { rounds, operand: bf16::Plain })
+        self.0.vectorize(peak::MultiplyAddOp { rounds, operand: operand::Plain })
     }
     fn read(&self, x: &[T]) -> T {
         self.0.vectorize(peak::ReadOp(x))

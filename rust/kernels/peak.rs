@@ -4,8 +4,8 @@
 //! whoever times it learns the roof that the other kernels work under. Results go through `black_box`: no compiler may
 //! find out that nobody wants them.
 
-use super::bf16::Operand;
 use super::math::Math;
+use super::operand::Operand;
 use crate::isa::{Operation, Simd};
 use std::hint::black_box;
 

@@ -1,10 +1,11 @@
-//! Losses in the form in which scikit-learn reports them, beside those of `loss.rs` and `losses.rs` with the same gradients.
+//! Losses in the form in which scikit-learn reports them, beside those of `canonical.rs` and `losses.rs` with the same gradients.
 //!
 //! There probabilities are held within eps of 0 and 1, eps being the distance from 1 to the next number, and logarithms are
 //! taken of the rounded probabilities; the Poisson deviance contains what depends on the targets alone.
 
+use super::canonical::{cross_entropy, strided_sum};
 use super::lanes::{at, put};
-use super::loss::{Loss, cross_entropy, strided_sum};
+use super::loss::Loss;
 use super::math::{self, Math};
 use crate::isa::Simd;
 
@@ -93,7 +94,7 @@ mod tests {
             let mut logits = Panels::zeroed(3, 2, kernels.geometry(), "test").unwrap();
             (0..6).for_each(|i| logits.set(i / 2, i % 2, z[i / 2][i % 2]));
             let mut losses = [0.0; 3];
-            let mut scratch = vec![0.0; crate::kernels::loss::scratch(kernels.geometry(), 2)];
+            let mut scratch = vec![0.0; crate::kernels::loss_rows::scratch(kernels.geometry(), 2)];
             kernels.loss(&mut LossRows {
                 loss: &loss,
                 logits: &mut logits,

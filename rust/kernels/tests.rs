@@ -422,56 +422,120 @@ fn naive_loss(loss: &Loss, z: &[f64], y: &[f64]) -> (f64, Vec<f64>) {
     }
 }
 
+/// Losses and gradients of some rows; `scale(r)` is what row r's gradient is multiplied by.
+fn check_loss<T: Number>(loss: &Loss, rows: usize, outputs: usize, tolerance: f64) {
+    // One output has targets of any size, more have classes.
+    let classes: Vec<u32> = (0..rows).map(|r| (r * 7 % outputs) as u32).collect();
+    let target =
+        |r: usize, j: usize| if outputs == 1 { (r % 5) as f64 / 4.0 } else { f64::from(classes[r] == j as u32) };
+    let places: Vec<(usize, usize)> = (0..rows).flat_map(|r| (0..outputs).map(move |j| (r, j))).collect();
+    let dense: Vec<T> = places.iter().map(|&(r, j)| T::from_f64(target(r, j))).collect();
+    let scale = |r: usize| 0.25 + (r % 8) as f64 / 16.0;
+    let scales: Vec<T> = (0..rows).map(|r| T::from_f64(scale(r))).collect();
+    let mut first_bits: Option<Vec<u64>> = None;
+    each_isa::<T>(|kernels, isa| {
+        for targets in [Targets::Dense(&dense), Targets::Classes(&classes)] {
+            if outputs == 1 && matches!(targets, Targets::Classes(_)) {
+                continue;
+            }
+            let mut logits = matrix::<T>(rows, outputs, 4, kernels.geometry());
+            let before = matrix::<T>(rows, outputs, 4, kernels.geometry());
+            let mut losses = vec![T::ZERO; rows];
+            let mut scratch = vec![T::from_f64(JUNK); loss_rows::scratch(kernels.geometry(), outputs)];
+            kernels.loss(&mut LossRows {
+                loss,
+                logits: &mut logits,
+                targets,
+                scale: T::from_f64(2.0),
+                gradient_scale: GradientScale::Rows(&scales),
+                losses: &mut losses,
+                scratch: &mut scratch,
+            });
+            for (r, reported) in losses.iter().enumerate() {
+                let z: Vec<f64> = (0..outputs).map(|j| before.get(r, j).to_f64()).collect();
+                let y: Vec<f64> = (0..outputs).map(|j| target(r, j)).collect();
+                let (value, gradient) = naive_loss(loss, &z, &y);
+                let difference = (reported.to_f64() - 2.0 * value).abs();
+                assert!(difference <= 100.0 * tolerance * value.abs().max(1.0), "{isa:?} {loss:?} row {r}");
+                for (j, wanted) in gradient.into_iter().enumerate() {
+                    let difference = (logits.get(r, j).to_f64() - scale(r) * wanted).abs();
+                    assert!(difference <= tolerance, "{isa:?} {loss:?} ({r}, {j}): {difference}");
+                }
+            }
+            padding_is_zero(&logits);
+            let numbers = places.iter().map(|&(r, j)| logits.get(r, j)).chain(losses);
+            let bits: Vec<u64> = numbers.map(|x| x.to_f64().to_bits()).collect();
+            assert_eq!(first_bits.get_or_insert_with(|| bits.clone()), &bits, "{isa:?} {loss:?}");
+        }
+    });
+}
+
 #[test]
 fn losses_and_gradients_equal_the_textbook_and_have_the_same_bits_everywhere() {
     for loss in [Loss::BinaryCrossEntropy, Loss::CrossEntropy, Loss::SquaredError] {
         for (rows, outputs) in [(1, 1), (8, 1), (37, 1), (19, 2), (3, 10), (17, 5), (20, 33), (9, 70)] {
-            let classes: Vec<u32> = (0..rows).map(|r| (r * 7 % outputs) as u32).collect();
-            let one_hot: Vec<f64> = (0..rows)
-                .flat_map(|r| (0..outputs).map(move |j| (r, j)))
-                .map(|(r, j)| f64::from(classes[r] == j as u32))
-                .collect();
-            let mut first_bits: Option<Vec<f64>> = None;
-            let scales = vec![0.25; rows];
-            each_isa::<f64>(|kernels, isa| {
-                let (same, each) = (GradientScale::Same(0.25), GradientScale::Rows(&scales));
-                let (dense, classes) = (Targets::Dense(&one_hot), Targets::Classes(&classes));
-                for (targets, gradient_scale) in [(dense, same), (dense, each), (classes, same), (classes, each)] {
-                    let mut logits = matrix::<f64>(rows, outputs, 4, kernels.geometry());
-                    let before = matrix::<f64>(rows, outputs, 4, kernels.geometry());
-                    let mut losses = vec![0.0; rows];
-                    let mut scratch = vec![JUNK; loss::scratch(kernels.geometry(), outputs)];
-                    kernels.loss(&mut LossRows {
-                        loss: &loss,
-                        logits: &mut logits,
-                        targets,
-                        scale: 2.0,
-                        gradient_scale,
-                        losses: &mut losses,
-                        scratch: &mut scratch,
-                    });
-                    for r in 0..rows {
-                        let z: Vec<f64> = (0..outputs).map(|j| before.get(r, j)).collect();
-                        let (value, gradient) = naive_loss(&loss, &z, &one_hot[r * outputs..(r + 1) * outputs]);
-                        assert!(
-                            (losses[r] - 2.0 * value).abs() <= 1e-13 * value.abs().max(1.0),
-                            "{isa:?} {loss:?} row {r}"
-                        );
-                        for (j, wanted) in gradient.into_iter().enumerate() {
-                            assert!((logits.get(r, j) - 0.25 * wanted).abs() <= 1e-15, "{isa:?} {loss:?} ({r}, {j})");
-                        }
-                    }
-                    padding_is_zero(&logits);
-                    let bits: Vec<f64> = (0..rows)
-                        .flat_map(|r| (0..outputs).map(move |j| (r, j)))
-                        .map(|(r, j)| logits.get(r, j))
-                        .chain(losses)
-                        .collect();
-                    assert_eq!(first_bits.get_or_insert_with(|| bits.clone()), &bits, "{isa:?} {loss:?}");
-                }
-            });
+            check_loss::<f32>(&loss, rows, outputs, 4e-7);
+            check_loss::<f64>(&loss, rows, outputs, 1e-15);
         }
     }
+}
+
+#[test]
+fn one_output_has_the_bits_that_it_has_among_others() {
+    // What another output adds to the sum is nothing: its logit and target are 0, and so is its squared error.
+    each_isa::<f32>(|kernels, isa| {
+        let rows = 21;
+        let logit = |r: usize| {
+            [-0.0, 0.0, f32::NAN, f32::INFINITY, -1e-40, 1e30][r % 6] + number::<f32>(r, 0, 6) * (r / 6) as f32
+        };
+        let run = |outputs: usize| {
+            let mut logits = Panels::<f32>::zeroed(rows, outputs, kernels.geometry(), "test").unwrap();
+            (0..rows).for_each(|r| logits.set(r, 0, logit(r)));
+            let target = |i: usize| if i.is_multiple_of(outputs) { number(i / outputs, 1, 7) } else { 0.0 };
+            let targets: Vec<f32> = (0..rows * outputs).map(target).collect();
+            let (mut losses, mut scratch) =
+                (vec![0.0; rows], vec![0.0; loss_rows::scratch(kernels.geometry(), outputs)]);
+            kernels.loss(&mut LossRows {
+                loss: &Loss::SquaredError,
+                logits: &mut logits,
+                targets: Targets::Dense(&targets),
+                scale: 0.5,
+                gradient_scale: GradientScale::Same(0.125),
+                losses: &mut losses,
+                scratch: &mut scratch,
+            });
+            let both = (0..rows).map(|r| [logits.get(r, 0), losses[r]].map(f32::to_bits));
+            both.collect::<Vec<_>>()
+        };
+        assert_eq!(run(1), run(2), "{isa:?}");
+    });
+}
+
+fn check_relu<T: Number>(specials: &[T], bits: fn(T) -> u64) {
+    each_isa::<T>(|kernels, isa| {
+        let mut answers = specials.to_vec();
+        kernels.map(Function::Activate(Activation::Relu), &mut answers);
+        for (&z, &a) in specials.iter().zip(&answers) {
+            assert_eq!(bits(a), bits(if z < T::ZERO { T::ZERO } else { z }), "{isa:?} relu({z})");
+        }
+        for &a in specials {
+            let (of, mut deltas) = ([a; 16], [T::ZERO; 16]);
+            deltas[..specials.len()].copy_from_slice(specials);
+            let by = Finish::Times(Activation::Relu, &of);
+            kernels.undress(&mut Undress { deltas: &mut deltas, stream: &mut [], adds: false, keeps: false, by });
+            for (&x, &dz) in specials.iter().zip(&deltas) {
+                assert_eq!(bits(dz), bits(if T::ZERO < a { x } else { T::ZERO }), "{isa:?} {x} relu'({a})");
+            }
+        }
+    });
+}
+
+#[test]
+fn relu_and_its_derivative_pass_special_numbers_on() {
+    let numbers = [0.0, -0.0, 1.5, -1.5, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e-40, -1e-40];
+    check_relu::<f32>(&numbers, |x| u64::from(x.to_bits()));
+    let numbers = [0.0, -0.0, 1.5, -1.5, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e-310, -1e-310];
+    check_relu::<f64>(&numbers, f64::to_bits);
 }
 
 #[test]
@@ -481,7 +545,7 @@ fn huge_logits_overflow_nothing() {
             let mut logits = Panels::<f32>::zeroed(1, 2, kernels.geometry(), "test").unwrap();
             logits.set(0, 0, 1e30);
             logits.set(0, 1, -1e30);
-            let (mut losses, mut scratch) = ([0.0], vec![0.0; loss::scratch(kernels.geometry(), 2)]);
+            let (mut losses, mut scratch) = ([0.0], vec![0.0; loss_rows::scratch(kernels.geometry(), 2)]);
             let targets = Targets::Dense(&[0.0, 1.0]);
             kernels.loss(&mut LossRows {
                 loss: &loss,
@@ -504,7 +568,7 @@ fn softmax_sums_to_one_and_survives_large_logits() {
         for (rows, outputs) in [(1, 1), (9, 10), (17, 40)] {
             let mut z = matrix::<f64>(rows, outputs, 4, kernels.geometry());
             z.set(0, 0, 1000.0);
-            let mut scratch = vec![0.0; loss::scratch(kernels.geometry(), outputs)];
+            let mut scratch = vec![0.0; loss_rows::scratch(kernels.geometry(), outputs)];
             kernels.softmax(&mut z, &mut scratch);
             for r in 0..rows {
                 let sum: f64 = (0..outputs).map(|j| z.get(r, j)).sum();

@@ -8,7 +8,7 @@ use lamella::activation::Activation;
 use lamella::data::Matrix;
 use lamella::error::Error;
 use lamella::isa::Isa;
-use lamella::kernels::{Function, Loss, Number, loss};
+use lamella::kernels::{Function, Loss, Number, loss_rows};
 use lamella::network::{GRADIENT, LayerSpec, Network as Core};
 use lamella::panel::Panels;
 use lamella::train::course::{self, Caches};
@@ -79,7 +79,7 @@ fn softmax_rows<'py, T: Number + numpy::Element>(py: Python<'py>, z: &Matrix<'_>
     if rows > 0 && lanes > 0 {
         let _environment = lamella::isa::DefaultEnvironment::new();
         let mut panels = Panels::zeroed(rows, lanes, kernels.geometry(), "softmax").map_err(exception)?;
-        let mut scratch = zeros(loss::scratch(kernels.geometry(), lanes)).map_err(exception)?;
+        let mut scratch = zeros(loss_rows::scratch(kernels.geometry(), lanes)).map_err(exception)?;
         z.gather(isa, lamella::data::Selection::From(0), &mut panels);
         kernels.softmax(&mut panels, &mut scratch);
         infer::unpack(&panels, &mut numbers);

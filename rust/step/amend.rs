@@ -3,9 +3,9 @@
 //! Penalties on a gradient that stays in memory, its scale (clipping by norm), Muon's directions in its place, rows of
 //! weights cut to a length, averages of weights. A plain step has none of it and does not come here.
 
-use super::backward::Run;
 use super::measure::Measured;
 use super::muon::{Direction, Muon};
+use super::run::Run;
 use crate::kernels::{Approach, Blend, Factors, Number, Penalise, Rule, Scale, Shrink, Update};
 use crate::network::Form;
 use crate::panel::Reading;

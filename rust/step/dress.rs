@@ -3,7 +3,7 @@
 //! `A[l] = dropout(f(norm(Z))) + A[l-1]`, each part optional. A plain layer's activation and derivative are in the epilogue of
 //! its product instead.
 
-use super::forward::Weights;
+use super::weights::Weights;
 use super::{Draw, Kept, Slice};
 use crate::kernels::{Dress, Finish, Mask, Norm, Normalize, Number, Undress};
 use crate::network::{Layer, Network};

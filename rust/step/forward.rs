@@ -1,28 +1,11 @@
 //! Forward: `A[l] = f(A[l-1] W[l]^T + b[l])`, layer after layer, for one slice.
 
-use super::{PanelBlock, Slice, blocks, dress, product};
+use super::weights::Weights;
+use super::{PanelBlock, Slice, blocks, dress, panel_of, product};
 use crate::activation::Activation;
 use crate::kernels::{Dots, Finish, Function, Number, Product, Sparse, Start};
-use crate::network::{Form, Layer, MIRROR, Network, PAIRS, WEIGHTS};
-use crate::panel::{ArenaReading, Panels, PanelsRef};
-
-/// The arena's buffers that a pass forward reads.
-#[derive(Clone, Copy)]
-pub struct Weights<'a, T> {
-    /// Weights and biases.
-    pub weights: &'a [T],
-    /// Mirrors.
-    pub mirror: &'a [T],
-    /// Pairs, in mixed precision.
-    pub pairs: &'a [T],
-}
-
-impl<'a, T: Number> Weights<'a, T> {
-    /// Of an arena that is being read.
-    pub fn of(reading: &'a ArenaReading<'_, T>) -> Self {
-        Weights { weights: reading.buffer(WEIGHTS), mirror: reading.buffer(MIRROR), pairs: reading.buffer(PAIRS) }
-    }
-}
+use crate::network::{Form, Layer, Network};
+use crate::panel::{Panels, PanelsRef};
 
 /// All layers, from the gathered input to the logits in the last of `deltas`: a prediction.
 pub fn forward<T: Number>(network: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>) {
@@ -206,9 +189,4 @@ pub fn output<T: Number>(network: &Network<T>, slice: &mut Slice<T>) {
         Activation::Softmax => network.kernels.softmax(&mut slice.deltas[last], &mut slice.scratch),
         activation => activate(network, activation, &mut slice.deltas[last]),
     }
-}
-
-/// The totals of the panel that begins at lane `first` (empty where no sum has several segments).
-pub(super) fn panel_of<T>(totals: &mut [T], rows: usize, first: usize, width: usize) -> &mut [T] {
-    if totals.is_empty() { totals } else { &mut totals[first * rows..(first + width) * rows] }
 }

@@ -1,22 +1,25 @@
 //! A slice of samples and its way through the network: gather, forward, loss, backward.
 //!
 //! Samples are independent until the weight gradient, so a thread takes a slice through everything
-//! without waiting for another. `forward.rs` and `backward.rs` stand side by side.
+//! without waiting for another. `forward.rs` and `backward.rs` stand side by side; `gradient.rs` is what comes after the barrier.
 
 pub mod amend;
 pub mod backward;
 mod dress;
 pub mod forward;
+pub mod gradient;
 pub mod measure;
 pub mod muon;
 pub mod route;
+pub mod run;
 pub mod share;
 mod sparsity;
+pub mod weights;
 
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
 use crate::isa::Isa;
-use crate::kernels::{CHUNK, GradientScale, LossRows, Number, Pack, PairKernels, Product, Targets, dots, loss};
+use crate::kernels::{CHUNK, GradientScale, LossRows, Number, Pack, PairKernels, Product, Targets, dots, loss_rows};
 use crate::network::{Layer, Network};
 use crate::panel::{Buffer, Geometry, Panels, PanelsRef};
 use sparsity::Sparsity;
@@ -180,7 +183,7 @@ impl<T: Number> Slice<T> {
         let totals = if share::has_totals(network) { capacity.saturating_mul(widest) } else { 0 };
         let partials = layers.iter().filter(|layer| layer.dots).map(|layer| layer.outputs).max().unwrap_or(0);
         let partials = dots::scratch::<T>(capacity, partials);
-        let scratch = loss::scratch(geometry, outputs);
+        let scratch = loss_rows::scratch(geometry, outputs);
         let mixed = network.pair_kernels.is_some();
         let rounded = |lanes: usize| Rounded::new(capacity, lanes, geometry, learns);
         let rounded_units =
@@ -378,4 +381,9 @@ const UNCUT_DEPTH: usize = 384;
 pub(crate) fn blocks(depth: usize) -> impl Iterator<Item = Range<usize>> {
     let block = if depth <= UNCUT_DEPTH { depth } else { DEPTH_BLOCK };
     (0..depth).step_by(block).map(move |begin| begin..(begin + block).min(depth))
+}
+
+/// The totals of the panel that begins at lane `first` (empty where no sum has several segments).
+fn panel_of<T>(totals: &mut [T], rows: usize, first: usize, width: usize) -> &mut [T] {
+    if totals.is_empty() { totals } else { &mut totals[first * rows..(first + width) * rows] }
 }

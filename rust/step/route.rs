@@ -4,8 +4,8 @@
 //! there are `2 k + 1`: each such layer stops the way forward until the batch's statistics are known, and the way back until the
 //! batch's sums are. [`couple`] makes them from the slices' parts, when all slices have arrived.
 
-use super::forward::{self, Weights};
-use super::{Slice, backward, dress};
+use super::weights::Weights;
+use super::{Slice, backward, dress, forward};
 use crate::kernels::{CHUNK, Norm, Number};
 use crate::network::{Layer, Network, Statistics};
 use crate::panel::Reading;

@@ -6,8 +6,8 @@
 //!
 //! For plain layers, not in mixed precision: `plan.rs` decides.
 
-use super::forward::{self, Weights};
-use super::{Slice, backward};
+use super::weights::Weights;
+use super::{Slice, backward, forward};
 use crate::kernels::{INPUT_SEGMENT, Number};
 use crate::network::{Layer, Network};
 use crate::panel::{Loan, Panels};

@@ -5,7 +5,8 @@
 //! for, and says which they are. A plain step has none of them.
 
 use super::lock;
-use super::trainer::{Options, Phase};
+use super::options::{LOSSES_AT_ONCE, Options};
+use super::phase::Phase;
 use crate::error::Error;
 use crate::kernels::{Number, Of, Shrink};
 use crate::network::{FIRST, GRADIENT, Network, Norms, WEIGHTS};
@@ -66,7 +67,7 @@ impl<T: Number> Amendments<T> {
             // Of an epoch that was never finished.
             (norms.sum, norms.steps) = (0.0, 0);
         }
-        norms.epochs.reserve(if clips { options.epochs.min(super::trainer::LOSSES_AT_ONCE) } else { 0 });
+        norms.epochs.reserve(if clips { options.epochs.min(LOSSES_AT_ONCE) } else { 0 });
         Ok(Amendments {
             clip_norm: options.clip_norm,
             penalises: options.penalty.l1 != 0.0 || options.penalty.l2 != 0.0 || options.clip_value < f64::INFINITY,

@@ -8,10 +8,11 @@ use crate::data::{Matrix, Selection};
 use crate::error::Error;
 use crate::kernels::{Number, SAMPLE_SEGMENT, Shrink};
 use crate::network::{GRADIENT, Network, WEIGHTS};
-use crate::panel::{Buffer, Panels, Parts};
-use crate::step::backward::{self, Finishing, Group};
-use crate::step::forward::Weights;
-use crate::step::{Role, Slice, forward};
+use crate::panel::{Panels, Parts};
+use crate::step::gradient::{self, Group};
+use crate::step::run::Finishing;
+use crate::step::weights::Weights;
+use crate::step::{Role, Slice, backward, forward};
 
 /// Z and A of a layer, each plain `(m, n[l])`.
 pub type Cached<T> = (Vec<T>, Vec<T>);
@@ -61,8 +62,7 @@ pub struct Caches<'a> {
 pub fn gradient<T: Number>(network: &mut Network<T>, caches: &Caches<'_>) -> Result<(), Error> {
     network.arena.materialise(GRADIENT, WEIGHTS, "network: its gradient")?;
     let network = &*network;
-    let (rows, panel) = (caches.delta.rows(), network.geometry.panel());
-    let mut scratch = Buffer::zeroed((panel + 1) * panel, "worker: its scratch")?;
+    let rows = caches.delta.rows();
     // One segment of samples after the other, each one slice: their sums are added in order.
     let slices = Parts::new(vec![Slice::new(network, rows.min(SAMPLE_SEGMENT), Role::Learns)?]);
     for first in (0..rows).step_by(SAMPLE_SEGMENT) {
@@ -71,8 +71,8 @@ pub fn gradient<T: Number>(network: &mut Network<T>, caches: &Caches<'_>) -> Res
         let reading = slices.read();
         let group = Group { slices: &reading, used: 1, per_segment: usize::MAX };
         let none = Shrink::NONE;
-        let how = Finishing { goes_on: first > 0, rule: None, shrink: none, shrink_biases: none, amend: None };
-        (0..network.jobs.len()).for_each(|job| backward::job(network, job, &group, how, &mut scratch));
+        let how = Finishing { goes_on: first > 0, rule: None, shrink: none, shrink_biases: none };
+        (0..network.jobs.len()).for_each(|job| gradient::job(network, job, &group, how, None, &mut []));
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use crate::network::{Layer, Network};
 use crate::panel::{Panels, Parts};
 use crate::plan::{self, Plan};
 use crate::step::share::{self, Sharing, Stage, has_totals};
+use crate::step::weights::Weights;
 use crate::step::{Draw, Role, Slice, TargetData, forward, route};
 use crate::threads::{self, Claims, Team};
 use std::ops::Range;
@@ -203,7 +204,7 @@ pub fn activations<T: Number>(
     for first in (0..rows).step_by(step) {
         let count = step.min(rows - first);
         slice.gather(x, Selection::From(first), count);
-        forward::forward(network, forward::Weights::of(&network.arena.read()), &mut slice);
+        forward::forward(network, Weights::of(&network.arena.read()), &mut slice);
         forward::output(network, &mut slice);
         for (l, (into, layer)) in all.iter_mut().zip(&network.layers).enumerate() {
             unpack(slice.result(l), &mut into[first * layer.outputs..(first + count) * layer.outputs]);
@@ -236,7 +237,7 @@ pub fn activations_in_training<T: Number>(
     }
     let reading = network.arena.read();
     for index in 0..=network.coupled.len() {
-        route::stretch(network, forward::Weights::of(&reading), &mut slices.write(0), index, |_| false);
+        route::stretch(network, Weights::of(&reading), &mut slices.write(0), index, |_| false);
         if index < network.coupled.len() {
             route::couple(network, &slices.read(), 1, index, rows);
         }
@@ -383,7 +384,7 @@ impl<T: Number> Call<'_, '_, '_, T> {
         totals: &mut [T],
     ) {
         let reading = self.network.arena.read();
-        let from = forward::Weights::of(&reading);
+        let from = Weights::of(&reading);
         match &sharing.stages[stage] {
             &Stage::Shared(item) => {
                 sharing.work(self.network, from, slices.read().get(0), item, (team, worker), totals);
@@ -414,7 +415,7 @@ impl<T: Number> Call<'_, '_, '_, T> {
         slice.gather(self.x, self.selection(range.clone()), range.len());
         {
             let reading = self.network.arena.read();
-            forward::forward(self.network, forward::Weights::of(&reading), slice);
+            forward::forward(self.network, Weights::of(&reading), slice);
         }
         self.settle(slice, spare, range, wanted, losses)
     }

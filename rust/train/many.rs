@@ -6,9 +6,10 @@
 //! is a list of rows. Leaves training itself to `trainer.rs` and passes forward to `infer.rs`.
 
 use super::infer::{self, Spares};
+use super::options::Options;
 use super::penalty;
 use super::sums::StridedSum;
-use super::trainer::{self, Options, Workspace};
+use super::trainer::{self, Workspace};
 use super::{Host, POLL_INTERVAL, lock};
 use crate::data::Matrix;
 use crate::error::Error;

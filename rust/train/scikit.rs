@@ -5,23 +5,15 @@
 //! and a loss that is not finite is reported like any other. The step is the one of `trainer.rs`.
 
 use super::Host;
+use super::options::{Options, Scikit};
 use super::penalty::{Penalty, add_gradient};
 use super::stretch::Stretch;
-use super::trainer::{Options, Run, Task, Workspace};
+use super::trainer::{Run, Task, Workspace};
 use crate::data::Matrix;
 use crate::error::Error;
 use crate::kernels::Number;
 use crate::network::Network;
 use crate::step::TargetData;
-
-/// That a training follows scikit-learn's conventions, and what they leave open.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Scikit {
-    /// What a sample's gradient is multiplied by; its loss has the options' scale.
-    pub gradient_scale: f64,
-    /// `alpha`: `alpha / 2 sum w^2` over weights is added to the sum of the losses of a batch.
-    pub alpha: f64,
-}
 
 /// Epochs over the rows of X and Y that an order names, batch after batch as they stand there: one in `order`, and where the host
 /// `turns` as many more as it draws orders for ([`Host::turn`]), each of as many rows; the options' epochs are how many there may

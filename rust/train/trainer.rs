@@ -18,11 +18,11 @@ mod transitions;
 use self::order::Order;
 use super::amendments::Amendments;
 use super::exchange::Exchange;
-use super::optimizer::Optimizer;
+use super::options::{LOSSES_AT_ONCE, Options, Scikit};
 use super::pace::Pace;
 use super::penalty::{self, Penalty, add_gradient};
-use super::scikit::Scikit;
-use super::stretch::{Cursor, Stretch};
+use super::phase::Phase;
+use super::stretch::Cursor;
 use super::sums::StridedSum;
 use super::{Host, Poller, lock};
 use crate::data::Matrix;
@@ -31,52 +31,13 @@ use crate::kernels::{Loss, Number, Rule};
 use crate::network::{GRADIENT, Network, Norms, Progress, WEIGHTS};
 use crate::panel::{Buffer, Parts};
 use crate::plan::{self, MAX_COUPLED_ROWS, Plan, SLICE_ROWS};
-use crate::step::muon::{Directions, Muon};
+use crate::step::muon::Directions;
 use crate::step::share::{Sharing, Stage};
-use crate::step::{Role, Slice, TargetData, backward, route};
+use crate::step::{Role, Slice, TargetData, gradient, route};
 use crate::threads::{self, Claims, Team};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
-
-/// What is asked of a fit.
-#[derive(Clone, Copy, Debug)]
-pub struct Options<'o> {
-    /// Passes over the data.
-    pub epochs: usize,
-    /// Rows of a batch; at most the data's.
-    pub batch_size: usize,
-    /// The rule.
-    pub optimizer: Optimizer,
-    /// Penalties on the weights.
-    pub penalty: Penalty,
-    /// The gradient of each weight and bias is held between minus and plus this; infinity for no limit.
-    pub clip_value: f64,
-    /// The whole gradient is scaled down to this norm where it is longer; infinity for no limit.
-    pub clip_norm: f64,
-    /// The decay of a moving average of the weights, where one is kept.
-    pub average: Option<f64>,
-    /// What weight matrices follow in place of the optimizer's rule.
-    pub muon: Option<Muon>,
-    /// What a sample's loss is multiplied by.
-    pub loss_scale: f64,
-    /// What each sample counts in its batch's mean, finite and at least 0, one for each row; `None` for all the same. A batch
-    /// whose weights are all 0 has the loss 0 and no gradient.
-    pub weights: Option<&'o [f64]>,
-    /// The rows that are trained on, in their order where that is not drawn; `None` for all. They are read where they lie, and
-    /// the bits are those of training on a copy of them. Weights are by the data's rows.
-    pub rows: Option<&'o [u32]>,
-    /// Whether batches are drawn anew in each epoch; a full batch keeps its order.
-    pub shuffle: bool,
-    /// Of the shuffle.
-    pub seed: u64,
-    /// Workers; `None` for as many as help.
-    pub threads: Option<usize>,
-    /// Epochs between reports; 0 for none.
-    pub report_every: usize,
-    /// What part of the epochs this call does.
-    pub stretch: Stretch<'o>,
-}
 
 /// Trains; returns each epoch's loss, the mean over its rows before their updates.
 ///
@@ -212,7 +173,7 @@ impl<T: Number> Buffers<T> {
         rows: usize,
         threads: usize,
     ) -> Result<Self, Error> {
-        let room = (rows.min(SLICE_ROWS) * network.geometry.panel()).max(backward::scratch::<T>(network.geometry));
+        let room = (rows.min(SLICE_ROWS) * network.geometry.panel()).max(gradient::scratch::<T>(network.geometry));
         if let Some(kept) = kept.buffers.take()
             && kept.slices.len() >= slices
             && kept.scratch.len() >= threads
@@ -227,9 +188,6 @@ impl<T: Number> Buffers<T> {
         Ok(Buffers { slices: Parts::new(slices), scratch: Parts::new(scratch) })
     }
 }
-
-/// Losses that there is room for from the start: more epochs than that make room as they go.
-pub(super) const LOSSES_AT_ONCE: usize = 1 << 16;
 
 /// Where the loop stands: the same for all workers between two barriers.
 #[derive(Clone, Copy)]
@@ -251,32 +209,6 @@ struct State<T> {
     keep: T,
     /// What is done next; `None` when all is done.
     phase: Option<Phase>,
-}
-
-/// What all workers do between two barriers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
-pub(super) enum Phase {
-    /// Slices of the samples are taken over a stretch of their way (`step/route.rs`): of gather, forward, loss, backward. Or the only
-    /// slice is, over a stage of it (`step/share.rs`).
-    Samples(usize),
-    /// The host's own loss: the caller's thread asks for the batch's loss and gradient.
-    Asking,
-    /// Slices go backward from the host's gradient, until samples couple.
-    Returning,
-    /// Parts of the weights get their gradient and, with the batch's last group, their update, unless that has to wait.
-    Weights,
-    /// The whole gradient is measured.
-    Norm,
-    /// The gradients of weight matrices become Muon's directions.
-    Directions,
-    /// Parts of the weights get the update that had to wait.
-    Update,
-    /// The weights of each output are measured.
-    Lengths,
-    /// Parts of the weights are shortened.
-    Constraint,
-    /// The epoch is done, and the caller's thread asks the host for the next one's order.
-    Turning,
 }
 
 /// Numbers that only the last to arrive at a barrier touches.

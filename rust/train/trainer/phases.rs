@@ -4,9 +4,10 @@ use super::{Options, Phase, Run, State, ratio, read, write};
 use crate::data::Selection;
 use crate::error::Error;
 use crate::kernels::{Number, SAMPLE_SEGMENT, Shrink};
-use crate::step::backward::{self, Finishing, Group};
-use crate::step::forward::Weights;
+use crate::step::gradient::{self, Group};
+use crate::step::run::Finishing;
 use crate::step::share::{self, Sharing, Stage};
+use crate::step::weights::Weights;
 use crate::step::{Draw, Slice, route};
 use crate::threads::Team;
 use crate::train::amendments::Amendments;
@@ -179,8 +180,8 @@ impl<T: Number> Run<'_, '_, '_, T> {
             rule: state.rule.filter(|_| last),
             shrink: self.shrink(true, state),
             shrink_biases: self.shrink(self.options.penalty.biases, state),
-            amend: if last && self.amendments.amends_weights() { Some(&amend) } else { None },
         };
+        let besides = if last && self.amendments.amends_weights() { Some(&amend) } else { None };
         let slices = self.buffers.slices.read();
         let group = Group {
             slices: &slices,
@@ -189,7 +190,7 @@ impl<T: Number> Run<'_, '_, '_, T> {
         };
         let share = |w: usize| self.network.share(w, team.size());
         while let Some(claim) = self.job_claims.next(worker, team.size(), share) {
-            backward::job(self.network, self.network.order[claim], &group, how, scratch);
+            gradient::job(self.network, self.network.order[claim], &group, how, besides, scratch);
         }
     }
 
@@ -202,11 +203,10 @@ impl<T: Number> Run<'_, '_, '_, T> {
                 rule: state.rule.filter(|_| phase == Phase::Update),
                 shrink: shrink(true),
                 shrink_biases: shrink(self.options.penalty.biases),
-                amend: Some(amend),
             };
             let share = |w: usize| self.network.share(w, team.size());
             while let Some(claim) = self.job_claims.next(worker, team.size(), share) {
-                backward::amend(self.network, self.network.order[claim], how);
+                gradient::amend(self.network, self.network.order[claim], how, amend);
             }
         });
     }

@@ -1,0 +1,125 @@
+//! One job's numbers on their way through gradient, rule and mirror.
+
+use crate::kernels::{Mirror, Number, PairMirror, Rule, Shrink, Update};
+use crate::network::{BUFFERS, Job, Layer, Network};
+use crate::panel::ArenaWriting;
+use std::ops::Range;
+
+/// What becomes of a part's gradient.
+#[derive(Clone, Copy)]
+pub struct Finishing<T> {
+    /// Whether the arena's gradient holds the sum of earlier groups.
+    pub goes_on: bool,
+    /// The rule that makes new weights of it, once all groups are in; without one it stays in the arena.
+    pub rule: Option<Rule<T>>,
+    /// What is done to the weights' gradient first, and to the weights besides.
+    pub shrink: Shrink<T>,
+    /// The same for the biases.
+    pub shrink_biases: Shrink<T>,
+}
+
+/// One job on its way: what it owns of the arena's buffers.
+pub struct Run<'r, T: Number> {
+    /// The network.
+    pub net: &'r Network<T>,
+    /// What becomes of the gradient.
+    pub how: Finishing<T>,
+    /// Weights and biases.
+    pub weights: &'r mut [T],
+    /// Their gradient, or nothing: then it is made in scratch.
+    pub gradient: &'r mut [T],
+    /// The optimizer's first state.
+    pub first: &'r mut [T],
+    /// The weights' moving average, or nothing.
+    pub average: &'r mut [T],
+    /// How far in these buffers it is.
+    pub at: usize,
+    job: &'r Job,
+    mirror: &'r mut [T],
+    rounded: &'r mut [T],
+    second: &'r mut [T],
+    third: &'r mut [T],
+    scratch: &'r mut [T],
+}
+
+impl<'r, T: Number> Run<'r, T> {
+    /// Of a job whose buffers are being written.
+    #[inline(always)]
+    pub fn new(
+        net: &'r Network<T>,
+        job: &'r Job,
+        writing: &'r mut ArenaWriting<'_, T>,
+        how: Finishing<T>,
+        scratch: &'r mut [T],
+    ) -> Self {
+        let [weights, mirror, gradient, first, second, rounded, third, average] = writing.slices::<BUFFERS>();
+        Run { net, job, how, weights, mirror, rounded, gradient, first, second, third, average, scratch, at: 0 }
+    }
+}
+
+impl<T: Number> Run<'_, T> {
+    /// Where the gradient of the next so many numbers is made.
+    pub fn room(&mut self, numbers: usize) -> &mut [T] {
+        if self.gradient.is_empty() {
+            &mut self.scratch[..numbers]
+        } else {
+            &mut self.gradient[self.at..self.at + numbers]
+        }
+    }
+
+    /// Applies the rule to weights and the biases behind them, counted from `at`; returns whether there is one.
+    pub fn update(&mut self, weights: Range<usize>, biases: Range<usize>) -> bool {
+        let Some(rule) = self.how.rule else { return false };
+        let (shrink, of_biases) = (self.how.shrink, self.how.shrink_biases);
+        let split = if shrink == of_biases { biases.end } else { weights.end };
+        for (range, shrink) in [(weights.start..split, shrink), (split..biases.end, of_biases)] {
+            if range.is_empty() {
+                continue;
+            }
+            let here = self.at + range.start..self.at + range.end;
+            let gradient = if self.gradient.is_empty() { &self.scratch[range] } else { &self.gradient[here.clone()] };
+            let state = |needs: usize| if rule.states() >= needs { here.clone() } else { 0..0 };
+            self.net.kernels.update(&mut Update {
+                rule,
+                shrink,
+                weights: &mut self.weights[here.clone()],
+                gradient,
+                first: &mut self.first[state(1)],
+                second: &mut self.second[state(2)],
+                third: &mut self.third[state(3)],
+            });
+        }
+        true
+    }
+
+    /// Writes the updated strip into the forms that the next step's products read, a panel of inputs after the other.
+    pub fn reflect(&mut self, layer: &Layer, p: usize, strip: Range<usize>, width: usize) {
+        let (panel, mut at) = (self.net.geometry.panel(), self.at);
+        let mut row = strip.start;
+        while row < strip.end {
+            let rows = panel.min(strip.end - row);
+            self.reflect_block(layer, p, row, rows, at);
+            (row, at) = (row + rows, at + rows * width);
+        }
+    }
+
+    /// The same of `rows` rows, of one panel of inputs.
+    fn reflect_block(&mut self, layer: &Layer, p: usize, row: usize, rows: usize, at: usize) {
+        let width = layer.width(p);
+        let weights = &self.weights[at..at + rows * width];
+        let mirror_width = layer.mirror_width(row);
+        let lanes = if self.net.pair_kernels.is_some() { width / 2 } else { width };
+        let (begin, len) = match layer.has_mirror {
+            true => (layer.mirror_block(p, row) - self.job.mirror, lanes * mirror_width),
+            false => (0, 0),
+        };
+        let mirror = &mut self.mirror[begin..begin + len];
+        if let Some(kernels) = self.net.pair_kernels {
+            let begin = layer.pair_row(p, row) - self.job.pairs;
+            let forward = &mut self.rounded[begin..begin + rows.div_ceil(2) * width];
+            kernels.reflect(&mut PairMirror { weights, rows, width, forward, mirror, mirror_width });
+        } else if layer.has_mirror {
+            self.net.kernels.mirror(&mut Mirror { weights, rows, width, mirror, mirror_width });
+        }
+    }
+}
