@@ -6,7 +6,7 @@
 use super::element::Element;
 use super::{Selection, Unfit};
 use crate::error::Error;
-use crate::isa::{Compilable, Float, Isa, prefetch};
+use crate::isa::{Compilable, Float, Isa, Lanes, prefetch};
 use crate::panel::Panels;
 use crate::threads;
 use half::f16;
@@ -89,7 +89,7 @@ impl Dense<'_> {
     pub fn is_binary(&self) -> bool {
         with_view!(self, view => view.iter().all(|x| [0.0, 1.0].contains(&x.convert::<f64>())))
     }
-    /// Writes the selected rows, as many as `target` has, and zeros into its padding.
+    /// Writes the selected rows, as many as `target` has, and zeros into its padding; its panels are those of `isa`.
     pub fn gather<T: Float>(&self, isa: Isa, selection: Selection<'_>, target: &mut Panels<T>) {
         assert_eq!(self.columns(), target.lanes(), "a sample fills a row");
         with_view!(self, view => isa.run(Gather { view, selection, target }));
@@ -191,7 +191,7 @@ struct Search<'s, E, T> {
 impl<E: Element, T: Float> Compilable for Search<'_, E, T> {
     type Output = Option<usize>;
     #[inline(always)]
-    fn run(self) -> Option<usize> {
+    fn run(self, _: Lanes) -> Option<usize> {
         // Counting has no branch, so it is vectorised.
         const BLOCK: usize = 1024;
         let misfits = |block: &[E]| block.iter().map(|x| u32::from(!x.fits::<T>())).sum::<u32>();
@@ -210,10 +210,10 @@ struct Gather<'g, 'v, 's, E, T> {
 impl<E: Element, T: Float> Compilable for Gather<'_, '_, '_, E, T> {
     type Output = ();
     #[inline(always)]
-    fn run(self) {
+    fn run(self, lanes: Lanes) {
         let Gather { view, selection, target } = self;
         if view.stride_of(Axis(1)) == 1 || view.ncols() == 1 && view.stride_of(Axis(0)) == 1 {
-            gather_rows(view, selection, target);
+            gather_rows(view, selection, target, 2 * lanes.of::<T>());
         } else if view.stride_of(Axis(0)).unsigned_abs() < view.stride_of(Axis(1)).unsigned_abs() {
             gather_columns(view, selection, target);
         } else {
@@ -226,10 +226,17 @@ impl<E: Element, T: Float> Compilable for Gather<'_, '_, '_, E, T> {
 /// the time, for long ones (3136) the processor does it by itself. 1 to 8 measured alike.
 const AHEAD: usize = 2;
 
-/// Rows whose columns are neighbours: each is read once, in order, and dealt out to the panels.
+/// Rows whose columns are neighbours: each is read once, in order, and dealt out to the panels. These are `panel` wide, which the
+/// compiler knows: it makes whole vectors of it.
 #[inline(always)]
-fn gather_rows<E: Element, T: Float>(view: &ArrayView2<'_, E>, selection: Selection<'_>, target: &mut Panels<T>) {
-    let (rows, lanes, panel) = (target.rows(), target.lanes(), target.geometry().panel());
+fn gather_rows<E: Element, T: Float>(
+    view: &ArrayView2<'_, E>,
+    selection: Selection<'_>,
+    target: &mut Panels<T>,
+    panel: usize,
+) {
+    let (rows, lanes) = (target.rows(), target.lanes());
+    assert_eq!(target.geometry().panel(), panel);
     let (last, last_width) = (target.panels() - 1, target.width(target.panels() - 1));
     let data = target.data_mut();
     if let (0, Selection::From(first), Some(all)) = (last, selection, view.as_slice()) {

@@ -104,7 +104,7 @@ impl Matrix<'_> {
             Matrix::Sparse(sparse) => sparse.values.is_binary(),
         }
     }
-    /// Writes the selected rows, as many as `target` has, and zeros into its padding.
+    /// Writes the selected rows, as many as `target` has, and zeros into its padding; its panels are those of `isa`.
     pub fn gather<T: Float>(&self, isa: Isa, selection: Selection<'_>, target: &mut Panels<T>) {
         match self {
             Matrix::Dense(dense) => dense.gather(isa, selection, target),
@@ -123,27 +123,35 @@ impl Matrix<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::Number;
     use crate::panel::Geometry;
     use ndarray::{Array2, ArrayView2};
 
-    /// Gathers with every instruction set and panel width; panels hold other numbers before.
+    /// Gathers with every instruction set, in both precisions; panels hold other numbers before.
     fn check(matrix: &Matrix<'_>, wanted: &Array2<f32>, selection: Selection<'_>, rows: usize) {
-        for (isa, lanes) in Isa::ALL.into_iter().filter(|isa| isa.is_available()).zip([16, 8, 4, 1]) {
-            let mut panels = Panels::<f64>::zeroed(rows, wanted.ncols(), Geometry { lanes }, "test").unwrap();
-            panels.data_mut().fill(9.0);
-            panels.clear_padding();
-            matrix.gather(isa, selection, &mut panels);
-            let mut total = 0.0;
-            let mut plain = vec![9.0f64; rows * wanted.ncols()];
-            matrix.gather_plain(selection, 0..rows, &mut plain);
-            for (i, j) in (0..rows).flat_map(|i| (0..wanted.ncols()).map(move |j| (i, j))) {
-                let x = f64::from(wanted[[selection.row(i), j]]);
-                assert_eq!(panels.get(i, j), x);
-                assert_eq!(plain[i * wanted.ncols() + j], x);
-                total += x;
-            }
-            assert_eq!(panels.view().data().iter().sum::<f64>(), total, "padding is zero");
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            check_in::<f32>(isa, matrix, wanted, selection, rows);
+            check_in::<f64>(isa, matrix, wanted, selection, rows);
         }
+    }
+
+    fn check_in<T: Number>(isa: Isa, matrix: &Matrix<'_>, wanted: &Array2<f32>, selection: Selection<'_>, rows: usize) {
+        let geometry = T::kernels(isa).geometry();
+        let mut panels = Panels::<T>::zeroed(rows, wanted.ncols(), geometry, "test").unwrap();
+        panels.data_mut().fill(T::from_f64(9.0));
+        panels.clear_padding();
+        matrix.gather(isa, selection, &mut panels);
+        let mut total = 0.0;
+        let mut plain = vec![T::from_f64(9.0); rows * wanted.ncols()];
+        matrix.gather_plain(selection, 0..rows, &mut plain);
+        for (i, j) in (0..rows).flat_map(|i| (0..wanted.ncols()).map(move |j| (i, j))) {
+            let x = f64::from(wanted[[selection.row(i), j]]);
+            assert_eq!(panels.get(i, j).to_f64(), x);
+            assert_eq!(plain[i * wanted.ncols() + j].to_f64(), x);
+            total += x;
+        }
+        let sum: f64 = panels.view().data().iter().map(|x| x.to_f64()).sum();
+        assert_eq!(sum, total, "padding is zero");
     }
 
     fn check_view(view: ArrayView2<'_, f32>) {

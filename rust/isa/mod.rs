@@ -118,18 +118,33 @@ pub trait Simd<T: Float>: Copy + Send + Sync + 'static {
 pub trait Compilable {
     /// What the work returns.
     type Output;
-    /// Does the work.
-    fn run(self) -> Self::Output;
+    /// Does the work, with `lanes` of f32 and of f64 in a vector: constants for the compiler.
+    fn run(self, lanes: Lanes) -> Self::Output;
 }
 
-/// A [`Compilable`] as an operation that has no use for the token.
+/// The lanes of a vector.
+#[derive(Clone, Copy)]
+pub struct Lanes {
+    single: usize,
+    double: usize,
+}
+
+impl Lanes {
+    /// Of numbers T.
+    #[inline(always)]
+    pub fn of<T: Float>(self) -> usize {
+        if T::IS_SINGLE { self.single } else { self.double }
+    }
+}
+
+/// A [`Compilable`] as an operation.
 struct Compiled<C>(C);
 
-impl<C: Compilable, S> Operation<f32, S> for Compiled<C> {
+impl<C: Compilable, S: Simd<f32> + Simd<f64>> Operation<f32, S> for Compiled<C> {
     type Output = C::Output;
     #[inline(always)]
     fn run(self, _simd: S) -> C::Output {
-        self.0.run()
+        self.0.run(Lanes { single: <S as Simd<f32>>::LANES, double: <S as Simd<f64>>::LANES })
     }
 }
 
@@ -320,7 +335,8 @@ impl Isa {
             Isa::Avx512 => Simd::<f32>::vectorize(Avx512::new().expect("the CPU has AVX-512"), Compiled(work)),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Simd::<f32>::vectorize(Avx2::new().expect("the CPU has AVX2"), Compiled(work)),
-            Isa::Portable | Isa::Scalar => work.run(),
+            Isa::Portable => Simd::<f32>::vectorize(Portable::<4>, Compiled(work)),
+            Isa::Scalar => Simd::<f32>::vectorize(Portable::<1>, Compiled(work)),
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx512 | Isa::Avx2 => panic!("an instruction set of x86-64"),
         }
