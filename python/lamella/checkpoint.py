@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 
-from . import _core, checks
+from . import _core, checks, matrices
 from .checks import Array
 from .layers import Dense, statistic_names
 from .schedules import ReduceOnPlateau
@@ -95,7 +95,7 @@ def save(
     """
     parameters = network.parameters
     for name, array in parameters.items():
-        checks.finite(name, array)
+        matrices.finite(name, array)
     arrays = parameters | network.statistics
     text: dict[str, Any] = {"kind": "Network", "settings": settings(network)}
     if checks.flag("state", state):

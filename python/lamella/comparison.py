@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import checks, optimizers
+from . import checks, matrices, optimizers
 from .checks import Array
 from .layers import BatchNorm
 from .losses import Loss, custom_targets
@@ -133,7 +133,7 @@ def compare(
     Comparison
         True where they agree; printed, it says where they part.
     """
-    rows = checks.real("X", X)
+    rows = matrices.real("X", X)
     if rows.ndim != 2 or 0 in rows.shape:
         raise checks.wrong("X", "shape (m, n_features), not empty", rows.shape)
     labels = custom_targets(y, len(rows))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from . import checks, initializers, losses
+from . import checks, initializers, losses, matrices, passes
 from .checks import Array
 from .initializers import Init
 from .losses import Custom, Loss, Task
@@ -87,10 +87,10 @@ def update_parameters_deep(
     TypeError, ValueError
         For shapes that differ, numbers that are not finite, arrays of integers, read-only arrays.
     """
-    net = checks.layers(parameters)
-    checks.writable(parameters)
+    net = passes.layers(parameters)
+    passes.writable(parameters)
     rate = checks.number("learning_rate", learning_rate)
-    for layer, (dW, db) in enumerate(checks.gradients(grads, net), start=1):
+    for layer, (dW, db) in enumerate(passes.gradients(grads, net), start=1):
         parameters[f"W{layer}"] -= (rate * dW).astype(net.dtype, copy=False)
         parameters[f"b{layer}"] -= (rate * db).astype(net.dtype, copy=False)
     return parameters
@@ -124,15 +124,15 @@ def course_task(
     output = checks.output(output, dims[-1])
     wanted = checks.floating(dtype)
     seed = checks.seed(seed)
-    given = None if parameters is None else checks.layers(parameters, dims)
-    X = checks.samples_as_they_are("X", X, dims[0], given.dtype if given else wanted)
+    given = None if parameters is None else passes.layers(parameters, dims)
+    X = matrices.samples_as_they_are("X", X, dims[0], given.dtype if given else wanted)
     start = initializers.start(dims, init, seed, wanted, given)
     criterion = losses.resolve(loss, output)
     if not isinstance(criterion, Loss):
         Y = losses.custom_targets(Y, X.shape[1], "Y", axis=-1)
         return CourseTask(X, Y, start, dims, _samples_first(criterion), losses.CUSTOM)
     task = criterion.task(output, dims[-1])
-    Y = checks.labels("Y", Y, task.columns, X.shape[1], task.like, features_first=True)
+    Y = matrices.labels("Y", Y, task.columns, X.shape[1], task.like, features_first=True)
     return CourseTask(X, Y, start, dims, criterion, task)
 
 
@@ -143,7 +143,7 @@ def _samples_first(loss: Custom) -> Custom:
         answer = loss(logits.T, targets.T)
         if not isinstance(answer, tuple | list) or len(answer) != 2:
             return answer
-        return answer[0], checks.shaped("loss gradient", answer[1], logits.T.shape).T
+        return answer[0], matrices.shaped("loss gradient", answer[1], logits.T.shape).T
 
     return turned
 
@@ -217,11 +217,11 @@ def gradient_task(
     details: bool,
 ) -> GradientTask:
     """Check the arguments of `gradient_check` and copy the parameters in float64."""
-    net = checks.layers(parameters)
+    net = passes.layers(parameters)
     output = checks.output(output, net.dims[-1])
     double = np.dtype(np.float64)
-    X = checks.samples("X", X, net.dims[0], double)
-    targets = checks.labels("Y", Y, net.dims[-1], X.shape[1], output, features_first=True)
+    X = matrices.samples("X", X, net.dims[0], double)
+    targets = matrices.labels("Y", Y, net.dims[-1], X.shape[1], output, features_first=True)
     start = dictionary(
         *([array.astype(double) for array in part] for part in (net.weights, net.biases))
     )

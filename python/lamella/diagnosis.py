@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import checks
+from . import checks, matrices
 from .callbacks import Callback
-from .checks import CSR, Array
+from .checks import Array
 from .layers import BatchNorm
 from .losses import custom_targets
+from .matrices import CSR
 
 if TYPE_CHECKING:
     from .loop import History
@@ -117,8 +118,8 @@ class Diagnosis(Callback):
 
     def __init__(self, X: ArrayLike | CSR, y: ArrayLike, *, samples: int = 256) -> None:
         samples = checks.integer("samples", samples, low=1, high=1024)
-        sparse = checks.sparse("X", X)
-        rows: Any = checks.real("X", X, half=True) if sparse is None else sparse  # type: ignore[arg-type]
+        sparse = matrices.sparse("X", X)
+        rows: Any = matrices.real("X", X, half=True) if sparse is None else sparse  # type: ignore[arg-type]
         if len(rows.shape) != 2 or 0 in rows.shape:
             raise checks.wrong("X", "shape (m, n_features), not empty", rows.shape)
         m = rows.shape[0]

@@ -25,7 +25,7 @@ from typing import Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from . import _core, checks, course, optimizers
+from . import _core, checks, course, matrices, optimizers, passes
 from .checks import Array
 from .course import (
     COSTS_EVERY,
@@ -62,22 +62,22 @@ __all__ = [
 
 def relu(Z: ArrayLike) -> Array:
     """Return max(Z, 0), of any shape, in float32 or float64; NaN stays NaN."""
-    return _core.elementwise("relu", checks.float_array("Z", Z))
+    return _core.elementwise("relu", matrices.float_array("Z", Z))
 
 
 def sigmoid(Z: ArrayLike) -> Array:
     """Return 1 / (1 + exp(-Z)), of any shape, in float32 or float64."""
-    return _core.elementwise("sigmoid", checks.float_array("Z", Z))
+    return _core.elementwise("sigmoid", matrices.float_array("Z", Z))
 
 
 def tanh(Z: ArrayLike) -> Array:
     """Return the hyperbolic tangent of Z, of any shape, in float32 or float64."""
-    return _core.elementwise("tanh", checks.float_array("Z", Z))
+    return _core.elementwise("tanh", matrices.float_array("Z", Z))
 
 
 def softmax(Z: ArrayLike) -> Array:
     """Return exp(Z) over its sum over the units: along axis 0 of Z, (n, m) or (n,)."""
-    Z = checks.columns("Z", Z)
+    Z = matrices.columns("Z", Z)
     rows = Z.T.reshape(-1, len(Z))
     return np.ascontiguousarray(_core.softmax(rows).T).reshape(Z.shape)
 
@@ -113,8 +113,8 @@ def L_model_forward(
     TypeError
         For arrays that are not real numbers.
     """
-    net = checks.layers(parameters)
-    X = checks.samples("X", X, net.dims[0], net.dtype)
+    net = passes.layers(parameters)
+    X = matrices.samples("X", X, net.dims[0], net.dtype)
     hidden = checks.choice("hidden", hidden, checks.HIDDEN)
     output = checks.output(output, net.dims[-1])
     A, caches = X, []
@@ -150,10 +150,10 @@ def compute_cost(AL: ArrayLike, Y: ArrayLike, *, output: str = "sigmoid") -> flo
     TypeError, ValueError
         For arrays that are not real, shapes that differ, outputs and labels out of range.
     """
-    AL, output = checks.activations(AL, output)
+    AL, output = matrices.activations(AL, output)
     AL = AL.astype(np.float64)
     m = AL.shape[1]
-    Y = checks.target_matrix(Y, AL.shape, output, AL.dtype)
+    Y = matrices.target_matrix(Y, AL.shape, output, AL.dtype)
     if output == "identity":
         return float(np.sum((AL - Y) ** 2) / (2 * m))
     chosen = np.where(Y == 1, AL, 1 - AL if output == "sigmoid" else 1)
@@ -190,10 +190,10 @@ def L_model_backward(
     TypeError, ValueError
         For caches whose shapes do not fit each other or AL, and as `compute_cost`.
     """
-    AL, output = checks.activations(AL, output)
-    cached = checks.caches(caches, AL.shape)
+    AL, output = matrices.activations(AL, output)
+    cached = passes.caches(caches, AL.shape)
     net = cached.net
-    Y = checks.target_matrix(Y, AL.shape, output, net.dtype)
+    Y = matrices.target_matrix(Y, AL.shape, output, net.dtype)
     hidden = checks.choice("hidden", hidden, checks.HIDDEN)
     dZ = (AL.astype(net.dtype, copy=False) - Y) / AL.shape[1]
     arrays = _core.backward(dZ, cached.inputs, net.weights, cached.pre_activations, hidden)

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import checks
-from .checks import CSR, Array
+from .checks import Array
 from .course import WorstEntry
+from .matrices import CSR
 
 if TYPE_CHECKING:
     from .network import Network

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from . import checks
+from . import checks, passes
 from .checks import Array
 
 Init = str | float
@@ -110,7 +110,7 @@ def _orthogonal(W: Array) -> Array:
 
 
 def start(
-    dims: Sequence[int], init: Init, seed: int, dtype: np.dtype[Any], given: checks.Layers | None
+    dims: Sequence[int], init: Init, seed: int, dtype: np.dtype[Any], given: passes.Layers | None
 ) -> dict[str, Array]:
     """Return where an L-layer model starts: copies of the given parameters, else draws.
 

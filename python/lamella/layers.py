@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from . import checks, initializers
+from . import checks, initializers, matrices
 from .checks import Array
 from .initializers import Init
 
@@ -229,9 +229,9 @@ def _start(init: object, default: Init, name: str, shape: tuple[int, int]) -> In
         return default
     if isinstance(init, str) or np.ndim(init) == 0:  # type: ignore[arg-type]
         return initializers.checked(init, name)  # type: ignore[arg-type]
-    weights = checks.real(name, init)  # type: ignore[arg-type]
-    checks.shaped(name, weights, shape)
-    checks.finite(name, weights)
+    weights = matrices.real(name, init)  # type: ignore[arg-type]
+    matrices.shaped(name, weights, shape)
+    matrices.finite(name, weights)
     return weights
 
 

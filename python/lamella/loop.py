@@ -19,7 +19,8 @@ import numpy as np
 from . import bars, checks
 from .bars import Bar
 from .callbacks import Callback, StopTraining
-from .checks import CSR, Array
+from .checks import Array
+from .matrices import CSR
 from .metrics import Metric
 from .stopping import EarlyStopping, Watch
 from .timing import Clock, Plateau, Schedule, Timed

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
-from . import checks
+from . import checks, matrices
 from .checks import Array
 
 __all__ = [
@@ -455,12 +455,12 @@ class Batches:
             received = type(answer).__name__
             expected = "a function that returns (value, gradient)"
             raise TypeError(f"loss: expected {expected}, got {received}")
-        gradient = checks.shaped("loss gradient", answer[1], shape)
-        checks.finite("loss gradient", gradient, dtype)
-        value = checks.real("loss value", answer[0])
+        gradient = matrices.shaped("loss gradient", answer[1], shape)
+        matrices.finite("loss gradient", gradient, dtype)
+        value = matrices.real("loss value", answer[0])
         if value.shape not in ((), shape[:1]):
             raise checks.wrong("loss value", f"a number or shape ({shape[0]},)", value.shape)
-        checks.finite("loss value", np.atleast_1d(value))
+        matrices.finite("loss value", np.atleast_1d(value))
         if value.ndim:
             return None, value.astype(np.float64), gradient
         if self.weighted:

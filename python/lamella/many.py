@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _core, bars, checks, lbfgs
-from .checks import CSR, Array
+from . import _core, bars, checks, lbfgs, matrices
+from .checks import Array
 from .loop import History
 from .losses import Loss
+from .matrices import CSR
 from .network import Network
 from .weights import ClassWeight, weights
 
@@ -335,8 +336,8 @@ def _choices(name: str, value: Any) -> list[Any]:
 
 def _data(X: ArrayLike | CSR) -> Array | CSR:
     """Check samples; their number of features is each network's own matter."""
-    sparse = checks.sparse("X", X)
-    rows: Array | CSR = checks.real("X", X, half=True) if sparse is None else sparse  # type: ignore[arg-type]
+    sparse = matrices.sparse("X", X)
+    rows: Array | CSR = matrices.real("X", X, half=True) if sparse is None else sparse  # type: ignore[arg-type]
     if len(rows.shape) != 2 or 0 in rows.shape:
         raise checks.wrong("X", "shape (m, n_features), not empty", rows.shape)
     return rows
@@ -468,14 +469,14 @@ def _splits(cv: Any, X: ArrayLike | CSR, y: ArrayLike, m: int, seed: int) -> lis
 
 def _indices(name: str, value: Any, m: int) -> Array:
     """Return rows of m as `(n,)`, n >= 1; from a mask or from indices, from the end too."""
-    array = checks.real(name, value)
+    array = matrices.real(name, value)
     if array.dtype == bool and array.shape == (m,):
         array = np.flatnonzero(array)
     if array.dtype.kind not in "iu" or array.ndim != 1:
         raise checks.wrong(name, "a vector of rows", f"{array.dtype} of shape {array.shape}")
     if len(array) == 0:
         raise checks.wrong(name, "at least one row", "none")
-    checks.refuse(name, f"rows of {m}", array, lambda block: (block < -m) | (block >= m))
+    matrices.refuse(name, f"rows of {m}", array, lambda block: (block < -m) | (block >= m))
     return np.where(array < 0, array + m, array).astype(np.uint32)
 
 

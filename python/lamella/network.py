@@ -29,6 +29,7 @@ from . import (
     initializers,
     lbfgs,
     losses,
+    matrices,
     optimizers,
     stopping,
     validation,
@@ -38,7 +39,7 @@ from . import metrics as measures
 from ._core import DivergenceError
 from .bars import Progress
 from .callbacks import Callback
-from .checks import CSR, Array
+from .checks import Array
 from .initializers import Init
 from .layers import (
     BatchNorm,
@@ -53,6 +54,7 @@ from .layers import (
 from .lbfgs import LBFGS
 from .loop import Asked, Data, History, Loop, Minimisation
 from .losses import Custom, Loss
+from .matrices import CSR
 from .metrics import Metric
 from .optimizers import Optimizer, Rate
 from .stopping import EarlyStopping
@@ -679,11 +681,11 @@ class Network:
     @parameters.setter
     def parameters(self, parameters: Mapping[str, ArrayLike]) -> None:
         checks.keys("parameters", parameters, self._names)
-        arrays = [checks.real(name, parameters[name]) for name in self._names]
+        arrays = [matrices.real(name, parameters[name]) for name in self._names]
         for name, array, shape in zip(self._names, arrays, self._shapes, strict=True):
             if array.shape != shape and not (len(shape) == 1 and array.shape == (*shape, 1)):
                 raise checks.wrong(name, f"shape {shape}", array.shape)
-            checks.finite(name, array, self.dtype)
+            matrices.finite(name, array, self.dtype)
         self._net.set_parameters([array.astype(self.dtype, copy=False) for array in arrays])
 
     @property
@@ -726,7 +728,7 @@ class Network:
     def statistics(self, statistics: Mapping[str, ArrayLike]) -> None:
         names = statistic_names(self.layers)
         checks.keys("statistics", statistics, names)
-        arrays = [checks.real(name, statistics[name]) for name in names]
+        arrays = [matrices.real(name, statistics[name]) for name in names]
         self._net.set_statistics([array.astype(self.dtype, copy=False) for array in arrays])
 
     @property
@@ -1099,7 +1101,7 @@ class Network:
         """Check samples (m, n_features); whether plain arrays are finite the core looks itself."""
         if self._net.takes(X):
             return cast(Array, X)
-        return checks.rows("X", X, self.n_features)
+        return matrices.rows("X", X, self.n_features)
 
     def _data(self, X: ArrayLike | CSR, y: ArrayLike) -> tuple[Array | CSR, Array]:
         """Check samples and their labels, which stay a vector where plain arrays came so."""
@@ -1110,11 +1112,11 @@ class Network:
         task = self._task
         if not isinstance(self.criterion, Loss):
             return rows, losses.custom_targets(y, m)
-        labels = checks.labels("y", y, task.columns, m, task.like, features_first=False)
+        labels = matrices.labels("y", y, task.columns, m, task.like, features_first=False)
         if task.targets != "classes":
-            checks.finite("y", labels, self.dtype)
+            matrices.finite("y", labels, self.dtype)
         if task.targets == "counts" and labels.dtype.kind != "b":
-            checks.refuse("y", "numbers of at least 0", labels, lambda block: block < 0)
+            matrices.refuse("y", "numbers of at least 0", labels, lambda block: block < 0)
         return rows, labels
 
 

@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import checks
+from . import checks, matrices
 from .checks import Array
 from .network import History
 
@@ -65,7 +65,8 @@ class LearningCurveDisplay:
         if not hasattr(curves, "items"):
             raise TypeError(f"curves: expected a dict of curves, got {type(curves).__name__}")
         self.curves = {
-            str(name): checks.real(str(name), curve).astype(float) for name, curve in curves.items()
+            str(name): matrices.real(str(name), curve).astype(float)
+            for name, curve in curves.items()
         }
         for name, curve in self.curves.items():
             if curve.ndim != 1:
@@ -199,17 +200,17 @@ class DecisionBoundary:
         feature_names: tuple[str, str] = ("feature 0", "feature 1"),
     ) -> None:
         self.xx0 = _grid("xx0", xx0)
-        self.xx1 = checks.shaped("xx1", xx1, self.xx0.shape)
+        self.xx1 = matrices.shaped("xx1", xx1, self.xx0.shape)
         if classes is not None and not hasattr(classes, "__len__"):
             raise TypeError(f"classes: expected a list of names, got {type(classes).__name__}")
         self.classes = None if classes is None else list(classes)
         shape = self.xx0.shape if self.classes is None else (*self.xx0.shape, len(self.classes))
-        self.response = checks.shaped("response", response, shape)
-        self.X = None if X is None else checks.real("X", X)
+        self.response = matrices.shaped("response", response, shape)
+        self.X = None if X is None else matrices.real("X", X)
         if self.X is not None and (self.X.ndim != 2 or self.X.shape[1] != 2):
             raise checks.wrong("X", "shape (m, 2)", self.X.shape)
         m = 0 if self.X is None else len(self.X)
-        self.y = None if y is None else checks.shaped("y", y, (m,))
+        self.y = None if y is None else matrices.shaped("y", y, (m,))
         self.feature_names = checks.listed("feature_names", feature_names, "two names")
         if len(self.feature_names) != 2:
             raise checks.wrong("feature_names", "two names", self.feature_names)
@@ -259,7 +260,7 @@ class DecisionBoundary:
             got = type(class_names).__name__
             raise TypeError(f"class_names: expected a list of names, got {got}")
         names = _feature_names(X)
-        points = checks.real("X", X).astype(float)
+        points = matrices.real("X", X).astype(float)
         if points.ndim != 2 or points.shape[1] != 2 or not len(points):
             raise checks.wrong("X", "shape (m, 2)", points.shape)
         n = checks.integer("grid_resolution", grid_resolution, low=2)
@@ -376,7 +377,7 @@ class WeightImages:
     def __init__(
         self, weights: ArrayLike, *, shape: tuple[int, int] | None = None, max_units: int = 48
     ) -> None:
-        W = checks.real("weights", weights).astype(float)
+        W = matrices.real("weights", weights).astype(float)
         if W.ndim != 2 or not W.size:
             raise checks.wrong("weights", "shape (units, n_features)", W.shape)
         rows, columns = _image_shape(shape, W.shape[1])
@@ -537,7 +538,7 @@ def _indices(answers: Array, classes: list[object]) -> Array:
 
 def _grid(name: str, value: ArrayLike) -> Array:
     """Return one coordinate of a grid's points (n, n)."""
-    grid = checks.real(name, value)
+    grid = matrices.real(name, value)
     if grid.ndim != 2 or 0 in grid.shape:
         raise checks.wrong(name, "shape (n, n), not empty", grid.shape)
     return grid

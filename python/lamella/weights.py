@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import checks
+from . import checks, matrices
 from .checks import Array
 from .losses import Task
 
@@ -64,12 +64,12 @@ def weights(
 
 def _of_samples(value: ArrayLike, m: int) -> NDArray[np.float64]:
     """Check sample weights."""
-    given = checks.real("sample_weight", value)
+    given = matrices.real("sample_weight", value)
     if given.shape != (m,):
         raise checks.wrong("sample_weight", f"shape ({m},)", given.shape)
-    checks.finite("sample_weight", given)
+    matrices.finite("sample_weight", given)
     if given.dtype.kind != "b":
-        checks.refuse("sample_weight", "numbers of at least 0", given, lambda block: block < 0)
+        matrices.refuse("sample_weight", "numbers of at least 0", given, lambda block: block < 0)
     return given.astype(np.float64)
 
 

@@ -8,24 +8,24 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import checks
+from .. import matrices
 from ..checks import LEAKY_SLOPE, Array
 
 
 def relu(Z: ArrayLike) -> Array:
     """Return max(Z, 0); NaN stays NaN."""
-    return np.maximum(checks.float_array("Z", Z), 0)
+    return np.maximum(matrices.float_array("Z", Z), 0)
 
 
 def leaky_relu(Z: ArrayLike) -> Array:
     """Return Z where it is positive, else 0.01 Z."""
-    Z = checks.float_array("Z", Z)
+    Z = matrices.float_array("Z", Z)
     return np.where(Z > 0, Z, LEAKY_SLOPE * Z)
 
 
 def sigmoid(Z: ArrayLike) -> Array:
     """Return 1 / (1 + exp(-Z)), from exp(-|Z|), which cannot overflow."""
-    Z = checks.float_array("Z", Z)
+    Z = matrices.float_array("Z", Z)
     E = np.exp(-np.abs(Z))
     A: Array = np.where(Z >= 0, 1, E) / (1 + E)
     return A
@@ -33,12 +33,12 @@ def sigmoid(Z: ArrayLike) -> Array:
 
 def tanh(Z: ArrayLike) -> Array:
     """Return the hyperbolic tangent of Z."""
-    return np.tanh(checks.float_array("Z", Z))
+    return np.tanh(matrices.float_array("Z", Z))
 
 
 def softmax(Z: ArrayLike) -> Array:
     """Return exp(Z) over its sum, by the largest Z down: over the units, axis 0 of Z (n, m)."""
-    Z = checks.columns("Z", Z)
+    Z = matrices.columns("Z", Z)
     E = np.exp(Z - np.max(Z, axis=0, keepdims=True))
     A: Array = E / np.sum(E, axis=0, keepdims=True)
     return A
@@ -46,7 +46,7 @@ def softmax(Z: ArrayLike) -> Array:
 
 def identity(Z: ArrayLike) -> Array:
     """Return a copy of Z."""
-    return checks.float_array("Z", Z).copy()
+    return matrices.float_array("Z", Z).copy()
 
 
 def normal_cdf(Z: Array) -> Array:

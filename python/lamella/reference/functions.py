@@ -9,7 +9,7 @@ from typing import Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from .. import checks, course, optimizers
+from .. import checks, course, matrices, optimizers, passes
 from ..checks import Array
 from ..course import COSTS_EVERY, COURSE_RATE, Cache, Details, Parameters, dictionary
 from ..initializers import Init
@@ -36,8 +36,8 @@ def L_model_forward(
     caches : list of tuple
         `(A_prev, W, b, Z)` per layer; W and b are the dict's own arrays.
     """
-    net = checks.layers(parameters)
-    X = checks.samples("X", X, net.dims[0], net.dtype)
+    net = passes.layers(parameters)
+    X = matrices.samples("X", X, net.dims[0], net.dtype)
     layers = layers_like(hidden, output, net.dims)
     AL, passed = forward(X, dictionary(net.weights, net.biases), layers)
     own = [(parameters[f"W{n}"], parameters[f"b{n}"]) for n in range(1, len(passed) + 1)]
@@ -51,10 +51,10 @@ def compute_cost(AL: ArrayLike, Y: ArrayLike, *, output: str = "sigmoid") -> flo
     identity: `(1/2m) sum((AL-Y)^2)`; sums over all outputs and samples, in float64.
     `0 log 0` is 0, so the cost is infinite only where a certain output is wrong.
     """
-    AL, output = checks.activations(AL, output)
+    AL, output = matrices.activations(AL, output)
     AL = AL.astype(np.float64)
     m = AL.shape[1]
-    Y = checks.target_matrix(Y, AL.shape, output, AL.dtype)
+    Y = matrices.target_matrix(Y, AL.shape, output, AL.dtype)
     if output == "identity":
         return float(np.sum((AL - Y) ** 2) / (2 * m))
     chosen = np.where(Y == 1, AL, 1 - AL if output == "sigmoid" else 1)
@@ -71,9 +71,9 @@ def L_model_backward(
     output: str = "sigmoid",
 ) -> Parameters:
     """Return the gradients `dW1, db1, ...` of `compute_cost`, shaped like the parameters."""
-    AL, output = checks.activations(AL, output)
-    cached = checks.caches(caches, AL.shape)
-    Y = checks.target_matrix(Y, AL.shape, output, cached.net.dtype)
+    AL, output = matrices.activations(AL, output)
+    cached = passes.caches(caches, AL.shape)
+    Y = matrices.target_matrix(Y, AL.shape, output, cached.net.dtype)
     layers = layers_like(hidden, output, cached.net.dims)
     dZ = (AL.astype(cached.net.dtype) - Y) / AL.shape[1]
     one = np.ones((1, 1))
@@ -217,7 +217,7 @@ def gradient_check(
     task = course.gradient_task(parameters, X, Y, output, epsilon, details)
     layers = layers_like(hidden, output, task.dims)
     m = task.X.shape[1]
-    targets = checks.target_matrix(Y, (task.dims[-1], m), output, task.X.dtype)
+    targets = matrices.target_matrix(Y, (task.dims[-1], m), output, task.X.dtype)
 
     def cost(trial: Parameters) -> float:
         _, passed = forward(task.X, trial, layers)

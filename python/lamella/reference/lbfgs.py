@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import checks
+from .. import checks, matrices, passes
 from .. import losses as named_losses
 from ..checks import Array
 from ..course import Parameters
@@ -45,17 +45,21 @@ def fit_lbfgs(
     losses : ndarray (iterations,)
         Before each iteration.
     """
-    net = checks.layers(parameters)
-    X = checks.samples("X", X, net.dims[0], net.dtype)
+    net = passes.layers(parameters)
+    X = matrices.samples("X", X, net.dims[0], net.dtype)
     layers = layers_like(hidden, output, net.dims)
     m = X.shape[1]
     criterion = named_losses.resolve(loss, output)
     assert isinstance(criterion, Loss)
     Y = targets(criterion, Y, output, (net.dims[-1], m), net.dtype)
-    w = np.ones(m) if sample_weight is None else checks.shaped("sample_weight", sample_weight, (m,))
+    w = (
+        np.ones(m)
+        if sample_weight is None
+        else matrices.shaped("sample_weight", sample_weight, (m,))
+    )
     held = None
     if validation is not None:
-        held = checks.samples("X", validation[0], net.dims[0], net.dtype)
+        held = matrices.samples("X", validation[0], net.dims[0], net.dtype)
         shape = (net.dims[-1], held.shape[1])
         held_Y = targets(criterion, validation[1], output, shape, net.dtype)
     penalty = Penalty(0.0, checks.number("l2", l2), checks.flag("decay_biases", decay_biases))

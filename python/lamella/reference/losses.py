@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import checks
+from .. import matrices
 from ..checks import Array
 from ..losses import (
     BinaryCrossEntropy,
@@ -144,4 +144,4 @@ def targets(
 ) -> Array:
     """Return checked targets as Y (n, m), one-hot for classes, for logits of this shape."""
     task = loss.task(output, shape[0])
-    return checks.target_matrix(Y, (task.columns, shape[1]), task.like, dtype)
+    return matrices.target_matrix(Y, (task.columns, shape[1]), task.like, dtype)

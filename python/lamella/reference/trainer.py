@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import checks, optimizers
+from .. import checks, matrices, optimizers, passes
 from .. import losses as named
 from .._core import DivergenceError
 from ..checks import Array
@@ -133,7 +133,7 @@ def fit(
         If a loss is not finite, naming step and layer.
     """
     if layers is None:
-        net = checks.layers(parameters)
+        net = passes.layers(parameters)
         # Losses are of logits: the output's function is not needed, and no layer else has this one.
         layers = layers_like(hidden, "identity" if output == "exponential" else output, net.dims)
         trained = dictionary([W.copy() for W in net.weights], [b.copy() for b in net.biases])
@@ -141,14 +141,18 @@ def fit(
         trained = {name: np.array(array) for name, array in parameters.items()}
         output = str(layers[-1].activation)
     features, dtype = trained["W1"].shape[1], trained["W1"].dtype
-    X = checks.samples("X", X, features, dtype)
+    X = matrices.samples("X", X, features, dtype)
     m, units = X.shape[1], layers[-1].units
     criterion = named.resolve(loss, output)
     if isinstance(criterion, Loss):
         Y = targets(criterion, Y, output, (units, m), dtype)
     else:
         Y = np.asarray(Y).T  # so that its last axis is the samples'
-    w = np.ones(m) if sample_weight is None else checks.shaped("sample_weight", sample_weight, (m,))
+    w = (
+        np.ones(m)
+        if sample_weight is None
+        else matrices.shaped("sample_weight", sample_weight, (m,))
+    )
     rule, schedule = optimizers.split(optimizer, learning_rate)
     scale = checks.number("loss_scale", loss_scale)
     penalty = Penalty(checks.number("l1", l1), checks.number("l2", l2), decay_biases)
@@ -184,7 +188,7 @@ def fit(
         if schedule.plateau is not None:
             plateau = Plateau(schedule.plateau, base)
     if validation is not None:
-        held = checks.samples("X", validation[0], features, dtype)
+        held = matrices.samples("X", validation[0], features, dtype)
         shape = (units, held.shape[1])
         assert isinstance(criterion, Loss)
         held_Y = targets(criterion, validation[1], output, shape, dtype)

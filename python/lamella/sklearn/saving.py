@@ -26,7 +26,7 @@ from sklearn.base import is_classifier
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import check_is_fitted
 
-from .. import checkpoint, checks
+from .. import checkpoint, checks, matrices, passes
 from ..checkpoint import decoded, encoded
 from ..layers import statistic_names
 from ..network import Network
@@ -68,7 +68,7 @@ def save(estimator: Any, path: checkpoint.PathLike, *, state: bool) -> None:
         }
         arrays = dict(parameters)
     for name, array in arrays.items():
-        checks.finite(name, array)
+        matrices.finite(name, array)
     text = {"kind": type(estimator).__name__, "settings": settings, "extra": extra}
     kept = estimator._training_state() if checks.flag("state", state) else None
     if kept is not None:
@@ -312,10 +312,10 @@ def _take_arrays(
         layers = len(network.layers)
         estimator.network_ = network
         estimator._best_network = network._snapshot()
-    elif checks.depth("parameters", arrays) != layers:
+    elif passes.depth("parameters", arrays) != layers:
         raise checks.wrong("parameters", f"those of {layers} layers", ", ".join(arrays))
     for name, array in arrays.items():
-        checks.finite(name, array)
+        matrices.finite(name, array)
     numbers = range(1, layers + 1)
     estimator.coefs_ = [np.ascontiguousarray(arrays[f"W{n}"].T) for n in numbers]
     estimator.intercepts_ = [arrays[f"b{n}"] for n in numbers]
