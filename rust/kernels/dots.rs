@@ -261,8 +261,8 @@ fn halve<T: Math, S: Simd<T>, const W: usize>(s: S, vectors: &mut [S::V; W]) {
     }
 }
 
-/// The vector of sums of each element from row `first` on, at the begin of its partial sums, becomes one number: V elements at a
-/// time, turned so that they are lanes.
+/// Each element's vector of sums, which stands where its partial sums begin, becomes one number, from row `first` on: V elements at
+/// a time, turned so that they are lanes.
 #[inline(always)]
 fn fold<T: Math, S: Simd<T>>(s: S, sums: &[T], first: usize, bias: &[T], c: &mut Panels<T>) {
     let (v, q) = (S::LANES, partials::<T>());
