@@ -182,6 +182,18 @@ def precision(value: DTypeLike) -> tuple[np.dtype[Any], str]:
     return dtype, dtype.name
 
 
+def keys(name: str, value: object, expected: Sequence[str]) -> None:
+    """Check that a mapping has just these keys."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}: expected a dict, got {type(value).__name__}")
+    missing = [key for key in expected if key not in value]
+    unknown = [str(key) for key in value if key not in expected]
+    if missing or unknown:
+        wanted = ", ".join(expected) or "nothing"
+        got = f"no {missing[0]}" if missing else f"also {unknown[0]}"
+        raise wrong(name, wanted, got)
+
+
 # --- layers and their memory -----------------------------------------------------------------
 
 
@@ -198,6 +210,14 @@ def layer_dims(name: str, value: object) -> tuple[int, ...]:
     if len(sizes) < 2:
         raise wrong(name, "the number of features and at least one layer", sizes)
     return tuple(integer(f"{name}[{i}]", n, low=1) for i, n in enumerate(sizes))
+
+
+def output(value: object, units: int) -> str:
+    """Return the output activation of a last layer of `units` units."""
+    name = choice("output", value, tuple(LOSSES))
+    if name == "softmax" and units < 2:
+        raise wrong("output", "at least 2 units for softmax", units)
+    return name
 
 
 def memory(name: str, size: int) -> None:
@@ -229,23 +249,3 @@ def _read(path: str) -> str:
             return file.read()
     except OSError:
         return ""
-
-
-def output(value: object, units: int) -> str:
-    """Return the output activation of a last layer of `units` units."""
-    name = choice("output", value, tuple(LOSSES))
-    if name == "softmax" and units < 2:
-        raise wrong("output", "at least 2 units for softmax", units)
-    return name
-
-
-def keys(name: str, value: object, expected: Sequence[str]) -> None:
-    """Check that a mapping has just these keys."""
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{name}: expected a dict, got {type(value).__name__}")
-    missing = [key for key in expected if key not in value]
-    unknown = [str(key) for key in value if key not in expected]
-    if missing or unknown:
-        wanted = ", ".join(expected) or "nothing"
-        got = f"no {missing[0]}" if missing else f"also {unknown[0]}"
-        raise wrong(name, wanted, got)

@@ -1,7 +1,8 @@
 """Checks of arrays: samples, labels and outputs, dense or by sparse rows.
 
-Promises that a checked value is a native real NumPy array, that no array was changed, and that
-a large array was copied only where its dtype had to change. Errors are as in `checks.py`.
+Promises that a checked dense value is a native real NumPy array and a sparse one SciPy's CSR,
+that nothing of the caller's was changed, and that a large one was copied only where its dtype,
+or a sparse one's format, had to change. Errors are as in `checks.py`.
 """
 
 from __future__ import annotations

@@ -226,8 +226,8 @@ impl<E: Element, T: Float> Compilable for Gather<'_, '_, '_, E, T> {
 /// the time, for long ones (3136) the processor does it by itself. 1 to 8 measured alike.
 const AHEAD: usize = 2;
 
-/// Rows whose columns are neighbours: each is read once, in order, and dealt out to the panels. These are `panel` wide, which the
-/// compiler knows: it makes whole vectors of it.
+/// Rows whose columns are neighbours: each is read once, in order, and dealt out to the panels. All but the last are `panel`
+/// wide, a constant where this is inlined, so that whole vectors are copied.
 #[inline(always)]
 fn gather_rows<E: Element, T: Float>(
     view: &ArrayView2<'_, E>,

@@ -130,7 +130,7 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// Of numbers T.
+    /// Lanes of a vector of T.
     #[inline(always)]
     pub fn of<T: Float>(self) -> usize {
         if T::IS_SINGLE { self.single } else { self.double }

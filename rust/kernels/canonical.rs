@@ -29,17 +29,24 @@ pub(super) fn strided_sum<T: Math, S: Simd<T>>(s: S, outputs: usize, mut term: i
     partial[0]
 }
 
+/// `1 / (1 + exp(-x))`, and `exp(-|x|)`, of which it is made.
+#[inline(always)]
+pub(super) fn probability<T: Math, S: Simd<T>>(s: S, x: S::V) -> (S::V, S::V) {
+    let (zero, one) = (s.splat(T::ZERO), s.splat(T::ONE));
+    let e = math::exp(s, s.sub(zero, s.abs(x)));
+    (s.div(s.select_lt(x, zero, e, one), s.add(one, e)), e)
+}
+
 #[inline(always)]
 pub(super) fn binary_cross_entropy<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &mut [T], y: &[T]) -> S::V {
-    let (zero, one) = (s.splat(T::ZERO), s.splat(T::ONE));
+    let zero = s.splat(T::ZERO);
     strided_sum(
         s,
         outputs,
         #[inline(always)]
         |output| {
             let (x, t) = (at(s, z, output), at(s, y, output));
-            let e = math::exp(s, s.sub(zero, s.abs(x)));
-            let p = s.div(s.select_lt(x, zero, e, one), s.add(one, e));
+            let (p, e) = probability(s, x);
             put(s, z, output, s.sub(p, t));
             // max(z, 0) - z y + log(1 + exp(-|z|)); a NaN stays one.
             let linear = s.sub(s.clear_lt(x, zero, x), s.mul(x, t));
@@ -48,14 +55,21 @@ pub(super) fn binary_cross_entropy<T: Math, S: Simd<T>>(s: S, outputs: usize, z:
     )
 }
 
-/// Replaces logits by `exp(z - max)`; returns the maximum and the sum.
+/// The greatest of each sample's logits.
 #[inline(always)]
-pub(super) fn exponentials<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &mut [T]) -> (S::V, S::V) {
+pub(super) fn greatest<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &[T]) -> S::V {
     let mut max = at(s, z, 0);
     for output in 1..outputs {
         let x = at(s, z, output);
         max = s.select_lt(max, x, x, max);
     }
+    max
+}
+
+/// Replaces logits by `exp(z - max)`; returns the maximum and the sum.
+#[inline(always)]
+pub(super) fn exponentials<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &mut [T]) -> (S::V, S::V) {
+    let max = greatest(s, outputs, z);
     let sum = strided_sum(
         s,
         outputs,

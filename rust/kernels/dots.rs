@@ -8,7 +8,7 @@
 //! index order inside blocks of [`block`] inputs whose sums are added in index order; then halves are added to halves until one
 //! number is left, and the bias to it. Neither tiles nor vector widths change a bit.
 
-use super::lanes::{self, write_apart};
+use super::lanes::{self, MOST_LANES, write_apart};
 use super::math::Math;
 use crate::isa::{Operation, Simd, prefetch};
 use crate::panel::{Panels, PanelsRef};
@@ -20,8 +20,6 @@ pub const fn block<T: Math>() -> usize {
 }
 /// Samples whose sums are made together: a bound of the scratch.
 const ROWS_AT_ONCE: usize = 120;
-/// The most numbers a vector has, and strided sums an element.
-const MOST: usize = 16;
 
 /// How many strided sums an element is made of: one of the widest vectors. A constant of the format.
 pub const fn partials<T: Math>() -> usize {
@@ -266,7 +264,7 @@ fn halve<T: Math, S: Simd<T>, const W: usize>(s: S, vectors: &mut [S::V; W]) {
 #[inline(always)]
 fn fold<T: Math, S: Simd<T>>(s: S, sums: &[T], first: usize, bias: &[T], c: &mut Panels<T>) {
     let (v, q) = (S::LANES, partials::<T>());
-    let mut turned = [T::ZERO; MOST * MOST];
+    let mut turned = [T::ZERO; MOST_LANES * MOST_LANES];
     let (rows, units, geometry) = (c.rows(), c.lanes(), c.geometry());
     let (panel, padded) = (geometry.panel(), geometry.padded(units));
     // Where an element stands: panel p begins at p P rows, and the last one is narrower.

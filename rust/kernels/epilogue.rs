@@ -5,6 +5,7 @@
 //! cache: inlined into every tile shape they would cost code, and their own arithmetic hides the reload.
 
 use super::activate::{leaky_relu, relu, value};
+use super::lanes::{read, write};
 use super::math::{self, Math};
 use crate::activation::Activation;
 use crate::isa::{Operation, Simd};
@@ -255,7 +256,7 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for MapOp<'_, T> {
     }
 }
 
-/// `f` over all vectors of a slice; a last, short one goes through a padded copy.
+/// `f` over all vectors of a slice; a last, short one is padded with zeros.
 #[inline(always)]
 pub fn each_vector<T: Math, S: Simd<T>>(s: S, x: &mut [T], f: impl Fn(S::V) -> S::V) {
     let mut vectors = x.chunks_exact_mut(S::LANES);
@@ -265,10 +266,6 @@ pub fn each_vector<T: Math, S: Simd<T>>(s: S, x: &mut [T], f: impl Fn(S::V) -> S
     }
     let rest = vectors.into_remainder();
     if !rest.is_empty() {
-        let mut copy = [T::ZERO; 16];
-        copy[..rest.len()].copy_from_slice(rest);
-        // SAFETY: no instruction set has more than 16 lanes.
-        unsafe { s.store(copy.as_mut_ptr(), f(s.load(copy.as_ptr()))) };
-        rest.copy_from_slice(&copy[..rest.len()]);
+        write(s, f(read(s, rest)), rest);
     }
 }

@@ -48,7 +48,7 @@ pub struct Gradient<'a, T> {
     pub c: &'a mut [T],
 }
 
-/// What one panel of a makes of it.
+/// One panel's part of a strip.
 struct Block<'g, 'a, T> {
     pairs: &'g [Pair<'a, T>],
     row_panel: usize,
@@ -86,8 +86,7 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for GradientOp<'_, '
             let bias = g.bias && row + panel >= end;
             let block = Block { pairs: g.pairs, row_panel, lane_panel: g.lane_panel, goes_on: g.goes_on, bias, c };
             let rows = panel.min(end - row);
-            // SAFETY: from there on c has rows x width numbers, and as many as a row more where it is the last panel and the
-            // biases are wanted; every pair has the same lanes, so the panels exist in each (`Pair` holds full matrices, and
+            // SAFETY: from there on c has rows x width numbers, and one row more in the last panel if the biases are wanted; every pair has the same lanes, so the panels exist in each (`Pair` holds full matrices, and
             // `panel` slices are bounds-checked).
             unsafe {
                 if width == panel {

@@ -4,7 +4,7 @@ use super::math::Math;
 use crate::isa::Simd;
 
 /// The most lanes of a vector.
-pub(super) const MOST: usize = 16;
+pub(super) const MOST_LANES: usize = 16;
 
 /// The `i`-th vector of a slice.
 #[inline(always)]
@@ -26,7 +26,7 @@ pub(super) fn read<T: Math, S: Simd<T>>(s: S, numbers: &[T]) -> S::V {
     read_apart(s, numbers, 1, numbers.len())
 }
 
-/// Whether the last of `count` numbers, `stride` apart, is among `len`, and a vector has as many lanes.
+/// Whether the last of `count` numbers, `stride` apart, is among `len`, and a vector has at least `count` lanes.
 #[inline(always)]
 fn fits(count: usize, stride: usize, len: usize, lanes: usize) -> bool {
     count <= lanes && count.wrapping_sub(1).checked_mul(stride).is_some_and(|last| last < len)
@@ -38,11 +38,11 @@ pub(super) fn read_apart<T: Math, S: Simd<T>>(s: S, numbers: &[T], stride: usize
     assert!(fits(count, stride, numbers.len(), S::LANES));
     // SAFETY: the last number is in the slice.
     let number = |i: usize| unsafe { *numbers.get_unchecked(i * stride) };
-    const { assert!(S::LANES <= MOST) };
-    let mut lanes = [T::ZERO; MOST];
+    const { assert!(S::LANES <= MOST_LANES) };
+    let mut lanes = [T::ZERO; MOST_LANES];
     if count == S::LANES {
         // Of a constant length: the lanes then need no memory.
-        let mut lanes = [T::ZERO; MOST];
+        let mut lanes = [T::ZERO; MOST_LANES];
         (0..S::LANES).for_each(|i| lanes[i] = number(i));
         // SAFETY: `lanes` has room for a vector.
         return unsafe { s.load(lanes.as_ptr()) };
@@ -55,8 +55,8 @@ pub(super) fn read_apart<T: Math, S: Simd<T>>(s: S, numbers: &[T], stride: usize
 /// The first lanes of a vector into a slice of at most V numbers.
 #[inline(always)]
 pub(super) fn write<T: Math, S: Simd<T>>(s: S, lanes: S::V, into: &mut [T]) {
-    const { assert!(S::LANES <= MOST) };
-    let mut numbers = [T::ZERO; MOST];
+    const { assert!(S::LANES <= MOST_LANES) };
+    let mut numbers = [T::ZERO; MOST_LANES];
     // SAFETY: `numbers` has room for a vector, and the slice for V numbers where it is that long.
     unsafe {
         if into.len() == S::LANES {
@@ -71,8 +71,8 @@ pub(super) fn write<T: Math, S: Simd<T>>(s: S, lanes: S::V, into: &mut [T]) {
 #[inline(always)]
 pub(super) fn write_apart<T: Math, S: Simd<T>>(s: S, lanes: S::V, into: &mut [T], stride: usize, count: usize) {
     assert!(fits(count, stride, into.len(), S::LANES));
-    const { assert!(S::LANES <= MOST) };
-    let mut numbers = [T::ZERO; MOST];
+    const { assert!(S::LANES <= MOST_LANES) };
+    let mut numbers = [T::ZERO; MOST_LANES];
     // SAFETY: `numbers` has room for a vector.
     unsafe { s.store(numbers.as_mut_ptr(), lanes) };
     // SAFETY: the last place is in the slice.

@@ -1,11 +1,11 @@
 //! Losses and their gradients, from logits, a vector of samples at a time.
 //!
-//! Lanes are samples: the logits of `V` samples are turned for it, where there is more than one output. The formulas
-//! (`canonical.rs`, `losses.rs`) then run down a sample's outputs.
+//! Lanes are samples. The logits of `V` samples are turned for it, but where one output has its cross-entropy or squared error:
+//! these are read where they stand. The formulas (`canonical.rs`, `losses.rs`) then run down a sample's outputs.
 
 use super::canonical::{binary_cross_entropy, cross_entropy, exponentials, squared_error};
 use super::epilogue::each_vector;
-use super::lanes::{MOST, at, put, read, read_apart, write, write_apart};
+use super::lanes::{MOST_LANES, at, put, read, read_apart, write, write_apart};
 use super::loss::Loss;
 use super::losses;
 use super::math::Math;
@@ -111,7 +111,7 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for LossOp<'_, '_, T> {
 #[inline(always)]
 fn columns<T: Math, S: Simd<T>>(s: S, l: &mut LossRows<'_, T>, y: &[T], loss: impl Fn(&mut [T], &[T]) -> S::V) {
     let (v, rows) = (S::LANES, l.losses.len());
-    let (mut z_lanes, mut y_lanes) = ([T::ZERO; MOST], [T::ZERO; MOST]);
+    let (mut z_lanes, mut y_lanes) = ([T::ZERO; MOST_LANES], [T::ZERO; MOST_LANES]);
     let logits = l.logits.data_mut();
     for first in (0..rows).step_by(v) {
         let samples = v.min(rows - first);

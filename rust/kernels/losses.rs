@@ -1,9 +1,9 @@
 //! The formulas of the losses beside the three that belong to an output: value and gradient, a vector of samples at a time.
 //!
-//! `z[output][lane]` are logits and become the gradient; `y[output][lane]` are targets. `loss_rows.rs` turns the samples, scales
-//! and adds up. Where a loss has a kink, its gradient there is 0 if a minimum can lie there, as PyTorch's mean absolute error.
+//! `z[output][lane]` are logits and become the gradient; `y[output][lane]` are targets. `loss_rows.rs` turns the samples
+//! and scales. Where a loss has a kink, its gradient there is 0 if a minimum can lie there, as PyTorch's mean absolute error.
 
-use super::canonical::{exponentials, strided_sum};
+use super::canonical::{exponentials, greatest, probability, strided_sum};
 use super::lanes::{at, put};
 use super::loss::Loss;
 use super::math::{self, Math};
@@ -84,12 +84,12 @@ struct Sigmoid<V> {
 #[inline(always)]
 fn sigmoid<T: Math, S: Simd<T>>(s: S, z: S::V) -> Sigmoid<S::V> {
     let (zero, one) = (s.splat(T::ZERO), s.splat(T::ONE));
-    let e = math::exp(s, s.sub(zero, s.abs(z)));
+    let (p, e) = probability(s, z);
     let (tail, whole) = (math::log1p(s, e), s.add(one, e));
     Sigmoid {
         above: s.add(positive_part(s, z), tail),
         below: s.add(positive_part(s, s.sub(zero, z)), tail),
-        p: s.div(s.select_lt(z, zero, e, one), whole),
+        p,
         rest: s.div(s.select_lt(z, zero, one, e), whole),
     }
 }
@@ -126,11 +126,7 @@ fn weighed_binary_cross_entropy<T: Math, S: Simd<T>>(
 #[inline(always)]
 fn smoothed_cross_entropy<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &mut [T], y: &[T], smoothing: f64) -> S::V {
     let (keep, share) = (number(s, 1.0 - smoothing), number(s, smoothing / outputs as f64));
-    let mut max = at(s, z, 0);
-    for output in 1..outputs {
-        let x = at(s, z, output);
-        max = s.select_lt(max, x, x, max);
-    }
+    let max = greatest(s, outputs, z);
     // sum of t (max - z), before the exponentials take the logits' place: all terms are at least 0.
     let gap = strided_sum(
         s,

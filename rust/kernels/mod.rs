@@ -31,6 +31,8 @@ mod dots_tests;
 #[cfg(test)]
 mod length_tests;
 #[cfg(test)]
+mod loss_rows_tests;
+#[cfg(test)]
 mod sparse_tests;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@
 //! of rows. Kernels read memory by them without looking again, so nobody but [`FindOp`] writes them.
 
 use super::gemm::INPUT_SEGMENT;
+use super::lanes::MOST_LANES;
 use super::math::Math;
 use crate::error::Error;
 use crate::isa::{Operation, SET_BITS, Simd};
@@ -21,8 +22,6 @@ use std::ops::Range;
 
 /// The least lanes of a block: a multiple of every panel's width.
 pub const LEAST_BLOCK: usize = 64;
-/// Numbers of the widest vector, or more.
-const MOST_LANES: usize = 16;
 /// Bits of a mask that are looked up together.
 const BYTE: usize = 8;
 

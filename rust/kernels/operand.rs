@@ -3,7 +3,7 @@
 use super::math::Math;
 use crate::isa::Simd;
 
-/// How two numbers' operands enter a sum.
+/// How the numbers of two operands enter a sum.
 pub trait Operand<T: Math, S: Simd<T>>: Copy {
     /// Terms of a sum in one number of an operand.
     const TERMS: usize;

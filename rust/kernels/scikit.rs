@@ -3,7 +3,7 @@
 //! There probabilities are held within eps of 0 and 1, eps being the distance from 1 to the next number, and logarithms are
 //! taken of the rounded probabilities; the Poisson deviance contains what depends on the targets alone.
 
-use super::canonical::{cross_entropy, strided_sum};
+use super::canonical::{cross_entropy, probability, strided_sum};
 use super::lanes::{at, put};
 use super::loss::Loss;
 use super::math::{self, Math};
@@ -51,8 +51,7 @@ fn binary_cross_entropy<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &mut [T], 
         #[inline(always)]
         |output| {
             let (x, t) = (at(s, z, output), at(s, y, output));
-            let e = math::exp(s, s.sub(zero, s.abs(x)));
-            let p = s.div(s.select_lt(x, zero, e, one), s.add(one, e));
+            let (p, _) = probability(s, x);
             put(s, z, output, s.sub(p, t));
             let q = s.select_lt(t, half, s.sub(one, p), p);
             s.sub(zero, math::log(s, within(s, least, most, q)))

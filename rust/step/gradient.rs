@@ -94,7 +94,7 @@ fn fill<'g, T: Number>(pairs: &mut ArrayVec<Pair<'g, T>, MAX_SLICES>, l: usize, 
     }
 }
 
-/// A part with its layer, the operands of its gradient (without any, that is in memory already) and what is done besides.
+/// A part with its layer, the operands of its gradient (none where that is in memory already) and what is done besides.
 #[derive(Clone, Copy)]
 struct Task<'r, T> {
     part: &'r Part,
@@ -155,7 +155,7 @@ impl<T: Number> Run<'_, T> {
             }
         };
         if writes && (task.layer.has_mirror || net.pair_kernels.is_some()) {
-            self.reflect(task.layer, p, row..row + count, width);
+            self.reflect(task.layer, p, row..row + count);
         }
         self.at += all;
     }

@@ -19,7 +19,7 @@ pub struct Finishing<T> {
 }
 
 /// One job on its way: what it owns of the arena's buffers.
-pub struct Run<'r, T: Number> {
+pub(super) struct Run<'r, T: Number> {
     /// The network.
     pub net: &'r Network<T>,
     /// What becomes of the gradient.
@@ -58,7 +58,7 @@ impl<'r, T: Number> Run<'r, T> {
 }
 
 impl<T: Number> Run<'_, T> {
-    /// Where the gradient of the next so many numbers is made.
+    /// Where the gradient of the next `numbers` numbers is made.
     pub fn room(&mut self, numbers: usize) -> &mut [T] {
         if self.gradient.is_empty() {
             &mut self.scratch[..numbers]
@@ -92,9 +92,9 @@ impl<T: Number> Run<'_, T> {
         true
     }
 
-    /// Writes the updated strip into the forms that the next step's products read, a panel of inputs after the other.
-    pub fn reflect(&mut self, layer: &Layer, p: usize, strip: Range<usize>, width: usize) {
-        let (panel, mut at) = (self.net.geometry.panel(), self.at);
+    /// Writes the updated rows of a strip of panel `p` into the forms that the next step's products read, P rows after P rows.
+    pub fn reflect(&mut self, layer: &Layer, p: usize, strip: Range<usize>) {
+        let (panel, width, mut at) = (self.net.geometry.panel(), layer.width(p), self.at);
         let mut row = strip.start;
         while row < strip.end {
             let rows = panel.min(strip.end - row);
@@ -103,7 +103,7 @@ impl<T: Number> Run<'_, T> {
         }
     }
 
-    /// The same of `rows` rows, of one panel of inputs.
+    /// The same of `rows` rows, at most P, which stand at `at`.
     fn reflect_block(&mut self, layer: &Layer, p: usize, row: usize, rows: usize, at: usize) {
         let width = layer.width(p);
         let weights = &self.weights[at..at + rows * width];

@@ -4,8 +4,9 @@
 //! Owns the buffers and the bookkeeping of the phases that come after the weights' gradient where one of these is asked
 //! for, and says which they are. A plain step has none of them.
 
+use super::LOSSES_AT_ONCE;
 use super::lock;
-use super::options::{LOSSES_AT_ONCE, Options};
+use super::options::Options;
 use super::phase::Phase;
 use crate::error::Error;
 use crate::kernels::{Number, Of, Shrink};

@@ -21,6 +21,9 @@ use exchange::Exchanged;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Losses that there is room for from the start: more epochs than that make room as they go.
+const LOSSES_AT_ONCE: usize = 1 << 16;
+
 /// What the caller's thread does beside the work: looks for interrupts, reports epochs.
 pub trait Host: Send {
     /// Called every few hundredths of a second; an error stops the call.

@@ -52,6 +52,3 @@ pub struct Scikit {
     /// `alpha`: `alpha / 2 sum w^2` over weights is added to the sum of the losses of a batch.
     pub alpha: f64,
 }
-
-/// Losses that there is room for from the start: more epochs than that make room as they go.
-pub(super) const LOSSES_AT_ONCE: usize = 1 << 16;
