@@ -18,6 +18,7 @@ impl<T: Float, const N: usize> Simd<T> for Portable<N> {
     const GRADIENT_ROWS: usize = if N == 1 { 2 } else { 4 };
     // More would be code for little.
     const PANELS: usize = 2;
+    const APART: bool = true;
 
     #[inline(always)]
     fn vectorize<O: Operation<T, Self>>(self, op: O) -> O::Output {

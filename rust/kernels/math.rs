@@ -181,112 +181,124 @@ impl Math for f64 {
     ];
 }
 
-/// `e^x`. Overflow gives infinity, underflow passes through the subnormals to 0, NaN gives NaN.
-#[inline(always)]
-pub fn exp<T: Math, S: Simd<T>>(s: S, x: S::V) -> S::V {
-    let (e_r, n) = reduce(s, at_least(s, at_most(s, x, T::EXP_HIGHEST), T::EXP_LOWEST));
-    // 2^n itself may be no normal number: it is applied in two factors, the first product exact, the second
-    // rounded once.
-    let (zero, half) = (s.splat(T::ZERO), T::HALF_RANGE);
-    let rest = s.select_lt(x, zero, s.splat(-half), s.splat(half));
-    let power_of_rest = s.select_lt(x, zero, s.splat(T::pow2(-half)), s.splat(T::pow2(half)));
-    let power = s.pow2(s.sub(n, rest));
-    s.mul(s.mul_add(power, e_r, power), power_of_rest)
+/// Functions of one vector: inlined, but for tokens that are [`Simd::APART`], for which each is compiled once.
+macro_rules! elementary {
+    ($($(#[$about:meta])* pub fn $name:ident($s:ident, $x:ident) -> $out:ty $body:block)*) => {$(
+        $(#[$about])*
+        #[inline(always)]
+        pub fn $name<T: Math, S: Simd<T>>($s: S, $x: S::V) -> $out {
+            #[inline(always)]
+            fn inlined<T: Math, S: Simd<T>>($s: S, $x: S::V) -> $out $body
+            #[inline(never)]
+            fn apart<T: Math, S: Simd<T>>($s: S, $x: S::V) -> $out {
+                inlined($s, $x)
+            }
+            if S::APART { apart::<T, S>($s, $x) } else { inlined::<T, S>($s, $x) }
+        }
+    )*};
 }
 
-/// `e^x - 1` for `x` up to 0, with a small relative error however small x is; NaN gives NaN, other arguments anything.
-#[inline(always)]
-pub fn expm1<T: Math, S: Simd<T>>(s: S, x: S::V) -> S::V {
-    // Beyond, -1 to the last bit.
-    let (e_r, n) = reduce(s, at_least(s, at_most(s, x, T::ZERO), T::from_f64(-40.0)));
-    let power = s.pow2(n);
-    s.mul_add(power, e_r, s.sub(power, s.splat(T::ONE)))
-}
+elementary! {
+    /// `e^x`. Overflow gives infinity, underflow passes through the subnormals to 0, NaN gives NaN.
+    pub fn exp(s, x) -> S::V {
+        let (e_r, n) = reduce(s, at_least(s, at_most(s, x, T::EXP_HIGHEST), T::EXP_LOWEST));
+        // 2^n itself may be no normal number: it is applied in two factors, the first product exact, the second
+        // rounded once.
+        let (zero, half) = (s.splat(T::ZERO), T::HALF_RANGE);
+        let rest = s.select_lt(x, zero, s.splat(-half), s.splat(half));
+        let power_of_rest = s.select_lt(x, zero, s.splat(T::pow2(-half)), s.splat(T::pow2(half)));
+        let power = s.pow2(s.sub(n, rest));
+        s.mul(s.mul_add(power, e_r, power), power_of_rest)
+    }
 
-/// The normal distribution's probability up to `x` and its density there; NaN gives NaN.
-#[inline(always)]
-pub fn normal<T: Math, S: Simd<T>>(s: S, x: S::V) -> (S::V, S::V) {
-    let (zero, one, half) = (s.splat(T::ZERO), s.splat(T::ONE), s.splat(T::from_f64(0.5)));
-    // Beyond, nothing is left of the density.
-    let size = at_most(s, s.abs(x), T::from_f64(40.0));
-    let square = s.mul(size, size);
-    // What the square lost in rounding.
-    let lost = s.mul_add(size, size, s.sub(zero, square));
-    let bell = exp(s, s.mul(square, s.splat(T::from_f64(-0.5))));
-    let bell = s.sub(bell, s.mul(s.mul(bell, half), lost));
-    let k = s.splat(T::NORMAL_MIDDLE);
-    let q = s.div(one, s.add(size, k));
-    let tail = s.mul(s.mul(bell, q), polynomial(s, T::NORMAL_TAIL, s.mul(s.sub(size, k), q)));
-    let cdf = s.select_lt(x, zero, tail, s.sub(one, tail));
-    // 1 / sqrt(2 pi)
-    (cdf, s.mul(bell, s.splat(T::from_f64(0.398_942_280_401_432_7))))
-}
+    /// `e^x - 1` for `x` up to 0, with a small relative error however small x is; NaN gives NaN, other arguments anything.
+    pub fn expm1(s, x) -> S::V {
+        // Beyond, -1 to the last bit.
+        let (e_r, n) = reduce(s, at_least(s, at_most(s, x, T::ZERO), T::from_f64(-40.0)));
+        let power = s.pow2(n);
+        s.mul_add(power, e_r, s.sub(power, s.splat(T::ONE)))
+    }
 
-/// The natural logarithm. `log(0)` (of either sign) is minus infinity, of negative numbers NaN; `log(inf)` is
-/// infinity, NaN gives NaN.
-#[inline(always)]
-pub fn log<T: Math, S: Simd<T>>(s: S, x: S::V) -> S::V {
-    let (zero, one) = (s.splat(T::ZERO), s.splat(T::ONE));
-    let least_normal = s.splat(T::MIN_POSITIVE);
-    let normal = s.select_lt(x, least_normal, s.mul(x, s.splat(T::SUBNORMAL_SCALE)), x);
-    let shift = s.select_lt(x, least_normal, s.splat(T::SUBNORMAL_SHIFT), zero);
+    /// The normal distribution's probability up to `x` and its density there; NaN gives NaN.
+    pub fn normal(s, x) -> (S::V, S::V) {
+        let (zero, one, half) = (s.splat(T::ZERO), s.splat(T::ONE), s.splat(T::from_f64(0.5)));
+        // Beyond, nothing is left of the density.
+        let size = at_most(s, s.abs(x), T::from_f64(40.0));
+        let square = s.mul(size, size);
+        // What the square lost in rounding.
+        let lost = s.mul_add(size, size, s.sub(zero, square));
+        let bell = exp(s, s.mul(square, s.splat(T::from_f64(-0.5))));
+        let bell = s.sub(bell, s.mul(s.mul(bell, half), lost));
+        let k = s.splat(T::NORMAL_MIDDLE);
+        let q = s.div(one, s.add(size, k));
+        let tail = s.mul(s.mul(bell, q), polynomial(s, T::NORMAL_TAIL, s.mul(s.sub(size, k), q)));
+        let cdf = s.select_lt(x, zero, tail, s.sub(one, tail));
+        // 1 / sqrt(2 pi)
+        (cdf, s.mul(bell, s.splat(T::from_f64(0.398_942_280_401_432_7))))
+    }
 
-    // x = 2^n m, with m in [1/sqrt 2, sqrt 2) so that n = -1 never meets an m near 2, where the sum cancels.
-    let (n, m) = (s.sub(s.exponent(normal), shift), s.significand(normal));
-    let root_2 = s.splat(T::from_f64(std::f64::consts::SQRT_2));
-    let n = s.select_lt(m, root_2, n, s.add(n, one));
-    let m = s.select_lt(m, root_2, m, s.mul(m, s.splat(T::from_f64(0.5))));
+    /// The natural logarithm. `log(0)` (of either sign) is minus infinity, of negative numbers NaN; `log(inf)` is
+    /// infinity, NaN gives NaN.
+    pub fn log(s, x) -> S::V {
+        let (zero, one) = (s.splat(T::ZERO), s.splat(T::ONE));
+        let least_normal = s.splat(T::MIN_POSITIVE);
+        let normal = s.select_lt(x, least_normal, s.mul(x, s.splat(T::SUBNORMAL_SCALE)), x);
+        let shift = s.select_lt(x, least_normal, s.splat(T::SUBNORMAL_SHIFT), zero);
 
-    let f = s.sub(m, one);
-    let [ln_2, ln_2_rest] = T::LN_2.map(|part| s.splat(part));
-    let correction = log1p_correction(s, f, s.mul(n, ln_2_rest));
-    let result = s.mul_add(n, ln_2, s.add(f, correction));
+        // x = 2^n m, with m in [1/sqrt 2, sqrt 2) so that n = -1 never meets an m near 2, where the sum cancels.
+        let (n, m) = (s.sub(s.exponent(normal), shift), s.significand(normal));
+        let root_2 = s.splat(T::from_f64(std::f64::consts::SQRT_2));
+        let n = s.select_lt(m, root_2, n, s.add(n, one));
+        let m = s.select_lt(m, root_2, m, s.mul(m, s.splat(T::from_f64(0.5))));
 
-    let not_positive = s.select_lt(x, zero, s.splat(T::NAN), s.splat(-T::INFINITY));
-    let result = s.select_lt(zero, x, result, not_positive);
-    // Infinity and NaN are not below infinity, and are their own logarithm.
-    s.select_lt(x, s.splat(T::INFINITY), result, x)
-}
+        let f = s.sub(m, one);
+        let [ln_2, ln_2_rest] = T::LN_2.map(|part| s.splat(part));
+        let correction = log1p_correction(s, f, s.mul(n, ln_2_rest));
+        let result = s.mul_add(n, ln_2, s.add(f, correction));
 
-/// `log(1 + x)` for `x` in `[0, 1]`, with a small relative error however small `x` is: what softplus
-/// needs, `max(z, 0) + log1p(exp(-|z|))`. NaN gives NaN; other arguments, anything.
-#[inline(always)]
-pub fn log1p<T: Math, S: Simd<T>>(s: S, x: S::V) -> S::V {
-    s.add(x, log1p_correction(s, x, s.splat(T::ZERO)))
-}
+        let not_positive = s.select_lt(x, zero, s.splat(T::NAN), s.splat(-T::INFINITY));
+        let result = s.select_lt(zero, x, result, not_positive);
+        // Infinity and NaN are not below infinity, and are their own logarithm.
+        s.select_lt(x, s.splat(T::INFINITY), result, x)
+    }
 
-/// The hyperbolic tangent: odd, down to the sign of zero; 1 at infinity; NaN gives NaN.
-#[inline(always)]
-pub fn tanh<T: Math, S: Simd<T>>(s: S, x: S::V) -> S::V {
-    let (zero, one, two) = (s.splat(T::ZERO), s.splat(T::ONE), s.splat(T::from_f64(2.0)));
-    let size = s.abs(x);
+    /// `log(1 + x)` for `x` in `[0, 1]`, with a small relative error however small `x` is: what softplus
+    /// needs, `max(z, 0) + log1p(exp(-|z|))`. NaN gives NaN; other arguments, anything.
+    pub fn log1p(s, x) -> S::V {
+        s.add(x, log1p_correction(s, x, s.splat(T::ZERO)))
+    }
 
-    // tanh x = 1 - 2 / (e^2x + 1), where what is subtracted is at most 1/2 and so are its errors.
-    // Long before 2 |x| = 64 that is nothing.
-    let (e_r, n) = reduce(s, at_most(s, s.add(size, size), T::from_f64(64.0)));
-    let power = s.pow2(n);
-    let denominator = s.add(s.mul_add(power, e_r, one), power);
-    let large = s.sub(one, s.div(two, denominator));
-    let large = s.select_lt(x, zero, s.sub(zero, large), large);
+    /// The hyperbolic tangent: odd, down to the sign of zero; 1 at infinity; NaN gives NaN.
+    pub fn tanh(s, x) -> S::V {
+        let (zero, one, two) = (s.splat(T::ZERO), s.splat(T::ONE), s.splat(T::from_f64(2.0)));
+        let size = s.abs(x);
 
-    // As a product, so that the result has the sign of x even where both are zero.
-    let z = s.mul(x, x);
-    let small = s.mul(x, s.mul_add(z, polynomial(s, T::TANH_TAIL, z), one));
-    // 0.55 is where tanh passes 1/2.
-    s.select_lt(size, s.splat(T::from_f64(0.55)), small, large)
-}
+        // tanh x = 1 - 2 / (e^2x + 1), where what is subtracted is at most 1/2 and so are its errors.
+        // Long before 2 |x| = 64 that is nothing.
+        let (e_r, n) = reduce(s, at_most(s, s.add(size, size), T::from_f64(64.0)));
+        let power = s.pow2(n);
+        let denominator = s.add(s.mul_add(power, e_r, one), power);
+        let large = s.sub(one, s.div(two, denominator));
+        let large = s.select_lt(x, zero, s.sub(zero, large), large);
 
-/// `1 / (1 + e^-x)`, with a small relative error for large negative `x` too; 0 at minus infinity, 1 at infinity, NaN
-/// gives NaN.
-#[inline(always)]
-pub fn sigmoid<T: Math, S: Simd<T>>(s: S, x: S::V) -> S::V {
-    // e^40 is past the last bit of 1 + e^-x. Numerator and denominator are scaled by 2^-HALF_RANGE: where e^-x
-    // would overflow, the sigmoid is still a subnormal number.
-    let x = at_least(s, at_most(s, x, T::from_f64(40.0)), T::EXP_LOWEST);
-    let (e_r, n) = reduce(s, s.sub(s.splat(T::ZERO), x));
-    let (one, power) = (s.splat(T::pow2(-T::HALF_RANGE)), s.pow2(s.sub(n, s.splat(T::HALF_RANGE))));
-    // 1 + 2^n + 2^n (e^r - 1): adding the power last saves the rounding of e^-x itself.
-    s.div(one, s.add(s.mul_add(power, e_r, one), power))
+        // As a product, so that the result has the sign of x even where both are zero.
+        let z = s.mul(x, x);
+        let small = s.mul(x, s.mul_add(z, polynomial(s, T::TANH_TAIL, z), one));
+        // 0.55 is where tanh passes 1/2.
+        s.select_lt(size, s.splat(T::from_f64(0.55)), small, large)
+    }
+
+    /// `1 / (1 + e^-x)`, with a small relative error for large negative `x` too; 0 at minus infinity, 1 at infinity, NaN
+    /// gives NaN.
+    pub fn sigmoid(s, x) -> S::V {
+        // e^40 is past the last bit of 1 + e^-x. Numerator and denominator are scaled by 2^-HALF_RANGE: where e^-x
+        // would overflow, the sigmoid is still a subnormal number.
+        let x = at_least(s, at_most(s, x, T::from_f64(40.0)), T::EXP_LOWEST);
+        let (e_r, n) = reduce(s, s.sub(s.splat(T::ZERO), x));
+        let (one, power) = (s.splat(T::pow2(-T::HALF_RANGE)), s.pow2(s.sub(n, s.splat(T::HALF_RANGE))));
+        // 1 + 2^n + 2^n (e^r - 1): adding the power last saves the rounding of e^-x itself.
+        s.div(one, s.add(s.mul_add(power, e_r, one), power))
+    }
 }
 
 /// `(e^r - 1, n)`, where `x = n ln 2 + r`, `n` is a whole number and `|r| <= ln(2) / 2`.
