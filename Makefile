@@ -9,8 +9,8 @@ PIP = bin/python -m pip --disable-pip-version-check install --quiet --constraint
 # Two rows of tests run at once. NumPy's threads would wait for each other on busy processors: one is several times as fast.
 PYTEST = OPENBLAS_NUM_THREADS=1 $(VENV)/test/bin/python -m pytest --benchmark-disable $(ARGS)
 # What Python tests run behind those of Rust.
-SECOND := bench
-COUNTED = $${CARGO_TARGET_DIR:-target}/release/examples/counts
+SECOND := bench tests/test_determinism.py tests/test_examples.py
+PROGRAMS = $${CARGO_TARGET_DIR:-target}/release
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lamella needs Python 3.11 or newer")'
 export PIP_NO_INPUT = 1
 
@@ -48,9 +48,9 @@ test-rust: ## run the tests of the Rust core, without Python
 
 # With --workspace, dependencies have the features that the wheel's build gave them, so that the core is not compiled anew.
 test-counts: ## count allocations of steps, and hold instruction counts to bench/counts.json (needs valgrind)
-	cargo build --release --locked --workspace --example counts
-	$(PYTHON) bench/counts.py $(COUNTED)
-	env -u LAMELLA_ISA cargo test --release --locked --workspace --test allocations
+	cargo build --release --locked --workspace --bins
+	$(PYTHON) bench/counts.py $(PROGRAMS)/counts
+	env -u LAMELLA_ISA $(PROGRAMS)/allocations
 
 test-python: $(VENV)/test/ready ## run the tests of the package and of the benchmark's engines
 	$(PYTEST) tests bench
@@ -59,8 +59,8 @@ bench: $(VENV)/bench/ready ## time Lamella against NumPy, JAX and scikit-learn (
 	$(VENV)/bench/bin/python bench/run.py $(ARGS)
 
 counts: ## renew bench/counts.json
-	cargo build --release --locked --workspace --example counts
-	$(PYTHON) bench/counts.py --write $(COUNTED)
+	cargo build --release --locked --workspace --bins
+	$(PYTHON) bench/counts.py --write $(PROGRAMS)/counts
 
 # Two at once: compiling one crate keeps one processor busy, so the tests are compiled beside the wheel.
 lint: ## check format, lints and types of Rust and Python

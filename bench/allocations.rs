@@ -1,7 +1,7 @@
 //! A step allocates nothing after the first (but for a slice's lists of zeros, when it first meets an input that is mostly zero):
 //! fits of 3 and of 60 steps ask the allocator equally often.
 //!
-//! A program without the test harness, since the counter counts for the whole process, and the harness's own thread would
+//! A program, not a test, since the counter counts for the whole process, and the harness's own thread would
 //! ask for memory beside it.
 
 use lamella::activation::Activation;
