@@ -1,7 +1,7 @@
 """`python bench/counts.py PROGRAM`: instructions of small cases, held to those of counts.json.
 
 A clock on a shared machine cannot see a small step become a few per cent slower; an instruction
-count can, and is the same each time. `PROGRAM` is the example `counts` (counts.rs), built for
+count can, and is the same each time. `PROGRAM` is the program `counts` (counts.rs), built for
 release; valgrind runs it with two numbers of calls, and the difference is what a call costs.
 Valgrind shows the program a CPU with AVX2, so that AVX2's kernels are counted, on any x86-64.
 
@@ -89,7 +89,7 @@ def obstacle(recorded: Mapping[str, Any] | None, compiler: str) -> str | None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Count, and compare or write; return the exit status."""
     parser = argparse.ArgumentParser(prog="bench/counts.py", description="Count instructions.")
-    parser.add_argument("program", type=Path, help="the example `counts`, built for release")
+    parser.add_argument("program", type=Path, help="the program `counts`, built for release")
     parser.add_argument("--file", type=Path, default=BENCH / "counts.json", help="the record")
     parser.add_argument("--write", action="store_true", help="renew the record")
     options = parser.parse_args(arguments)

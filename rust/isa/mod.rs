@@ -25,7 +25,7 @@ pub use portable::Portable;
 /// Work that is to be compiled for one instruction set.
 ///
 /// `run` and everything it calls must be `#[inline(always)]`: only what is inlined into the token's
-/// `#[target_feature]` function becomes its instructions.
+/// `#[target_feature]` function becomes its instructions. Tokens that are [`Simd::APART`] have no such function.
 pub trait Operation<T, S> {
     /// What the work returns.
     type Output;
@@ -52,8 +52,9 @@ pub trait Simd<T: Float>: Copy + Send + Sync + 'static {
     /// pointers that only grow. Where vectors are short, the loop's own instructions are a good part of what the processor
     /// issues, above all where a neighbour on the same core issues too.
     const UNROLL: usize = 1;
-    /// Whether exponentials and their like are functions of their own rather than inlined. Without the CPU's fused multiply-add
-    /// each is much code, which would be compiled again wherever it is inlined: an eighth of the package, a fifth of its build.
+    /// For tokens without a `#[target_feature]` function: whether exponentials and their like are functions of their own rather
+    /// than inlined. Without the CPU's fused multiply-add each is much code, which would be compiled again wherever it is inlined:
+    /// an eighth of the package, a fifth of its build.
     const APART: bool = false;
 
     /// Runs `op` compiled for this instruction set.

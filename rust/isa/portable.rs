@@ -18,7 +18,8 @@ impl<T: Float, const N: usize> Simd<T> for Portable<N> {
     const GRADIENT_ROWS: usize = if N == 1 { 2 } else { 4 };
     // More would be code for little.
     const PANELS: usize = 2;
-    const APART: bool = true;
+    // aarch64's multiply-add is an instruction.
+    const APART: bool = N == 1 || !cfg!(any(target_arch = "aarch64", target_feature = "fma"));
 
     #[inline(always)]
     fn vectorize<O: Operation<T, Self>>(self, op: O) -> O::Output {

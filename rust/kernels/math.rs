@@ -181,7 +181,7 @@ impl Math for f64 {
     ];
 }
 
-/// Functions of one vector: inlined, but for tokens that are [`Simd::APART`], for which each is compiled once.
+/// Functions of one vector: inlined, but for tokens that are [`Simd::APART`], which have one of each.
 macro_rules! elementary {
     ($($(#[$about:meta])* pub fn $name:ident($s:ident, $x:ident) -> $out:ty $body:block)*) => {$(
         $(#[$about])*
