@@ -4,15 +4,15 @@
 //! A program, not a test, since the counter counts for the whole process, and the harness's own thread would
 //! ask for memory beside it.
 
+mod nobody;
+
 use lamella::activation::Activation;
 use lamella::data::{Dense, Matrix};
-use lamella::error::Error;
 use lamella::isa::Isa;
 use lamella::kernels::{Loss, SAMPLE_SEGMENT};
 use lamella::network::{LayerSpec, Network};
 use lamella::step::TargetData;
 use lamella::step::muon::{Adjust, Muon};
-use lamella::train::Host;
 use lamella::train::infer::{Spares, Wanted, infer};
 use lamella::train::optimizer::{Kind, Moments, Optimizer};
 use lamella::train::options::Options;
@@ -20,6 +20,7 @@ use lamella::train::penalty::Penalty;
 use lamella::train::stretch::Stretch;
 use lamella::train::trainer::{Workspace, fit};
 use ndarray::Array2;
+use nobody::Nobody;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -60,17 +61,6 @@ fn count(work: impl FnOnce()) -> usize {
     let before = COUNT.load(Ordering::Relaxed);
     work();
     COUNT.load(Ordering::Relaxed) - before
-}
-
-struct Nobody;
-
-impl Host for Nobody {
-    fn poll(&mut self) -> Result<(), Error> {
-        Ok(())
-    }
-    fn report(&mut self, _: usize, _: f64) -> Result<(), Error> {
-        Ok(())
-    }
 }
 
 /// Rows, rows of a batch, steps of an epoch.

@@ -4,6 +4,8 @@
 //! one thread, with Adam. The counts of two numbers of calls differ by those of calls alone: starting the program and
 //! making the data drop out. No Python and no clock takes part, so the same program gives the same counts.
 
+mod nobody;
+
 use lamella::activation::Activation;
 use lamella::data::{Dense, Matrix};
 use lamella::error::Error;
@@ -11,25 +13,13 @@ use lamella::isa::Isa;
 use lamella::kernels::Loss;
 use lamella::network::{LayerSpec, Network};
 use lamella::step::TargetData;
-use lamella::train::Host;
 use lamella::train::optimizer::{Kind, Moments, Optimizer};
 use lamella::train::options::Options;
 use lamella::train::penalty::Penalty;
 use lamella::train::stretch::Stretch;
 use lamella::train::trainer::{self, Workspace};
 use ndarray::Array2;
-
-/// Nobody listens.
-struct Nobody;
-
-impl Host for Nobody {
-    fn poll(&mut self) -> Result<(), Error> {
-        Ok(())
-    }
-    fn report(&mut self, _: usize, _: f64) -> Result<(), Error> {
-        Ok(())
-    }
-}
+use nobody::Nobody;
 
 /// What the command line asks for.
 struct Request {
