@@ -10,8 +10,8 @@
 //!
 //! Behind a normalised layer's weights stand its gamma and beta, `[2][padded outputs]`.
 //!
-//! In mixed precision all layers are wide; the mirror then holds pairs of bfloat16, `[panel of outputs][panel of
-//! inputs][P/2][P]`, and a further buffer the pairs that forward reads (`kernels/bf16.rs`).
+//! In mixed precision layers are narrow only where forward has inputs as lanes; the mirror then holds the pairs of bfloat16
+//! that backward data reads, and a further buffer those that forward reads (`kernels/bf16.rs`).
 //!
 //! Gradient and optimizer state have the form of the weights. The arena is cut into [`Job`]s of one or more [`Part`]s, the unit
 //! in which threads share the weight gradient and the update.
@@ -24,13 +24,13 @@ mod layer;
 mod statistics;
 
 pub use cut::{Job, Part};
-pub use layer::{Form, Layer, LayerSpec};
+pub use layer::{Form, Layer, LayerSpec, PanelRows};
 pub use statistics::Statistics;
 
 use crate::activation::Activation;
 use crate::error::Error;
 use crate::isa::Isa;
-use crate::kernels::{Kernels, Loss, Norm, Number, PairKernels, PairMirror};
+use crate::kernels::{Kernels, Loss, Norm, Number, PairKernels};
 use crate::memory;
 use crate::panel::{Arena, Geometry, Parts};
 
@@ -163,6 +163,12 @@ impl<T: Number> Network<T> {
         };
         let pairs = T::pair_kernels().filter(|_| isa == Isa::Avx512).ok_or_else(missing)?;
         Network::with(features, specs, loss, isa, Some(pairs))
+    }
+
+    /// The same with kernels in plain Rust, for tests.
+    #[cfg(test)]
+    pub fn mixed_in_plain_rust(features: usize, specs: &[LayerSpec], loss: Loss) -> Network<f32> {
+        Network::with(features, specs, loss, Isa::Portable, Some(crate::kernels::PORTABLE_PAIRS)).unwrap()
     }
 
     /// A network of zeros, with or without kernels of mixed precision.
@@ -357,21 +363,15 @@ impl<T: Number> Network<T> {
     fn renew_pairs(&mut self, layer: &Layer) {
         let Some(kernels) = self.pair_kernels else { return };
         let panel = self.geometry.panel();
-        for (p, row) in (0..layer.panels()).flat_map(|p| (0..layer.inputs).step_by(panel).map(move |row| (p, row))) {
-            let (rows, width) = (panel.min(layer.inputs - row), layer.width(p));
-            let begin = layer.row(p, row);
-            let block = self.arena.buffer(WEIGHTS)[begin..begin + rows * width].to_vec();
-            let reflect = |forward: &mut [T], mirror: &mut [T]| {
-                let (weights, mirror_width) = (&block[..], layer.mirror_width(row));
-                kernels.reflect(&mut PairMirror { weights, rows, width, forward, mirror, mirror_width });
-            };
+        let rows = layer.rows();
+        for (p, row) in (0..layer.panels()).flat_map(|p| (0..rows).step_by(panel).map(move |row| (p, row))) {
+            let (rows, begin) = (panel.min(rows - row), layer.row(p, row));
+            let weights = self.arena.buffer(WEIGHTS)[begin..begin + rows * layer.width(p)].to_vec();
             let pairs = layer.pair_row(p, row)..layer.pair_row(p, row + rows);
-            reflect(&mut self.arena.buffer(PAIRS)[pairs], &mut []);
-            if layer.has_mirror {
-                let begin = layer.mirror_block(p, row);
-                let len = width / 2 * layer.mirror_width(row);
-                reflect(&mut [], &mut self.arena.buffer(MIRROR)[begin..begin + len]);
-            }
+            let (mirror, panel) = (layer.mirror_range(p, row, rows), PanelRows { p, row, rows });
+            let mut forward = vec![T::ZERO; pairs.len()];
+            layer.round(kernels, panel, &weights, &mut forward, &mut self.arena.buffer(MIRROR)[mirror]);
+            self.arena.buffer(PAIRS)[pairs].copy_from_slice(&forward);
         }
     }
 
@@ -429,25 +429,38 @@ fn check(features: usize, specs: &[LayerSpec], loss: &Loss) -> Result<(), Error>
 mod tests {
     use super::*;
 
-    fn network(dims: &[usize], isa: Isa) -> Network<f32> {
+    fn specs(dims: &[usize]) -> Vec<LayerSpec> {
         let relu = |&units: &usize| LayerSpec::plain(units, Activation::Relu);
         let mut specs: Vec<LayerSpec> = dims[1..].iter().map(relu).collect();
         specs.last_mut().unwrap().activation = Activation::Identity;
-        Network::new(dims[0], &specs, Loss::SquaredError, isa).unwrap()
+        specs
+    }
+
+    fn network(dims: &[usize], isa: Isa) -> Network<f32> {
+        Network::new(dims[0], &specs(dims), Loss::SquaredError, isa).unwrap()
+    }
+
+    fn in_mixed_precision(dims: &[usize]) -> Network<f32> {
+        Network::<f32>::mixed_in_plain_rust(dims[0], &specs(dims), Loss::SquaredError)
     }
 
     #[test]
     fn every_number_belongs_to_one_part_and_every_weight_has_its_place() {
-        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+        let full = Isa::ALL.into_iter().filter(|isa| isa.is_available()).map(|isa| (isa, false));
+        for (isa, mixed) in full.chain([(Isa::Portable, true)]) {
             for dims in [&[2, 16, 16, 1][..], &[300, 20, 7, 1], &[784, 512, 40], &[1, 1], &[33, 65, 1100, 3]] {
-                let mut net = network(dims, isa);
+                let mut net = if mixed { in_mixed_precision(dims) } else { network(dims, isa) };
                 for part in 0..net.arena.parts() {
                     let mut writing = net.arena.write(part);
-                    let [weights, mirror] = writing.slices();
-                    weights.iter_mut().chain(mirror).for_each(|x| *x += 1.0);
+                    let [weights, mirror, _, _, _, pairs] = writing.slices();
+                    weights.iter_mut().chain(mirror).chain(pairs).for_each(|x| *x += 1.0);
                 }
-                assert!(net.arena.buffer(WEIGHTS).iter().all(|&x| x == 1.0), "{isa:?} {dims:?}");
-                assert!(net.arena.buffer(MIRROR).iter().all(|&x| x == 1.0), "{isa:?} {dims:?}");
+                let last = net.layers[dims.len() - 2];
+                assert_eq!(net.arena.buffer(PAIRS).len(), if mixed { last.all_pairs().end } else { 0 });
+                assert_eq!(net.arena.buffer(MIRROR).len(), last.mirror + last.mirror_numbers());
+                for buffer in [WEIGHTS, MIRROR, PAIRS] {
+                    assert!(net.arena.buffer(buffer).iter().all(|&x| x == 1.0), "{isa:?} {mixed} {dims:?}");
+                }
                 for l in 0..net.layers.len() {
                     net.set_layer(l, |j, i| (l * 10_000 + j * 100 + i) as f32, |j| -(j as f32));
                     let (weights, bias) = net.get_layer(l, WEIGHTS);

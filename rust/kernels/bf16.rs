@@ -10,12 +10,15 @@
 //! | A, dZ in the weight gradient | pairs form | samples | `[panel][ceil(m/2)][P]` |
 //! | W in forward | forward form | inputs | `[panel of outputs][ceil(n[l-1]/2)][P]` |
 //! | W in backward data | mirror | outputs | `[panel of outputs][panel of inputs][P/2][P]` |
+//! | W of few units in forward (`dots.rs`) | rows form | inputs | `[panel of inputs][n[l]][P/2]` |
+//! | W of few units in backward data | pairs form | outputs | `[panel of inputs][ceil(n[l]/2)][P]` |
 //!
 //! Rows and pairs of f32 panels that have no partner are paired with zero.
 
 use super::On;
+use super::dots::{Dots, DotsOp};
 use super::gemm::{Product, ProductOp};
-use super::gradient::{Gradient, GradientOp};
+use super::gradient::{BiasGradient, BiasGradientOp, Gradient, GradientOp};
 use super::operand::Operand;
 use super::peak::MultiplyAddOp;
 use crate::isa::Operation;
@@ -44,7 +47,11 @@ pub trait PairKernels<T>: Send + Sync {
     fn product(&self, product: &mut Product<'_, T>);
     /// [`Kernels::gradient`](super::Kernels::gradient) of pairs of samples.
     fn gradient(&self, gradient: &mut Gradient<'_, T>);
-    /// Rounds a panel of activations or gradients into its two forms.
+    /// [`Kernels::bias_gradient`](super::Kernels::bias_gradient) of pairs of samples.
+    fn bias_gradient(&self, gradient: &mut BiasGradient<'_, T>);
+    /// [`Kernels::dots`](super::Kernels::dots) of pairs of inputs.
+    fn dots(&self, dots: &mut Dots<'_, T>);
+    /// Rounds a panel of activations, gradients, or weights whose lanes are inputs, into its two forms.
     fn pack(&self, pack: &mut Pack<'_, T>);
     /// Rounds a block of weights into its two forms.
     fn reflect(&self, block: &mut PairMirror<'_, T>);
@@ -58,6 +65,12 @@ impl<S: PairSimd> PairKernels<f32> for On<S> {
     }
     fn gradient(&self, gradient: &mut Gradient<'_, f32>) {
         self.0.vectorize(GradientOp(gradient, Pairs));
+    }
+    fn bias_gradient(&self, gradient: &mut BiasGradient<'_, f32>) {
+        self.0.vectorize(BiasGradientOp(gradient, Pairs));
+    }
+    fn dots(&self, dots: &mut Dots<'_, f32>) {
+        self.0.vectorize(DotsOp(dots, Pairs));
     }
     fn pack(&self, pack: &mut Pack<'_, f32>) {
         self.0.vectorize(PackOp(pack));

@@ -1,6 +1,6 @@
 //! Mixed precision against loops over plain matrices with the oracle's `dot`, on AVX-512 BF16 and in plain Rust.
 
-use super::super::{Finish, INPUT_SEGMENT, Pair, Start};
+use super::super::{Finish, INPUT_SEGMENT, Pair, Start, dots};
 use super::*;
 use crate::activation::Activation;
 use crate::isa::Portable;
@@ -226,6 +226,108 @@ fn gradients_equal_the_oracle() {
                         }
                         assert_eq!(c[r * width + j], wanted, "{slices:?} {units}x{lanes} ({r}, {j})");
                     }
+                }
+            }
+        }
+    });
+}
+
+/// An element of [`Dots`] of pairs, as the kernel promises it.
+fn strided(bias: f32, depth: usize, term: impl Fn(usize) -> (f32, f32)) -> f32 {
+    let (q, block) = (dots::partials::<f32>(), dots::block::<f32>());
+    let mut partials = vec![0.0; q];
+    for first in (0..depth).step_by(block) {
+        for (i, partial) in partials.iter_mut().enumerate() {
+            let pairs = (first + i..(first + block).min(depth)).step_by(q);
+            let sum = pairs.map(&term).fold(0.0, |sum, (x, y)| dot(x, y, sum));
+            *partial = if first == 0 { sum } else { *partial + sum };
+        }
+    }
+    for half in [8, 4, 2, 1] {
+        (0..half).for_each(|i| partials[i] += partials[i + half]);
+    }
+    partials[0] + bias
+}
+
+fn check_dots(m: usize, inputs: usize, units: usize) {
+    each(|kernels, geometry| {
+        let [a, _] = packed(kernels, &matrix(m, inputs, 1, geometry));
+        let [b, _] = packed(kernels, &matrix(units, inputs, 2, geometry));
+        let bias: Vec<f32> = (0..units).map(|j| number(j, 0, 3)).collect();
+        let mut c = Panels::zeroed(m, units, geometry, "test").unwrap();
+        c.data_mut().fill(JUNK);
+        let mut scratch = vec![JUNK; dots::scratch::<f32>(m, units)];
+        kernels.dots(&mut Dots { a: a.view(), b: b.view(), bias: &bias, scratch: &mut scratch, c: &mut c });
+        for (r, j) in (0..m).flat_map(|r| (0..units).map(move |j| (r, j))) {
+            let wanted = strided(bias[j], a.lanes(), |k| (a.get(r, k), b.get(j, k)));
+            assert_eq!(c.get(r, j), wanted, "{m}x{inputs}x{units} at ({r}, {j})");
+        }
+        let padding =
+            |p: usize| c.panel(p).chunks_exact(c.width(p)).map(move |row| &row[units - p * geometry.panel()..]);
+        assert!(padding(c.panels() - 1).flatten().all(|&x| x == 0.0), "padding is zero");
+    });
+}
+
+#[test]
+fn sums_whose_lanes_are_pairs_of_inputs_equal_the_oracle() {
+    for m in [1, 2, 3, 6, 7, 13] {
+        for units in [1, 2, 3, 4, 5, 7, 17, 33] {
+            check_dots(m, 139, units);
+        }
+    }
+    let block = 2 * dots::block::<f32>();
+    for inputs in [
+        1,
+        2,
+        3,
+        4,
+        5,
+        8,
+        9,
+        15,
+        16,
+        17,
+        31,
+        32,
+        33,
+        48,
+        49,
+        63,
+        64,
+        65,
+        95,
+        97,
+        127,
+        129,
+        block - 1,
+        block,
+        block + 1,
+        2 * block + 17,
+    ] {
+        check_dots(8, inputs, 5);
+        check_dots(13, inputs, 1);
+    }
+    check_dots(121, 70, 3);
+}
+
+#[test]
+fn biases_of_few_units_add_rounded_numbers_up() {
+    each(|kernels, geometry| {
+        for slices in [&[1][..], &[2, 5], &[6, 3]] {
+            let deltas = |(i, &m): (usize, &usize)| packed(kernels, &matrix(m, 21, 10 + i, geometry));
+            let all: Vec<_> = slices.iter().enumerate().map(deltas).collect();
+            let views = all.iter().map(|[_, pairs]| pairs.view()).enumerate();
+            let pairs: Vec<Pair<'_, f32>> =
+                views.map(|(i, a)| Pair { a, b: a, opens: i == 0, nonzeros: None }).collect();
+            for (p, goes_on) in (0..geometry.panels(21)).flat_map(|p| [(p, false), (p, true)]) {
+                let mut c = vec![JUNK; geometry.width(21, p)];
+                kernels.bias_gradient(&mut BiasGradient { pairs: &pairs, panel: p, goes_on, c: &mut c });
+                for (lane, &sum) in c.iter().enumerate().take(21 - p * geometry.panel()) {
+                    let numbers = pairs
+                        .iter()
+                        .flat_map(|pair| (0..pair.a.rows).map(|k| pair.a.panel(p)[k * geometry.width(21, p) + lane]));
+                    let of_these = numbers.fold(0.0, |sum, x| dot(f32::from_bits(0x3f80_3f80), x, sum));
+                    assert_eq!(sum, if goes_on { JUNK + of_these } else { of_these }, "{slices:?} {p} {lane}");
                 }
             }
         }

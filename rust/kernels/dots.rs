@@ -6,10 +6,12 @@
 //!
 //! Promise: an element is made of [`partials`] strided sums (input mod that number), each a chain of fused multiply-adds in
 //! index order inside blocks of [`block`] inputs whose sums are added in index order; then halves are added to halves until one
-//! number is left, and the bias to it. Neither tiles nor vector widths change a bit.
+//! number is left, and the bias to it. Neither tiles nor vector widths change a bit. In mixed precision (`bf16.rs`) the inputs
+//! counted here are pairs of them.
 
 use super::lanes::{self, MOST_LANES, write_apart};
 use super::math::Math;
+use super::operand::Operand;
 use crate::isa::{Operation, Simd, prefetch};
 use crate::panel::{Panels, PanelsRef};
 
@@ -31,7 +33,7 @@ pub fn scratch<T: Math>(rows: usize, units: usize) -> usize {
     rows.min(ROWS_AT_ONCE).saturating_mul(units).saturating_mul(partials::<T>())
 }
 
-/// `c[r, j] = bias[j] + sum over k of a[r, k] b[j, k]`.
+/// `c[r, j] = bias[j] + sum over k of a[r, k] b[j, k]`; where k counts pairs, panels of a and b are half as wide.
 pub struct Dots<'a, T> {
     /// Samples, `rows x depth`; padding is zero.
     pub a: PanelsRef<'a, T>,
@@ -46,7 +48,7 @@ pub struct Dots<'a, T> {
 }
 
 /// [`Dots`] as an operation for one instruction set.
-pub struct DotsOp<'p, 'a, T>(pub &'p mut Dots<'a, T>);
+pub struct DotsOp<'p, 'a, T, O>(pub &'p mut Dots<'a, T>, pub O);
 
 /// Vectors of both operands over the blocks of the inputs.
 #[derive(Clone, Copy)]
@@ -55,24 +57,27 @@ struct Raw<T> {
     a_rows: usize,
     b: *const T,
     b_rows: usize,
-    depth: usize,
     /// The samples that are looked at: from and to.
     first: usize,
     last: usize,
-    /// Vectors of this block: from and to.
+    /// Vectors of this block: from and to, and to where they are whole; behind them there may be half a vector.
     begin: usize,
+    whole: usize,
     end: usize,
+    /// Whether the depth ends with the block.
+    ends: bool,
     sums: *mut T,
 }
 
-impl<T: Math, S: Simd<T>> Operation<T, S> for DotsOp<'_, '_, T> {
+impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for DotsOp<'_, '_, T, O> {
     type Output = ();
 
     #[inline(always)]
     fn run(self, s: S) {
         let d = self.0;
         let (rows, units, depth) = (d.a.rows, d.b.rows, d.a.lanes);
-        assert!([d.a.geometry, d.b.geometry, d.c.geometry()].iter().all(|geometry| geometry.lanes == S::LANES));
+        assert!([d.a.geometry, d.b.geometry].iter().all(|geometry| geometry.lanes == S::LANES / O::TERMS));
+        assert_eq!(d.c.geometry().lanes, S::LANES);
         assert_eq!((d.b.lanes, d.c.rows(), d.c.lanes()), (depth, rows, units));
         assert!(d.bias.len() >= units);
         d.c.data_mut().fill(T::ZERO);
@@ -80,29 +85,31 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for DotsOp<'_, '_, T> {
             let last = (first + ROWS_AT_ONCE).min(rows);
             let sums = &mut d.scratch[..(last - first) * units * partials::<T>()];
             for begin in (0..depth).step_by(block::<T>()) {
-                let end = (begin + block::<T>()).min(depth).div_ceil(S::LANES);
+                let numbers = (begin + block::<T>()).min(d.a.geometry.padded(depth));
                 let raw = Raw {
                     a: d.a.data().as_ptr(),
                     a_rows: rows,
                     b: d.b.data().as_ptr(),
                     b_rows: units,
-                    depth,
                     first,
                     last,
                     begin: begin / S::LANES,
-                    end,
+                    whole: numbers / S::LANES,
+                    end: numbers.div_ceil(S::LANES),
+                    ends: begin + block::<T>() >= depth,
                     sums: sums.as_mut_ptr(),
                 };
-                // SAFETY: a and b are full matrices of panels (`PanelsRef`) whose vectors `begin..end` exist, `last` is at most
-                // a's rows, and there are partial sums for each pair of rows `first..last` of a and all of b.
+                // SAFETY: a and b are full matrices of panels (`PanelsRef`) whose vectors `begin..end` exist, of the last perhaps
+                // the first half alone, `last` is at most a's rows, and there are partial sums for each pair of rows `first..last`
+                // of a and all of b.
                 unsafe {
                     // A constant, here and below: what is never called is not compiled then.
                     match const { partials::<T>() / S::LANES } {
-                        1 => sweep::<T, S, 1>(s, &raw),
-                        2 => sweep::<T, S, 2>(s, &raw),
-                        4 => sweep::<T, S, 4>(s, &raw),
-                        8 => sweep::<T, S, 8>(s, &raw),
-                        _ => sweep::<T, S, 16>(s, &raw),
+                        1 => sweep::<T, S, O, 1>(s, self.1, &raw),
+                        2 => sweep::<T, S, O, 2>(s, self.1, &raw),
+                        4 => sweep::<T, S, O, 4>(s, self.1, &raw),
+                        8 => sweep::<T, S, O, 8>(s, self.1, &raw),
+                        _ => sweep::<T, S, O, 16>(s, self.1, &raw),
                     }
                 }
             }
@@ -113,7 +120,7 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for DotsOp<'_, '_, T> {
 
 /// All pairs of rows over one block, in the largest tiles that the registers hold.
 #[inline(always)]
-unsafe fn sweep<T: Math, S: Simd<T>, const W: usize>(s: S, raw: &Raw<T>) {
+unsafe fn sweep<T: Math, S: Simd<T>, O: Operand<T, S>, const W: usize>(s: S, operand: O, raw: &Raw<T>) {
     assert_eq!(W * S::LANES, partials::<T>());
     let mut row = raw.first;
     while row < raw.last {
@@ -121,10 +128,12 @@ unsafe fn sweep<T: Math, S: Simd<T>, const W: usize>(s: S, raw: &Raw<T>) {
         // SAFETY: row + the tile's rows <= last; the rest is the caller's promise.
         row += unsafe {
             match left {
-                6.. if const { W == 1 } || const { W == 2 } && raw.b_rows == 1 => across::<T, S, 6, W>(s, raw, row),
-                3.. if const { W == 2 } => across::<T, S, 3, W>(s, raw, row),
-                2.. if const { W == 1 || W == 4 } => across::<T, S, 2, W>(s, raw, row),
-                _ => across::<T, S, 1, W>(s, raw, row),
+                6.. if const { W == 1 } || const { W == 2 } && raw.b_rows == 1 => {
+                    across::<T, S, O, 6, W>(s, operand, raw, row)
+                }
+                3.. if const { W == 2 } => across::<T, S, O, 3, W>(s, operand, raw, row),
+                2.. if const { W == 1 || W == 4 } => across::<T, S, O, 2, W>(s, operand, raw, row),
+                _ => across::<T, S, O, 1, W>(s, operand, raw, row),
             }
         };
     }
@@ -132,7 +141,12 @@ unsafe fn sweep<T: Math, S: Simd<T>, const W: usize>(s: S, raw: &Raw<T>) {
 
 /// R rows of a against all rows of b; returns R.
 #[inline(always)]
-unsafe fn across<T: Math, S: Simd<T>, const R: usize, const W: usize>(s: S, raw: &Raw<T>, row: usize) -> usize {
+unsafe fn across<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const W: usize>(
+    s: S,
+    operand: O,
+    raw: &Raw<T>,
+    row: usize,
+) -> usize {
     let follows = row + 2 * R <= raw.a_rows;
     let mut column = 0;
     while column < raw.b_rows {
@@ -141,12 +155,14 @@ unsafe fn across<T: Math, S: Simd<T>, const R: usize, const W: usize>(s: S, raw:
         // SAFETY: column + the tile's columns <= b_rows, and where it asks, R rows follow; the rest is the caller's promise.
         column += unsafe {
             match left {
-                4.. if const { W == 1 } && asks => tile::<T, S, R, 4, W, true>(s, raw, row, column),
-                4.. if const { W == 1 } => tile::<T, S, R, 4, W, false>(s, raw, row, column),
-                2.. if const { W <= 4 && R * W <= 8 } && asks => tile::<T, S, R, 2, W, true>(s, raw, row, column),
-                2.. if const { W <= 4 && R * W <= 8 } => tile::<T, S, R, 2, W, false>(s, raw, row, column),
-                _ if asks => tile::<T, S, R, 1, W, true>(s, raw, row, column),
-                _ => tile::<T, S, R, 1, W, false>(s, raw, row, column),
+                4.. if const { W == 1 } && asks => tile::<T, S, O, R, 4, W, true>(s, operand, raw, row, column),
+                4.. if const { W == 1 } => tile::<T, S, O, R, 4, W, false>(s, operand, raw, row, column),
+                2.. if const { W <= 4 && R * W <= 8 } && asks => {
+                    tile::<T, S, O, R, 2, W, true>(s, operand, raw, row, column)
+                }
+                2.. if const { W <= 4 && R * W <= 8 } => tile::<T, S, O, R, 2, W, false>(s, operand, raw, row, column),
+                _ if asks => tile::<T, S, O, R, 1, W, true>(s, operand, raw, row, column),
+                _ => tile::<T, S, O, R, 1, W, false>(s, operand, raw, row, column),
             }
         };
     }
@@ -157,48 +173,66 @@ unsafe fn across<T: Math, S: Simd<T>, const R: usize, const W: usize>(s: S, raw:
 /// since looking in the loop costs a tenth of it where vectors are short.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
-unsafe fn tile<T: Math, S: Simd<T>, const R: usize, const C: usize, const W: usize, const ASKS: bool>(
+unsafe fn tile<
+    T: Math,
+    S: Simd<T>,
+    O: Operand<T, S>,
+    const R: usize,
+    const C: usize,
+    const W: usize,
+    const ASKS: bool,
+>(
     s: S,
+    operand: O,
     raw: &Raw<T>,
     row: usize,
     column: usize,
 ) -> usize {
     let mut acc = [[[s.splat(T::ZERO); W]; C]; R];
+    // Vectors of a panel, two or of pairs one, and numbers of its rows.
+    let (vectors, panel) = (2 / O::TERMS, 2 / O::TERMS * S::LANES);
     // SAFETY: the caller vouches for rows `row..row + R` of a (`row..row + 2 R` where it ASKS), `column..column + C` of b and
-    // vectors `begin..end` of both; a panel holds two vectors of each row, the last one perhaps one.
+    // vectors `begin..end` of both; the last panel is as narrow as what is left for it.
     unsafe {
         let mut at = raw.begin;
         // Whole rounds of the W partials, panel by panel: two rounds where W is 1 (a panel), and where it is 2 (two panels, for
         // fewer turns of the loop).
         let round = if W <= 2 { 2 * W } else { W };
-        while at + round <= raw.end {
-            for half in 0..round / 2 {
-                let first = at + 2 * half;
-                let a = raw.a.add(first * S::LANES * raw.a_rows + row * 2 * S::LANES);
-                let b = raw.b.add(first * S::LANES * raw.b_rows + column * 2 * S::LANES);
+        while at + round <= raw.whole {
+            for i in 0..round / vectors {
+                let first = at + vectors * i;
+                let a = raw.a.add(first * S::LANES * raw.a_rows + row * panel);
+                let b = raw.b.add(first * S::LANES * raw.b_rows + column * panel);
                 if ASKS {
-                    prefetch(std::slice::from_raw_parts(a.add(R * 2 * S::LANES), R * 2 * S::LANES));
+                    prefetch(std::slice::from_raw_parts(a.add(R * panel), R * panel));
                 }
-                for v in 0..2 {
-                    step(s, a.add(v * S::LANES), b.add(v * S::LANES), 2 * S::LANES, (2 * half + v) % W, &mut acc);
+                for v in 0..vectors {
+                    let w = (vectors * i + v) % W;
+                    step(s, operand, a.add(v * S::LANES), b.add(v * S::LANES), panel, w, &mut acc);
                 }
             }
             at += round;
         }
         // What makes no whole round; a block that ends within a panel ends with the depth, where half a panel is its own width.
-        for half in 0..round / 2 {
-            let first = at + 2 * half;
+        for i in 0..round / vectors {
+            let (first, w) = (at + vectors * i, (vectors * i) % W);
             let a = raw.a.wrapping_add(first * S::LANES * raw.a_rows);
             let b = raw.b.wrapping_add(first * S::LANES * raw.b_rows);
-            if first + 1 < raw.end {
-                let (a, b) = (a.add(row * 2 * S::LANES), b.add(column * 2 * S::LANES));
-                step(s, a, b, 2 * S::LANES, (2 * half) % W, &mut acc);
-                step(s, a.add(S::LANES), b.add(S::LANES), 2 * S::LANES, (2 * half + 1) % W, &mut acc);
+            if first + vectors <= raw.whole {
+                let (a, b) = (a.add(row * panel), b.add(column * panel));
+                for v in 0..vectors {
+                    step(s, operand, a.add(v * S::LANES), b.add(v * S::LANES), panel, (w + v) % W, &mut acc);
+                }
             } else if first < raw.end {
-                step(s, a.add(row * S::LANES), b.add(column * S::LANES), S::LANES, (2 * half) % W, &mut acc);
+                let narrow = panel / 2;
+                let (a, b) = (a.add(row * narrow), b.add(column * narrow));
+                if vectors == 2 {
+                    step(s, operand, a, b, narrow, w, &mut acc);
+                } else {
+                    half_step(s, operand, a, b, w, &mut acc);
+                }
             }
         }
-        let ends = raw.end == raw.depth.div_ceil(S::LANES);
         for r in 0..R {
             for c in 0..C {
                 let sums = raw.sums.add(((row - raw.first + r) * raw.b_rows + column + c) * W * S::LANES);
@@ -207,7 +241,7 @@ unsafe fn tile<T: Math, S: Simd<T>, const R: usize, const C: usize, const W: usi
                         acc[r][c][w] = s.add(s.load(sums.add(w * S::LANES)), acc[r][c][w]);
                     }
                 }
-                if ends {
+                if raw.ends {
                     halve(s, &mut acc[r][c]);
                     s.store(sums, acc[r][c][0]);
                 } else {
@@ -224,8 +258,9 @@ unsafe fn tile<T: Math, S: Simd<T>, const R: usize, const C: usize, const W: usi
 /// One vector of each row: `acc[r][c][w] += a[r] * b[c]`.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
-unsafe fn step<T: Math, S: Simd<T>, const R: usize, const C: usize, const W: usize>(
+unsafe fn step<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const C: usize, const W: usize>(
     s: S,
+    operand: O,
     a: *const T,
     b: *const T,
     width: usize,
@@ -241,9 +276,33 @@ unsafe fn step<T: Math, S: Simd<T>, const R: usize, const C: usize, const W: usi
         for r in 0..R {
             let of_a = s.load(a.add(r * width));
             for c in 0..C {
-                acc[r][c][w] = s.mul_add(of_a, of_b[c], acc[r][c][w]);
+                acc[r][c][w] = operand.mul_add(s, of_a, of_b[c], acc[r][c][w]);
             }
         }
+    }
+}
+
+/// The same of rows of half a vector, whose other half counts as zero.
+#[inline(always)]
+unsafe fn half_step<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const C: usize, const W: usize>(
+    s: S,
+    operand: O,
+    a: *const T,
+    b: *const T,
+    w: usize,
+    acc: &mut [[[S::V; W]; C]; R],
+) {
+    let half = S::LANES / 2;
+    let (mut of_a, mut of_b) = ([[T::ZERO; MOST_LANES]; R], [[T::ZERO; MOST_LANES]; C]);
+    // SAFETY: the caller vouches for half a vector of R rows of a and of C rows of b; the copies are whole vectors.
+    unsafe {
+        for (r, row) in of_a.iter_mut().enumerate() {
+            a.add(r * half).copy_to_nonoverlapping(row.as_mut_ptr(), half);
+        }
+        for (c, row) in of_b.iter_mut().enumerate() {
+            b.add(c * half).copy_to_nonoverlapping(row.as_mut_ptr(), half);
+        }
+        step(s, operand, of_a.as_ptr().cast(), of_b.as_ptr().cast(), MOST_LANES, w, acc);
     }
 }
 

@@ -270,9 +270,9 @@ pub struct BiasGradient<'a, T> {
 }
 
 /// [`BiasGradient`] as an operation for one instruction set.
-pub struct BiasGradientOp<'p, 'a, T>(pub &'p mut BiasGradient<'a, T>);
+pub struct BiasGradientOp<'p, 'a, T, O>(pub &'p mut BiasGradient<'a, T>, pub O);
 
-impl<T: Math, S: Simd<T>> Operation<T, S> for BiasGradientOp<'_, '_, T> {
+impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for BiasGradientOp<'_, '_, T, O> {
     type Output = ();
 
     #[inline(always)]
@@ -297,7 +297,7 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for BiasGradientOp<'_, '_, T> {
                 assert_eq!(dz.geometry.width(dz.lanes, g.panel), width);
                 for row in dz.panel(g.panel).chunks_exact(width) {
                     // SAFETY: a row has `width` numbers and n * LANES + LANES <= width.
-                    sum = s.add(sum, unsafe { s.load(row.as_ptr().add(n * S::LANES)) });
+                    sum = self.1.add(s, unsafe { s.load(row.as_ptr().add(n * S::LANES)) }, sum);
                 }
             }
             // SAFETY: c is one vector of the slice above.

@@ -123,10 +123,10 @@ impl<T: Math, S: Simd<T>> Kernels<T> for On<S> {
         self.0.vectorize(gradient::GradientOp(gradient, operand::Plain));
     }
     fn bias_gradient(&self, gradient: &mut BiasGradient<'_, T>) {
-        self.0.vectorize(gradient::BiasGradientOp(gradient));
+        self.0.vectorize(gradient::BiasGradientOp(gradient, operand::Plain));
     }
     fn dots(&self, dots: &mut Dots<'_, T>) {
-        self.0.vectorize(dots::DotsOp(dots));
+        self.0.vectorize(dots::DotsOp(dots, operand::Plain));
     }
     fn find(&self, find: &mut Find<'_, T>) {
         self.0.vectorize(nonzeros::FindOp(find));
@@ -203,6 +203,10 @@ fn f32_pair_kernels() -> Option<&'static dyn PairKernels<f32>> {
     let token = crate::isa::bf16::Avx512Bf16::new()?;
     Some(Box::leak(Box::new(On(token))))
 }
+
+/// The kernels of mixed precision in plain Rust, for tests on CPUs without the instructions.
+#[cfg(test)]
+pub(crate) static PORTABLE_PAIRS: &dyn PairKernels<f32> = &On(crate::isa::Portable::<4>);
 
 #[cfg(not(target_arch = "x86_64"))]
 fn f32_pair_kernels() -> Option<&'static dyn PairKernels<f32>> {

@@ -159,7 +159,7 @@ fn mirror_range(layers: &[Layer], part: &Part) -> Range<usize> {
     match layer.form {
         Form::Wide if part.rows.end < layer.inputs => begin..layer.mirror_block(last, part.rows.end),
         Form::Wide => begin..layer.mirror + part.panels.end * layer.mirror_stride(),
-        Form::Narrow => begin..layer.mirror_block(last, 0) + layer.width(last) * layer.mirror_width(0),
+        Form::Narrow => begin..layer.mirror_range(last, 0, layer.outputs).end,
     }
 }
 

@@ -1,7 +1,7 @@
 //! A layer: what is asked of it, which form its weights have, and where each of them stands in the arena.
 
 use crate::activation::Activation;
-use crate::kernels::{Norm, Number, dots};
+use crate::kernels::{Norm, Number, Pack, PairKernels, PairMirror, dots};
 use crate::panel::Geometry;
 use std::ops::Range;
 
@@ -46,6 +46,17 @@ pub enum Form {
     Narrow,
 }
 
+/// Rows of one panel of a layer's form, at most P from a multiple of P on.
+#[derive(Clone, Copy, Debug)]
+pub struct PanelRows {
+    /// The panel.
+    pub p: usize,
+    /// The first of them.
+    pub row: usize,
+    /// How many.
+    pub rows: usize,
+}
+
 /// A layer and its places.
 #[derive(Clone, Copy, Debug)]
 pub struct Layer {
@@ -71,7 +82,7 @@ pub struct Layer {
     pub weights: usize,
     /// Where its mirror begins, or would.
     pub mirror: usize,
-    /// Whether it has one: every layer but the first, and but those that `dots`.
+    /// Whether it has one: every layer but the first, and but those that `dots` in full precision.
     pub has_mirror: bool,
     /// Where its pairs of bfloat16 for forward begin, in mixed precision.
     pub pairs: usize,
@@ -185,20 +196,50 @@ impl Layer {
     pub fn mirror_stride(&self) -> usize {
         (self.geometry.panel() / self.terms).saturating_mul(self.geometry.padded(self.inputs))
     }
-    /// Where the pairs of row `row` (an even one, or the number of rows) of panel `p` begin.
+    /// Where the pairs of row `row` (an even one, or the number of rows) of panel `p` begin: pairs of inputs, which are rows of
+    /// a wide layer and lanes of a narrow one.
     #[inline]
     pub fn pair_row(&self, p: usize, row: usize) -> usize {
-        self.pairs + p * self.geometry.panel() * self.inputs.div_ceil(2) + row.div_ceil(2) * self.width(p)
+        let panel = self.geometry.panel();
+        self.pairs
+            + match self.form {
+                Form::Wide => p * panel * self.inputs.div_ceil(2) + row.div_ceil(2) * self.width(p),
+                Form::Narrow => p * panel / 2 * self.outputs + row * self.width(p) / 2,
+            }
     }
-    /// Where the mirror of the block that begins at row `row` of panel `p` begins: `[lanes of the panel][mirror_width]`.
+    /// Where all its pairs stand.
+    #[inline]
+    pub fn all_pairs(&self) -> Range<usize> {
+        let len = match self.form {
+            Form::Wide => self.geometry.padded(self.outputs).saturating_mul(self.inputs.div_ceil(2)),
+            Form::Narrow => (self.geometry.padded(self.inputs) / 2).saturating_mul(self.outputs),
+        };
+        self.pairs..self.pairs.saturating_add(len)
+    }
+    /// Where the mirror of the block that begins at row `row` of panel `p` begins: `[lanes of the panel][mirror_width]`, of a
+    /// narrow layer in mixed precision `[pairs of its rows][lanes of the panel]`.
     #[inline]
     pub fn mirror_block(&self, p: usize, row: usize) -> usize {
         let panel = self.geometry.panel();
         self.mirror
             + match self.form {
                 Form::Wide => p * self.mirror_stride() + row * panel / self.terms,
-                Form::Narrow => p * panel * self.geometry.padded(self.outputs),
+                Form::Narrow if self.terms == 1 => p * panel * self.geometry.padded(self.outputs),
+                Form::Narrow => p * panel * self.outputs.div_ceil(2) + row / 2 * self.width(p),
             }
+    }
+    /// The mirror of `rows` rows, at most P, from row `row` on of panel `p`; empty for a layer without one.
+    #[inline]
+    pub fn mirror_range(&self, p: usize, row: usize, rows: usize) -> Range<usize> {
+        if !self.has_mirror {
+            return self.mirror..self.mirror;
+        }
+        let begin = self.mirror_block(p, row);
+        let len = match self.form {
+            Form::Narrow if self.terms == 2 => rows.div_ceil(2) * self.width(p),
+            _ => self.width(p) / self.terms * self.mirror_width(row),
+        };
+        begin..begin + len
     }
     /// Lanes with padding of the rows of a mirror's block.
     #[inline]
@@ -208,20 +249,44 @@ impl Layer {
             Form::Narrow => self.geometry.padded(self.outputs),
         }
     }
+    /// Rounds some rows of a panel into the pairs that forward reads and, where the mirror is not empty, into those that
+    /// backward data reads.
+    pub fn round<T: Number>(
+        &self,
+        kernels: &dyn PairKernels<T>,
+        PanelRows { p, row, rows }: PanelRows,
+        weights: &[T],
+        forward: &mut [T],
+        mirror: &mut [T],
+    ) {
+        let width = self.width(p);
+        match self.form {
+            Form::Wide => {
+                let mirror_width = self.mirror_width(row);
+                kernels.reflect(&mut PairMirror { weights, rows, width, forward, mirror, mirror_width });
+            }
+            Form::Narrow => {
+                let lanes = width.min(self.inputs - p * self.geometry.panel());
+                kernels.pack(&mut Pack { source: weights, width, lanes, rows: forward, pairs: mirror });
+            }
+        }
+    }
     /// All numbers of the mirror.
     pub(super) fn mirror_numbers(&self) -> usize {
         match (self.has_mirror, self.form) {
             (false, _) => 0,
             (true, Form::Wide) => self.mirror_stride().saturating_mul(self.geometry.panels(self.outputs)),
             (true, Form::Narrow) => {
-                self.geometry.padded(self.inputs).saturating_mul(self.geometry.padded(self.outputs))
+                let rows = if self.terms == 1 { self.padded_outputs() } else { self.outputs.div_ceil(2) };
+                self.geometry.padded(self.inputs).saturating_mul(rows)
             }
         }
     }
 }
 
 /// Whether forward has inputs as lanes, the layer being narrow: where that takes fewer vectors than units as lanes do, or a
-/// row of the input is long. The same on every instruction set, as it decides the order of sums.
+/// row of the input is long. `inputs` counts numbers of an operand, pairs in mixed precision. The same on every instruction
+/// set, as it decides the order of sums.
 fn dots_pay<T: Number>(inputs: usize, units: usize) -> bool {
     let vector = dots::partials::<T>();
     let with_inputs = units.saturating_mul(inputs.div_ceil(vector) + DOTS_FOLD);
@@ -236,7 +301,8 @@ pub(super) fn place<T: Number>(features: usize, specs: &[LayerSpec], geometry: G
     let mut layers = Vec::with_capacity(specs.len());
     for (l, spec) in specs.iter().enumerate() {
         let waste = geometry.padded(spec.units) as f64 / spec.units as f64;
-        let dots = !mixed && dots_pay::<T>(inputs, spec.units);
+        let dots = dots_pay::<T>(inputs.div_ceil(terms), spec.units);
+        // Mixed precision would gain no lanes by it: forward and backward data read copies of the weights in any case.
         let narrow = !mixed && l > 0 && waste >= 2.0;
         let form = if dots || narrow { Form::Narrow } else { Form::Wide };
         let outputs = spec.units;
@@ -252,7 +318,7 @@ pub(super) fn place<T: Number>(features: usize, specs: &[LayerSpec], geometry: G
             weights,
             mirror,
             dots,
-            has_mirror: l > 0 && !dots,
+            has_mirror: l > 0 && (mixed || !dots),
             pairs,
             terms,
             geometry,
@@ -260,7 +326,7 @@ pub(super) fn place<T: Number>(features: usize, specs: &[LayerSpec], geometry: G
         weights = weights.saturating_add(layer.numbers());
         mirror = mirror.saturating_add(layer.mirror_numbers());
         if mixed {
-            pairs = pairs.saturating_add(geometry.padded(outputs).saturating_mul(layer.inputs.div_ceil(2)));
+            pairs = layer.all_pairs().end;
         }
         inputs = outputs;
         layers.push(layer);

@@ -84,9 +84,10 @@ fn panel_block<T: Number>(
     let PanelBlock { p, a, depth, totals, c } = block;
     let (layer, panel) = (&net.layers[l], net.geometry.panel());
     let width = net.geometry.width(layer.inputs, p);
-    // A narrow layer's outputs are rows one after the other.
+    // A narrow layer's outputs, or pairs of them, are rows one after the other.
     let (b, b_stride) = match layer.form {
         Form::Wide => (&from.mirror[layer.mirror_block(0, p * panel)..], layer.mirror_stride()),
+        Form::Narrow if net.pair_kernels.is_some() => (&from.mirror[layer.mirror_block(p, 0)..], panel / 2 * width),
         Form::Narrow => (&from.weights[layer.row(p, 0)..], panel * width),
     };
     let lanes = width.min(layer.inputs - p * panel);

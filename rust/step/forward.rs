@@ -9,16 +9,8 @@ use crate::panel::{Panels, PanelsRef};
 
 /// All layers, from the gathered input to the logits in the last of `deltas`: a prediction.
 pub fn forward<T: Number>(network: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>) {
-    enter(network, slice);
     for l in 0..network.layers.len() {
         layer(network, from, slice, l, true);
-    }
-}
-
-/// Readies the gathered input for the first product.
-pub fn enter<T: Number>(network: &Network<T>, slice: &mut Slice<T>) {
-    if let Some(kernels) = network.pair_kernels {
-        (0..slice.input.panels()).for_each(|p| slice.rounded_units[0].pack(kernels, &slice.input, p));
     }
 }
 
@@ -32,7 +24,10 @@ pub fn layer<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slic
     let dresses = activates && !plain;
     let at_once = dresses && spec.norm.is_none();
     let later = if spec.dots {
-        dots(net, spec, from.weights, slice, l, apply);
+        dots(net, from, slice, l, apply);
+        if !dresses {
+            round(net, slice, l);
+        }
         dresses
     } else if l == 0 && sparse(net, spec, from.weights, slice, apply) {
         dresses
@@ -150,16 +145,32 @@ pub fn panel<T: Number>(
     }
 }
 
-/// A layer whose lanes are inputs.
-fn dots<T: Number>(net: &Network<T>, layer: &Layer, weights: &[T], slice: &mut Slice<T>, l: usize, apply: Activation) {
-    let Slice { input, activations, deltas, partials, .. } = slice;
-    let (before, rest) = activations.split_at_mut(l);
-    let a = before.last().unwrap_or(input).view();
+/// A layer whose lanes are inputs, or in mixed precision pairs of them.
+fn dots<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>, l: usize, apply: Activation) {
+    let Slice { input, activations, deltas, partials, rounded_units, .. } = slice;
+    let (layer, (before, rest)) = (&net.layers[l], activations.split_at_mut(l));
     let c = rest.first_mut().unwrap_or_else(|| deltas.last_mut().expect("a network has a layer"));
-    let b = PanelsRef::new(&weights[layer.row(0, 0)..layer.affine().start], layer.outputs, layer.inputs, net.geometry);
-    let bias = &weights[layer.weights..layer.weights + layer.outputs];
-    net.kernels.dots(&mut Dots { a, b, bias, scratch: partials, c });
+    let bias = &from.weights[layer.weights..layer.weights + layer.outputs];
+    match net.pair_kernels {
+        None => {
+            let (a, b) = (before.last().unwrap_or(input).view(), &from.weights[layer.row(0, 0)..layer.affine().start]);
+            let b = PanelsRef::new(b, layer.outputs, layer.inputs, net.geometry);
+            net.kernels.dots(&mut Dots { a, b, bias, scratch: partials, c });
+        }
+        Some(kernels) => {
+            let (a, b) = (rounded_units[l].rows.view(), &from.pairs[layer.all_pairs()]);
+            let b = PanelsRef::new(b, layer.outputs, a.lanes, a.geometry);
+            kernels.dots(&mut Dots { a, b, bias, scratch: partials, c });
+        }
+    }
     activate(net, apply, c);
+}
+
+/// In mixed precision rounds what layer `l` left, where another layer reads it.
+fn round<T: Number>(net: &Network<T>, slice: &mut Slice<T>, l: usize) {
+    if let (Some(kernels), Some(rounded)) = (net.pair_kernels, slice.rounded_units.get_mut(l + 1)) {
+        (0..slice.activations[l].panels()).for_each(|p| rounded.pack(kernels, &slice.activations[l], p));
+    }
 }
 
 /// The first layer, where its input is zero in many places; returns whether it is.

@@ -211,7 +211,11 @@ impl<T: Number> Run<'_, T> {
             if !pairs.is_empty() {
                 let c = self.room(width);
                 if task.layer.bias {
-                    net.kernels.bias_gradient(&mut BiasGradient { pairs, panel: q, goes_on, c });
+                    let mut gradient = BiasGradient { pairs, panel: q, goes_on, c };
+                    match net.pair_kernels {
+                        None => net.kernels.bias_gradient(&mut gradient),
+                        Some(kernels) => kernels.bias_gradient(&mut gradient),
+                    }
                 } else {
                     c.fill(T::ZERO);
                 }

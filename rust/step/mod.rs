@@ -18,7 +18,6 @@ pub mod weights;
 
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
-use crate::isa::Isa;
 use crate::kernels::{CHUNK, GradientScale, LossRows, Number, Pack, PairKernels, Product, Targets, dots, loss_rows};
 use crate::network::{Layer, Network};
 use crate::panel::{Buffer, Geometry, Panels, PanelsRef};
@@ -158,7 +157,6 @@ pub struct Slice<T> {
     dense: Buffer<T>,
     classes: Vec<u32>,
     scratch: Buffer<T>,
-    isa: Isa,
     /// Where the input is not zero, if that is of use.
     sparsity: Option<Sparsity<T>>,
 }
@@ -213,7 +211,6 @@ impl<T: Number> Slice<T> {
             dense: Buffer::zeroed(capacity.saturating_mul(outputs), what)?,
             classes: vec![0; capacity],
             scratch: Buffer::zeroed(scratch, what)?,
-            isa: network.isa,
             sparsity: Sparsity::new(network, capacity),
         })
     }
@@ -254,14 +251,17 @@ impl<T: Number> Slice<T> {
         self.rounded_units.iter_mut().chain(&mut self.rounded_deltas).for_each(|rounded| rounded.reshape(rows));
     }
 
-    /// Reads `rows` rows of the user's data.
-    pub fn gather(&mut self, x: &Matrix<'_>, selection: Selection<'_>, rows: usize) {
+    /// Reads `rows` rows of the user's data, and in mixed precision rounds them.
+    pub fn gather(&mut self, network: &Network<T>, x: &Matrix<'_>, selection: Selection<'_>, rows: usize) {
         if rows != self.rows {
             self.resize(rows);
         }
-        x.gather(self.isa, selection, &mut self.input);
+        x.gather(network.isa, selection, &mut self.input);
         if let Some(sparsity) = &mut self.sparsity {
-            sparsity.look(self.isa, &self.input);
+            sparsity.look(network.isa, &self.input);
+        }
+        if let Some(kernels) = network.pair_kernels {
+            (0..self.input.panels()).for_each(|p| self.rounded_units[0].pack(kernels, &self.input, p));
         }
     }
 
@@ -387,3 +387,7 @@ pub(crate) fn blocks(depth: usize) -> impl Iterator<Item = Range<usize>> {
 fn panel_of<T>(totals: &mut [T], rows: usize, first: usize, width: usize) -> &mut [T] {
     if totals.is_empty() { totals } else { &mut totals[first * rows..(first + width) * rows] }
 }
+
+#[cfg(test)]
+#[path = "mixed_tests.rs"]
+mod mixed_tests;

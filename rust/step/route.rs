@@ -31,10 +31,7 @@ pub fn stretch<T: Number>(
         return descend(network, from, slice, l);
     }
     let begin = match index.checked_sub(1) {
-        None => {
-            forward::enter(network, slice);
-            0
-        }
+        None => 0,
         Some(before) => {
             forward::finish(network, from, slice, coupled[before]);
             coupled[before] + 1

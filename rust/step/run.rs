@@ -1,7 +1,7 @@
 //! One job's numbers on their way through gradient, rule and mirror.
 
-use crate::kernels::{Mirror, Number, PairMirror, Rule, Shrink, Update};
-use crate::network::{BUFFERS, Job, Layer, Network};
+use crate::kernels::{Mirror, Number, Rule, Shrink, Update};
+use crate::network::{BUFFERS, Job, Layer, Network, PanelRows};
 use crate::panel::ArenaWriting;
 use std::ops::Range;
 
@@ -107,18 +107,19 @@ impl<T: Number> Run<'_, T> {
     fn reflect_block(&mut self, layer: &Layer, p: usize, row: usize, rows: usize, at: usize) {
         let width = layer.width(p);
         let weights = &self.weights[at..at + rows * width];
-        let mirror_width = layer.mirror_width(row);
-        let lanes = if self.net.pair_kernels.is_some() { width / 2 } else { width };
-        let (begin, len) = match layer.has_mirror {
-            true => (layer.mirror_block(p, row) - self.job.mirror, lanes * mirror_width),
-            false => (0, 0),
+        let mirror = match layer.has_mirror {
+            true => {
+                let all = layer.mirror_range(p, row, rows);
+                &mut self.mirror[all.start - self.job.mirror..all.end - self.job.mirror]
+            }
+            false => &mut [],
         };
-        let mirror = &mut self.mirror[begin..begin + len];
         if let Some(kernels) = self.net.pair_kernels {
-            let begin = layer.pair_row(p, row) - self.job.pairs;
-            let forward = &mut self.rounded[begin..begin + rows.div_ceil(2) * width];
-            kernels.reflect(&mut PairMirror { weights, rows, width, forward, mirror, mirror_width });
+            let begin = self.job.pairs;
+            let forward = &mut self.rounded[layer.pair_row(p, row) - begin..layer.pair_row(p, row + rows) - begin];
+            layer.round(kernels, PanelRows { p, row, rows }, weights, forward, mirror);
         } else if layer.has_mirror {
+            let mirror_width = layer.mirror_width(row);
             self.net.kernels.mirror(&mut Mirror { weights, rows, width, mirror, mirror_width });
         }
     }

@@ -24,7 +24,7 @@ pub type Cached<T> = (Vec<T>, Vec<T>);
 pub fn trace<T: Number>(network: &Network<T>, x: &Matrix<'_>) -> Result<Vec<Cached<T>>, Error> {
     let rows = x.rows();
     let mut slice = Slice::new(network, rows, Role::Answers)?;
-    slice.gather(x, Selection::From(0), rows);
+    slice.gather(network, x, Selection::From(0), rows);
     let reading = network.arena.read();
     let mut traced = Vec::with_capacity(network.layers.len());
     for (l, layer) in network.layers.iter().enumerate() {
@@ -80,7 +80,7 @@ pub fn gradient<T: Number>(network: &mut Network<T>, caches: &Caches<'_>) -> Res
 /// Fills a slice with the caches' rows and computes every dZ.
 fn deltas<T: Number>(network: &Network<T>, caches: &Caches<'_>, slice: &mut Slice<T>, first: usize, count: usize) {
     let from = Selection::From(first);
-    slice.gather(&caches.inputs[0], from, count);
+    slice.gather(network, &caches.inputs[0], from, count);
     for (l, z) in caches.hidden.iter().enumerate() {
         z.gather(network.isa, from, &mut slice.activations[l]);
         if network.layers[l].is_plain() {

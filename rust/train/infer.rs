@@ -203,7 +203,7 @@ pub fn activations<T: Number>(
     let (mut poller, host) = (Poller::new(), Mutex::new(host));
     for first in (0..rows).step_by(step) {
         let count = step.min(rows - first);
-        slice.gather(x, Selection::From(first), count);
+        slice.gather(network, x, Selection::From(first), count);
         forward::forward(network, Weights::of(&network.arena.read()), &mut slice);
         forward::output(network, &mut slice);
         for (l, (into, layer)) in all.iter_mut().zip(&network.layers).enumerate() {
@@ -232,7 +232,7 @@ pub fn activations_in_training<T: Number>(
     let slices = Parts::new(vec![Slice::new(network, rows, Role::Learns)?]);
     {
         let slice = &mut *slices.write(0);
-        slice.gather(x, Selection::From(0), rows);
+        slice.gather(network, x, Selection::From(0), rows);
         slice.trains(0, draw);
     }
     let reading = network.arena.read();
@@ -341,7 +341,7 @@ impl<T: Number> Call<'_, '_, '_, T> {
         let (network, rows, threads) = (self.network, self.n_rows(), self.plan.threads);
         let sharing = Sharing::forward(network, rows, threads);
         let mut slice = self.spares.take(network, rows)?;
-        slice.gather(self.x, self.selection(0..rows), rows);
+        slice.gather(network, self.x, self.selection(0..rows), rows);
         sharing.enter(&mut slice, 0);
         let (slices, stopped, outcome) = (Parts::new(vec![slice]), AtomicBool::new(false), Mutex::new(Ok(())));
         threads::run(threads, |team, worker| {
@@ -412,7 +412,7 @@ impl<T: Number> Call<'_, '_, '_, T> {
         wanted: Wanted<'_, T>,
         losses: &mut [f64],
     ) -> Result<(), Error> {
-        slice.gather(self.x, self.selection(range.clone()), range.len());
+        slice.gather(self.network, self.x, self.selection(range.clone()), range.len());
         {
             let reading = self.network.arena.read();
             forward::forward(self.network, Weights::of(&reading), slice);

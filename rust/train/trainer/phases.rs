@@ -48,7 +48,7 @@ impl<T: Number> Run<'_, '_, '_, T> {
             let selection =
                 if order.is_empty() { Selection::From(first) } else { Selection::Rows(&order[first..first + rows]) };
             if gathers && !self.gathered.load(Ordering::Relaxed) {
-                slice.gather(self.x, selection, rows);
+                slice.gather(self.network, self.x, selection, rows);
                 slice.gather_targets(self.y, selection);
             }
             if gathers {

@@ -1,0 +1,135 @@
+//! A step in mixed precision, in plain Rust, against loops over plain matrices; layers of few units among others.
+
+use super::gradient::{Group, job, scratch};
+use super::run::Finishing;
+use super::weights::Weights;
+use super::{Draw, Role, Slice, backward, forward};
+use crate::activation::Activation;
+use crate::data::{Dense, Matrix, Selection};
+use crate::isa::bf16::{pair, parts};
+use crate::kernels::{Loss, Rule, Shrink};
+use crate::network::{Form, GRADIENT, LayerSpec, MIRROR, Network, PAIRS, WEIGHTS};
+use crate::panel::Parts;
+use ndarray::Array2;
+
+fn number(i: usize, j: usize, salt: usize) -> f32 {
+    let mixed = (i * 7919 + j * 104_729 + salt * 1_299_709).wrapping_mul(2_654_435_761) >> 7;
+    (mixed % 2003) as f32 / 1000.0 - 1.0
+}
+
+fn round(x: f32) -> f64 {
+    f64::from(parts(pair(x, 0.0))[0])
+}
+
+fn weight(l: usize, inputs: usize) -> impl Fn(usize, usize) -> f32 {
+    move |j, i| number(j, i, l) * (2.0 / inputs as f32).sqrt()
+}
+
+fn network(dims: &[usize]) -> Network<f32> {
+    let last = dims.len() - 2;
+    let activation = |l: usize| if l == last { Activation::Identity } else { Activation::Relu };
+    let specs: Vec<LayerSpec> = (0..=last).map(|l| LayerSpec::plain(dims[l + 1], activation(l))).collect();
+    let mut network = Network::<f32>::mixed_in_plain_rust(dims[0], &specs, Loss::SquaredError);
+    (0..=last).for_each(|l| network.set_layer(l, weight(l, dims[l]), |j| number(j, 3, l + 50)));
+    network
+}
+
+/// A slice after forward and backward from a given dZ of the last layer.
+fn passed(network: &Network<f32>, rows: usize) -> Slice<f32> {
+    let x = Array2::from_shape_fn((rows, network.features()), |(r, i)| number(r, i, 90));
+    let delta: Vec<f32> =
+        (0..rows * network.outputs()).map(|n| number(n / network.outputs(), n % network.outputs(), 91)).collect();
+    let mut slice = Slice::new(network, rows, Role::Learns).unwrap();
+    slice.gather(network, &Matrix::Dense(Dense::F32(x.view())), Selection::From(0), rows);
+    slice.trains(0, Draw { seed: 0, step: 1 });
+    let reading = network.arena.read();
+    forward::forward(network, Weights::of(&reading), &mut slice);
+    slice.set_delta(&delta, |_| 1.0);
+    backward::backward(network, Weights::of(&reading), &mut slice);
+    slice
+}
+
+/// Every layer's gradient `(outputs, inputs + 1)` by plain loops in f64; the last column is the biases'.
+fn oracle(network: &Network<f32>, dims: &[usize], rows: usize) -> Vec<Array2<f64>> {
+    let layers = dims.len() - 1;
+    let mut units = vec![Array2::from_shape_fn((rows, dims[0]), |(r, i)| number(r, i, 90))];
+    for l in 0..layers - 1 {
+        let w = weight(l, dims[l]);
+        let sum = |r: usize, j: usize| (0..dims[l]).map(|i| round(w(j, i)) * round(units[l][[r, i]])).sum::<f64>();
+        let unit = |(r, j)| (sum(r, j) as f32 + number(j, 3, l + 50)).max(0.0);
+        units.push(Array2::from_shape_fn((rows, dims[l + 1]), unit));
+    }
+    let mut delta = Array2::from_shape_fn((rows, network.outputs()), |(r, j)| number(r, j, 91));
+    let mut gradients = Vec::new();
+    for l in (0..layers).rev() {
+        let below = |r: usize, i: usize| if i < dims[l] { round(units[l][[r, i]]) } else { 1.0 };
+        let of = |(j, i)| (0..rows).map(|r| round(delta[[r, j]]) * below(r, i)).sum::<f64>();
+        gradients.insert(0, Array2::from_shape_fn((dims[l + 1], dims[l] + 1), of));
+        let w = weight(l, dims[l]);
+        delta = Array2::from_shape_fn((rows, dims[l]), |(r, i)| {
+            let back: f64 = (0..dims[l + 1]).map(|j| round(w(j, i)) * round(delta[[r, j]])).sum();
+            if units[l][[r, i]] > 0.0 { back as f32 } else { 0.0 }
+        });
+    }
+    gradients
+}
+
+fn run_jobs(network: &Network<f32>, slices: &Parts<Slice<f32>>, rule: Option<Rule<f32>>) {
+    let reading = slices.read();
+    let group = Group { slices: &reading, used: 1, per_segment: 1 };
+    let how = Finishing { goes_on: false, rule, shrink: Shrink::NONE, shrink_biases: Shrink::NONE };
+    let mut room = vec![0.0; scratch::<f32>(network.geometry)];
+    (0..network.jobs.len()).for_each(|index| job(network, index, &group, how, None, &mut room));
+}
+
+/// Sizes whose layers have few units, all but the second; odd numbers of them and of inputs.
+const NARROW: [usize; 5] = [131, 5, 401, 19, 1];
+
+#[test]
+fn gradients_equal_plain_loops_over_rounded_numbers() {
+    for (dims, rows) in [(&NARROW[..], 13), (&NARROW, 1), (&[40, 9, 12], 6), (&[2100, 33, 130, 2], 5)] {
+        let mut network = network(dims);
+        network.arena.materialise(GRADIENT, WEIGHTS, "test").unwrap();
+        let slices = Parts::new(vec![passed(&network, rows)]);
+        run_jobs(&network, &slices, None);
+        for (l, wanted) in oracle(&network, dims, rows).iter().enumerate() {
+            let (weights, biases) = network.get_layer(l, GRADIENT);
+            let largest = wanted.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+            for ((j, i), wanted) in wanted.indexed_iter() {
+                let got = if i < dims[l] { weights[j * dims[l] + i] } else { biases[j] };
+                // A sum that is rounded another way may become a neighbouring bfloat16 number, 2^-8 apart.
+                let close = (f64::from(got) - wanted).abs() <= 2e-3 * largest;
+                assert!(close, "{dims:?}, layer {l}: ({j}, {i}) is {got}, not {wanted}");
+            }
+        }
+    }
+}
+
+#[test]
+fn layers_of_few_units_have_inputs_as_lanes() {
+    let network = network(&NARROW);
+    let forms: Vec<Form> = network.layers.iter().map(|layer| layer.form).collect();
+    assert_eq!(forms, [Form::Narrow, Form::Wide, Form::Narrow, Form::Narrow]);
+    assert!(network.layers.iter().all(|layer| layer.dots == (layer.form == Form::Narrow)));
+}
+
+#[test]
+fn an_update_leaves_the_pairs_that_its_weights_would_be_given() {
+    for dims in [&NARROW[..], &[40, 9, 12], &[2100, 33, 130, 2]] {
+        let mut network = network(dims);
+        let slices = Parts::new(vec![passed(&network, 7)]);
+        run_jobs(&network, &slices, Some(Rule::Descent { rate: 0.25 }));
+        let copies = |network: &mut Network<f32>| {
+            [MIRROR, PAIRS].map(|buffer| network.arena.buffer(buffer).iter().map(|x| x.to_bits()).collect::<Vec<_>>())
+        };
+        let left = copies(&mut network);
+        for l in 0..network.layers.len() {
+            let (weights, biases) = network.get_layer(l, WEIGHTS);
+            let given = weight(l, dims[l]);
+            let updated = weights.iter().enumerate().any(|(n, &w)| w != given(n / dims[l], n % dims[l]));
+            assert!(updated, "layer {l} was updated");
+            network.set_layer(l, |j, i| weights[j * dims[l] + i], |j| biases[j]);
+        }
+        assert_eq!(left, copies(&mut network), "{dims:?}");
+    }
+}
