@@ -27,7 +27,7 @@ def digits() -> tuple[Array, Array, Array, Array]:
 
 
 @NEEDS_BF16
-@pytest.mark.parametrize("dims", [[6, 19, 4], [33, 65, 17, 3], [5, 40, 2]])
+@pytest.mark.parametrize("dims", [[6, 19, 4], [33, 65, 17, 3], [5, 40, 2], [131, 5, 201, 3]])
 @pytest.mark.parametrize("hidden", ["relu", "tanh"])
 def test_training_follows_the_reference(dims: list[int], hidden: str) -> None:
     rng = np.random.default_rng(1)
@@ -96,7 +96,8 @@ def test_digits_are_learnt_as_well_as_in_float32() -> None:
 
 @NEEDS_BF16
 @pytest.mark.parametrize(
-    ("dims", "batch"), [([54, 128, 64, 7], 200), ([3, 1], 1), ([100, 33, 5], 77)]
+    ("dims", "batch"),
+    [([54, 128, 64, 7], 200), ([3, 1], 1), ([100, 33, 5], 77), ([4097, 20, 7, 5, 1], 209)],
 )
 def test_the_bits_do_not_depend_on_the_threads(dims: list[int], batch: int) -> None:
     rng = np.random.default_rng(0)

@@ -210,7 +210,7 @@ fn gradients_equal_the_oracle() {
                     kernels.gradient(&mut Gradient {
                         pairs: &pairs,
                         row_panels: q..q + 1,
-                        lane_panel: p,
+                        lane_panels: p..p + 1,
                         goes_on: false,
                         bias: true,
                         c: &mut c,

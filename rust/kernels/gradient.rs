@@ -29,7 +29,7 @@ pub struct Pair<'a, T> {
     pub nonzeros: Option<&'a Nonzeros<T>>,
 }
 
-/// A strip of a weight gradient: rows of neighbouring panels of a, lanes of one panel of b.
+/// A strip of a weight gradient, or several beside each other: rows of neighbouring panels of a, lanes of one panel of b.
 ///
 /// `c[r] (+)= sum over samples of a[sample, first + r] * b[sample]`, and behind these rows, where it is wanted, the gradient
 /// of the biases: `sum over samples of b[sample]`.
@@ -38,13 +38,13 @@ pub struct Gradient<'a, T> {
     pub pairs: &'a [Pair<'a, T>],
     /// The panels of a whose lanes are the rows.
     pub row_panels: Range<usize>,
-    /// The panel of b.
-    pub lane_panel: usize,
+    /// The panels of b, each of a strip.
+    pub lane_panels: Range<usize>,
     /// Whether `c` holds the sum of earlier segments, to be added to.
     pub goes_on: bool,
     /// Whether the biases' gradient is wanted.
     pub bias: bool,
-    /// The result: `[lanes of a's panels (+ 1)][width of b's panel]`.
+    /// The result, strip after strip: `[lanes of a's panels (+ 1)][width of b's panel]`.
     pub c: &'a mut [T],
 }
 
@@ -71,28 +71,39 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for GradientOp<'_, '
         let panel = 2 * S::LANES;
         let (first, end) = (g.row_panels.start * panel, (g.row_panels.end * panel).min(a.lanes));
         assert!(first < end && g.row_panels.end <= a.geometry.panels(a.lanes), "the panels have rows");
-        let width = b.geometry.width(b.lanes, g.lane_panel);
+        let rows_of = end - first + usize::from(g.bias);
         assert!(g.pairs[0].opens, "the first slice opens a segment");
         assert_eq!(a.geometry.lanes, S::LANES);
-        assert_eq!(g.c.len(), (end - first + usize::from(g.bias)) * width);
+        let lanes = (g.lane_panels.end * panel).min(b.geometry.padded(b.lanes));
+        assert!(
+            g.lane_panels.start < g.lane_panels.end && g.lane_panels.start * panel < lanes,
+            "the panels have lanes"
+        );
+        assert!(g.lane_panels.end <= b.geometry.panels(b.lanes));
+        assert_eq!(g.c.len(), rows_of * (lanes - g.lane_panels.start * panel));
         for pair in g.pairs {
             assert_eq!((pair.a.geometry, pair.b.geometry), (a.geometry, a.geometry));
             assert_eq!((pair.a.lanes, pair.b.lanes, pair.a.rows), (a.lanes, b.lanes, pair.b.rows));
             assert!(pair.nonzeros.is_none_or(|nonzeros| nonzeros.fits(pair.a)), "the places are this matrix's");
         }
-        for row_panel in g.row_panels.clone() {
-            let row = row_panel * panel;
-            let c = g.c[(row - first) * width..].as_mut_ptr();
-            let bias = g.bias && row + panel >= end;
-            let block = Block { pairs: g.pairs, row_panel, lane_panel: g.lane_panel, goes_on: g.goes_on, bias, c };
-            let rows = panel.min(end - row);
-            // SAFETY: from there on c has rows x width numbers, and one row more in the last panel if the biases are wanted; every pair has the same lanes, so the panels exist in each (`Pair` holds full matrices, and
-            // `panel` slices are bounds-checked).
-            unsafe {
-                if width == panel {
-                    gradient_sweep::<T, S, O, 2>(s, self.1, &block, rows)
-                } else {
-                    gradient_sweep::<T, S, O, 1>(s, self.1, &block, rows)
+        for lane_panel in g.lane_panels.clone() {
+            let width = b.geometry.width(b.lanes, lane_panel);
+            let strip = &mut g.c[(lane_panel - g.lane_panels.start) * rows_of * panel..][..rows_of * width];
+            for row_panel in g.row_panels.clone() {
+                let row = row_panel * panel;
+                let c = strip[(row - first) * width..].as_mut_ptr();
+                let bias = g.bias && row + panel >= end;
+                let block = Block { pairs: g.pairs, row_panel, lane_panel, goes_on: g.goes_on, bias, c };
+                let rows = panel.min(end - row);
+                // SAFETY: from there on the strip has rows x width numbers, and one row more in the last panel if the biases are
+                // wanted; every pair has the same lanes, so the panels exist in each (`Pair` holds full matrices, and `panel`
+                // slices are bounds-checked).
+                unsafe {
+                    if width == panel {
+                        gradient_sweep::<T, S, O, 2>(s, self.1, &block, rows)
+                    } else {
+                        gradient_sweep::<T, S, O, 1>(s, self.1, &block, rows)
+                    }
                 }
             }
         }

@@ -191,7 +191,8 @@ fn what_is_skipped_is_not_read() {
         let pairs = [Pair { a: a.view(), b: deltas.view(), opens: true, nonzeros: Some(&nonzeros) }];
         let rows = geometry.panel().min(40);
         let mut c = vec![JUNK as f32; rows * deltas.width(0)];
-        let place = Gradient { pairs: &pairs, row_panels: 0..1, lane_panel: 0, goes_on: false, bias: false, c: &mut c };
+        let place =
+            Gradient { pairs: &pairs, row_panels: 0..1, lane_panels: 0..1, goes_on: false, bias: false, c: &mut c };
         kernels.gradient(&mut { place });
         let lanes = deltas.width(0).min(20);
         for (row, of_row) in c.chunks_exact(deltas.width(0)).enumerate() {
@@ -226,7 +227,8 @@ fn check_gradient<T: Number>(slices: &[usize], depth: usize, units: usize, share
                 let mut c = vec![T::from_f64(JUNK); len];
                 for goes_on in [false, true] {
                     let (pairs, row_panels) = (&pairs[..], row_panels.clone());
-                    kernels.gradient(&mut Gradient { pairs, row_panels, lane_panel, goes_on, bias, c: &mut c });
+                    let lane_panels = lane_panel..lane_panel + 1;
+                    kernels.gradient(&mut Gradient { pairs, row_panels, lane_panels, goes_on, bias, c: &mut c });
                 }
                 c
             };

@@ -7,6 +7,7 @@ use super::*;
 use crate::activation::Activation;
 use crate::panel::{Panels, PanelsRef};
 use proptest::prelude::*;
+use std::ops::Range;
 
 pub(super) const JUNK: f64 = 77.0;
 
@@ -263,7 +264,7 @@ fn check_gradient<T: Number>(slices: &[usize], units: usize, lanes: usize, opens
                     let (width, panel) = (c.width(p), geometry.panel());
                     for (q, block) in c.panel_mut(p).chunks_mut(strip * panel * width).enumerate() {
                         let row_panels = q * strip..((q + 1) * strip).min(geometry.panels(units));
-                        let (pairs, lane_panel) = (&pairs[..], p);
+                        let (pairs, lane_panels) = (&pairs[..], p..p + 1);
                         let (begin, rows) = (p * panel, block.len());
                         // The biases come with the last strip, which they stand behind.
                         let with_bias = row_panels.end == geometry.panels(units);
@@ -274,7 +275,7 @@ fn check_gradient<T: Number>(slices: &[usize], units: usize, lanes: usize, opens
                         kernels.gradient(&mut Gradient {
                             pairs,
                             row_panels,
-                            lane_panel,
+                            lane_panels,
                             goes_on,
                             bias: with_bias,
                             c: &mut c,
@@ -318,7 +319,25 @@ fn check_gradient<T: Number>(slices: &[usize], units: usize, lanes: usize, opens
             }
             padding_is_zero(&c);
         }
+        strips_beside_each_other(kernels, &pairs, units, lanes);
     });
+}
+
+/// Several panels of lanes in one call get the numbers that each gets in its own.
+fn strips_beside_each_other<T: Number>(kernels: &dyn Kernels<T>, pairs: &[Pair<'_, T>], units: usize, lanes: usize) {
+    let geometry = kernels.geometry();
+    let run = |lane_panels: Range<usize>, bias: bool| {
+        let width: usize = lane_panels.clone().map(|p| geometry.width(lanes, p)).sum();
+        let mut c = vec![T::from_f64(JUNK); (units + usize::from(bias)) * width];
+        let row_panels = 0..geometry.panels(units);
+        kernels.gradient(&mut Gradient { pairs, row_panels, lane_panels, goes_on: false, bias, c: &mut c });
+        c
+    };
+    let panels = geometry.panels(lanes);
+    for (first, bias) in (0..panels).flat_map(|first| [(first, false), (first, true)]) {
+        let each: Vec<T> = (first..panels).flat_map(|p| run(p..p + 1, bias)).collect();
+        assert_eq!(run(first..panels, bias), each, "{units}x{lanes} from panel {first}");
+    }
 }
 
 /// The segments' sums.

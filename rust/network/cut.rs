@@ -47,6 +47,8 @@ pub struct Job {
     pub mirror: usize,
     /// Where its range of the pairs begins.
     pub pairs: usize,
+    /// Whether it is several panels, or a panel and biases, all of which the optimizer's rule may take as one block.
+    pub together: bool,
 }
 
 /// A layer's parts, ascending in the arena.
@@ -85,7 +87,7 @@ pub(super) fn group(layers: &[Layer], parts: &[Part]) -> Vec<Job> {
     let mut weights = JOB_WEIGHTS;
     for (i, part) in parts.iter().enumerate() {
         if weights >= JOB_WEIGHTS || part.affine || parts[i - 1].affine {
-            jobs.push(Job { parts: i..i, mirror: 0, pairs: pair_range(layers, part).start });
+            jobs.push(Job { parts: i..i, mirror: 0, pairs: pair_range(layers, part).start, together: false });
             weights = 0;
         }
         weights += part.weights(&layers[part.layer]);
@@ -93,7 +95,13 @@ pub(super) fn group(layers: &[Layer], parts: &[Part]) -> Vec<Job> {
         jobs[last].parts.end = i + 1;
     }
     for job in &mut jobs {
-        let mut mirrors = parts[job.parts.clone()].iter().map(|part| mirror_range(layers, part));
+        let parts_of = &parts[job.parts.clone()];
+        // Biases that the network lacks would be updated among the rest.
+        let plain = parts_of.iter().all(|part| !part.affine && layers[part.layer].bias);
+        let blocks =
+            |part: &Part| part.panels.len() + usize::from(part.bias && layers[part.layer].form == Form::Narrow);
+        job.together = plain && parts_of.iter().map(blocks).sum::<usize>() > 1;
+        let mut mirrors = parts_of.iter().map(|part| mirror_range(layers, part));
         let first = mirror_range(layers, &parts[job.parts.start]).start;
         job.mirror = mirrors.find(|range| !range.is_empty()).map_or(first, |range| range.start);
     }

@@ -49,7 +49,9 @@ pub fn job<T: Number>(
     // Filled in place: it is too large to be handed about.
     let mut pairs = ArrayVec::<Pair<'_, T>, MAX_SLICES>::new();
     let mut filled = None;
-    for part in &net.parts[job.parts.clone()] {
+    run.together = besides.is_none() && run.fits_together();
+    let parts = &net.parts[job.parts.clone()];
+    for part in parts {
         if part.affine {
             run.affine(part, Some(group), besides);
             continue;
@@ -58,7 +60,18 @@ pub fn job<T: Number>(
             fill(&mut pairs, part.layer, &net.layers[part.layer], group);
             filled = Some(part.layer);
         }
-        run.part(part, &pairs, besides);
+        match run.together {
+            true => run.gradient_of(part, &pairs),
+            false => run.part(part, &pairs, besides),
+        }
+    }
+    if run.together {
+        let all = run.at;
+        run.at = 0;
+        run.update(0..all, all..all);
+        if run.has_copies() {
+            parts.iter().for_each(|part| run.mirror_of(part));
+        }
     }
 }
 
@@ -74,6 +87,22 @@ pub fn amend<T: Number>(net: &Network<T>, index: usize, how: Finishing<T>, besid
         } else {
             run.part(part, &[], Some(besides));
         }
+    }
+}
+
+/// A weight gradient; in mixed precision, of pairs.
+fn gradient<T: Number>(net: &Network<T>, gradient: &mut Gradient<'_, T>) {
+    match net.pair_kernels {
+        None => net.kernels.gradient(gradient),
+        Some(kernels) => kernels.gradient(gradient),
+    }
+}
+
+/// The gradient of a narrow layer's biases; in mixed precision, of pairs.
+fn bias_gradient<T: Number>(net: &Network<T>, gradient: &mut BiasGradient<'_, T>) {
+    match net.pair_kernels {
+        None => net.kernels.bias_gradient(gradient),
+        Some(kernels) => kernels.bias_gradient(gradient),
     }
 }
 
@@ -136,11 +165,7 @@ impl<T: Number> Run<'_, T> {
         if !pairs.is_empty() {
             let c = self.room(all);
             let row_panels = geometry.index(row)..geometry.panels(row + count);
-            let mut gradient = Gradient { pairs, row_panels, lane_panel: p, goes_on, bias, c };
-            match net.pair_kernels {
-                None => net.kernels.gradient(&mut gradient),
-                Some(kernels) => kernels.gradient(&mut gradient),
-            }
+            gradient(net, &mut Gradient { pairs, row_panels, lane_panels: p..p + 1, goes_on, bias, c });
         }
         if bias && !task.layer.bias && !pairs.is_empty() {
             self.room(all)[numbers..].fill(T::ZERO);
@@ -154,10 +179,43 @@ impl<T: Number> Run<'_, T> {
                 amend.block(self, Block { layer, start, panel: p, row, width, weights: numbers, all: used })
             }
         };
-        if writes && (task.layer.has_mirror || net.pair_kernels.is_some()) {
+        if writes {
             self.reflect(task.layer, p, row..row + count);
         }
         self.at += all;
+    }
+
+    /// The gradient of a whole part of a layer with biases.
+    fn gradient_of(&mut self, part: &Part, pairs: &[Pair<'_, T>]) {
+        let (net, layer, goes_on) = (self.net, &self.net.layers[part.layer], self.how.goes_on);
+        if layer.form == Form::Narrow && part.bias {
+            for panel in 0..net.geometry.panels(layer.outputs) {
+                let width = net.geometry.width(layer.outputs, panel);
+                bias_gradient(net, &mut BiasGradient { pairs, panel, goes_on, c: self.room(width) });
+                self.at += width;
+            }
+        }
+        let bias = layer.form == Form::Wide && part.bias;
+        let lanes =
+            part.panels.len() * net.geometry.panel() - (net.geometry.panel() - layer.width(part.panels.end - 1));
+        let numbers = (part.rows.len() + usize::from(bias)) * lanes;
+        let row_panels = net.geometry.index(part.rows.start)..net.geometry.panels(part.rows.end);
+        let (lane_panels, c) = (part.panels.clone(), self.room(numbers));
+        gradient(net, &mut Gradient { pairs, row_panels, lane_panels, goes_on, bias, c });
+        self.at += numbers;
+    }
+
+    /// The other forms of a whole part's new weights.
+    fn mirror_of(&mut self, part: &Part) {
+        let layer = &self.net.layers[part.layer];
+        if layer.form == Form::Narrow && part.bias {
+            self.at += layer.padded_outputs();
+        }
+        let rows = part.rows.len() + usize::from(layer.form == Form::Wide && part.bias);
+        for p in part.panels.clone() {
+            self.reflect(layer, p, part.rows.clone());
+            self.at += rows * layer.width(p);
+        }
     }
 
     /// A normalised layer's gamma and beta: their gradients are the chunks' sums, added up in order; without a group they are
@@ -211,11 +269,7 @@ impl<T: Number> Run<'_, T> {
             if !pairs.is_empty() {
                 let c = self.room(width);
                 if task.layer.bias {
-                    let mut gradient = BiasGradient { pairs, panel: q, goes_on, c };
-                    match net.pair_kernels {
-                        None => net.kernels.bias_gradient(&mut gradient),
-                        Some(kernels) => kernels.bias_gradient(&mut gradient),
-                    }
+                    bias_gradient(net, &mut BiasGradient { pairs, panel: q, goes_on, c });
                 } else {
                     c.fill(T::ZERO);
                 }

@@ -218,7 +218,7 @@ impl<T: Number> Direction<T> {
             network.kernels.gradient(&mut Gradient {
                 pairs: &pairs,
                 row_panels: 0..self.gram.panels(),
-                lane_panel,
+                lane_panels: lane_panel..lane_panel + 1,
                 goes_on: false,
                 bias: false,
                 c: self.gram.panel_mut(lane_panel),

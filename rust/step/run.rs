@@ -34,6 +34,8 @@ pub(super) struct Run<'r, T: Number> {
     pub average: &'r mut [T],
     /// How far in these buffers it is.
     pub at: usize,
+    /// Whether the gradient of the whole job is made in scratch, or else block by block.
+    pub together: bool,
     job: &'r Job,
     mirror: &'r mut [T],
     rounded: &'r mut [T],
@@ -53,15 +55,32 @@ impl<'r, T: Number> Run<'r, T> {
         scratch: &'r mut [T],
     ) -> Self {
         let [weights, mirror, gradient, first, second, rounded, third, average] = writing.slices::<BUFFERS>();
-        Run { net, job, how, weights, mirror, rounded, gradient, first, second, third, average, scratch, at: 0 }
+        let (at, together) = (0, false);
+        Run { net, job, how, weights, mirror, rounded, gradient, first, second, third, average, scratch, at, together }
     }
 }
 
 impl<T: Number> Run<'_, T> {
+    /// Whether the rule can take all the job's numbers as one block: where these are several small ones, treated alike, whose
+    /// gradient is in nobody's memory.
+    #[inline]
+    pub fn fits_together(&self) -> bool {
+        let Finishing { rule, shrink, shrink_biases, .. } = &self.how;
+        let plain = rule.is_some() && shrink == shrink_biases && self.gradient.is_empty();
+        self.job.together && self.weights.len() <= self.scratch.len() && plain
+    }
+
+    /// Whether any of the job's weights is kept in another form too.
+    #[inline]
+    pub fn has_copies(&self) -> bool {
+        !(self.mirror.is_empty() && self.rounded.is_empty())
+    }
+
     /// Where the gradient of the next `numbers` numbers is made.
     pub fn room(&mut self, numbers: usize) -> &mut [T] {
         if self.gradient.is_empty() {
-            &mut self.scratch[..numbers]
+            let begin = if self.together { self.at } else { 0 };
+            &mut self.scratch[begin..begin + numbers]
         } else {
             &mut self.gradient[self.at..self.at + numbers]
         }
@@ -94,6 +113,9 @@ impl<T: Number> Run<'_, T> {
 
     /// Writes the updated rows of a strip of panel `p` into the forms that the next step's products read, P rows after P rows.
     pub fn reflect(&mut self, layer: &Layer, p: usize, strip: Range<usize>) {
+        if !layer.has_mirror && self.net.pair_kernels.is_none() {
+            return;
+        }
         let (panel, width, mut at) = (self.net.geometry.panel(), layer.width(p), self.at);
         let mut row = strip.start;
         while row < strip.end {
