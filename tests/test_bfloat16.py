@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,3 +149,28 @@ def test_padding_stays_out_of_the_sums() -> None:
     huge = {k: np.full_like(v, 3e38 if k == "W1" else 1.0) for k, v in net.parameters.items()}
     net.parameters = huge
     assert np.isfinite(net.predict([[3.0]])).all()
+
+
+@NEEDS_BF16
+@pytest.mark.parametrize("options", [{}, {"optimizer": "muon"}, {"clip_norm": 0.5, "average": 0.9}])
+def test_layers_of_few_units_may_have_everything(options: dict[str, Any]) -> None:
+    rng = np.random.default_rng(4)
+    X = rng.standard_normal((300, 151)).astype("f")
+    y = X[:, :3].sum(axis=1) > 0
+    layers = [
+        151,
+        lamella.Dense(5, "tanh", norm="layer"),
+        lamella.Dense(401, "relu", dropout=0.1),
+        lamella.Dense(7, norm="batch", max_norm=2.0),
+        lamella.Dense(7, residual=True, bias=False),
+        1,
+    ]
+    losses, bits = {}, set()
+    for dtype, threads in (("float32", 1), ("bfloat16", 1), ("bfloat16", 3)):
+        net = lamella.Network(layers, output="sigmoid", dtype=dtype, seed=2)
+        losses[dtype] = net.fit(X, y, epochs=6, batch_size=150, threads=threads, **options).loss
+        if dtype == "bfloat16":
+            bits.add(b"".join(value.tobytes() for value in net.parameters.values()))
+    np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=0.05)
+    assert not np.array_equal(losses["bfloat16"], losses["float32"])
+    assert len(bits) == 1

@@ -126,23 +126,30 @@ impl<T: Number> Run<'_, T> {
     }
 
     /// The same of `rows` rows, at most P, which stand at `at`.
+    #[inline(always)] // into the loop, whose every turn is a block
     fn reflect_block(&mut self, layer: &Layer, p: usize, row: usize, rows: usize, at: usize) {
-        let width = layer.width(p);
+        if self.net.pair_kernels.is_some() {
+            return self.round_block(layer, PanelRows { p, row, rows }, at);
+        }
+        let (width, mirror_width) = (layer.width(p), layer.mirror_width(row));
         let weights = &self.weights[at..at + rows * width];
+        let begin = layer.mirror_block(p, row) - self.job.mirror;
+        let mirror = &mut self.mirror[begin..begin + width * mirror_width];
+        self.net.kernels.mirror(&mut Mirror { weights, rows, width, mirror, mirror_width });
+    }
+
+    /// The same in mixed precision.
+    #[inline(never)]
+    fn round_block(&mut self, layer: &Layer, here: PanelRows, at: usize) {
+        let Some(kernels) = self.net.pair_kernels else { return };
+        let PanelRows { p, row, rows } = here;
+        let weights = &self.weights[at..at + rows * layer.width(p)];
+        let (mirror, pairs) = (layer.mirror_range(p, row, rows), layer.pair_row(p, row)..layer.pair_row(p, row + rows));
         let mirror = match layer.has_mirror {
-            true => {
-                let all = layer.mirror_range(p, row, rows);
-                &mut self.mirror[all.start - self.job.mirror..all.end - self.job.mirror]
-            }
+            true => &mut self.mirror[mirror.start - self.job.mirror..mirror.end - self.job.mirror],
             false => &mut [],
         };
-        if let Some(kernels) = self.net.pair_kernels {
-            let begin = self.job.pairs;
-            let forward = &mut self.rounded[layer.pair_row(p, row) - begin..layer.pair_row(p, row + rows) - begin];
-            layer.round(kernels, PanelRows { p, row, rows }, weights, forward, mirror);
-        } else if layer.has_mirror {
-            let mirror_width = layer.mirror_width(row);
-            self.net.kernels.mirror(&mut Mirror { weights, rows, width, mirror, mirror_width });
-        }
+        let forward = &mut self.rounded[pairs.start - self.job.pairs..pairs.end - self.job.pairs];
+        layer.round(kernels, here, weights, forward, mirror);
     }
 }
