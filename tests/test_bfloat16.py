@@ -161,8 +161,8 @@ def test_layers_of_few_units_may_have_everything(options: dict[str, Any]) -> Non
         151,
         lamella.Dense(5, "tanh", norm="layer"),
         lamella.Dense(401, "relu", dropout=0.1),
-        lamella.Dense(7, norm="batch", max_norm=2.0),
-        lamella.Dense(7, residual=True, bias=False),
+        lamella.Dense(7, bias=False, norm="batch", dropout=0.1, max_norm=2.0),
+        lamella.Dense(7, residual=True),
         1,
     ]
     losses, bits = {}, set()

@@ -191,11 +191,12 @@ def test_many_networks_clip_and_average_as_one() -> None:
     assert (flat(fitted.network.average_parameters) == flat(alone.average_parameters)).all()
 
 
-def test_a_loose_limit_changes_no_bit() -> None:
+@pytest.mark.parametrize("l2", [0.0, 0.01])
+def test_a_loose_limit_changes_no_bit(l2: float) -> None:
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((90, 30)), rng.integers(0, 3, 90)
-    plain = lamella.Network([30, 20, 3], output="softmax", l2=0.01)
-    loose = lamella.Network([30, 20, 3], output="softmax", l2=0.01, max_norm=1e6)
+    plain = lamella.Network([30, 20, 3], output="softmax", l2=l2)
+    loose = lamella.Network([30, 20, 3], output="softmax", l2=l2, max_norm=1e6)
     plain.fit(X, y, epochs=5)
     loose.fit(X, y, epochs=5, clip_norm=1e6, average=0.9)
     assert (flat(plain.parameters) == flat(loose.parameters)).all()

@@ -6,7 +6,7 @@
 //!
 //! | operand | of | pairs of neighbouring | form |
 //! |---|---|---|---|
-//! | A, dZ as the broadcast one of forward, backward data | rows form | units | `[panel][m][P/2]` |
+//! | A, dZ in forward, backward data | rows form | units | `[panel][m][P/2]` |
 //! | A, dZ in the weight gradient | pairs form | samples | `[panel][ceil(m/2)][P]` |
 //! | W in forward | forward form | inputs | `[panel of outputs][ceil(n[l-1]/2)][P]` |
 //! | W in backward data | mirror | outputs | `[panel of outputs][panel of inputs][P/2][P]` |

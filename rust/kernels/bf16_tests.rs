@@ -11,6 +11,8 @@ const JUNK: f32 = 77.0;
 
 fn each(mut test: impl FnMut(&dyn PairKernels<f32>, Geometry)) {
     test(&On(Portable::<4>), Geometry { lanes: 4 });
+    // The tiles of AVX-512.
+    test(&On(Portable::<16>), Geometry { lanes: 16 });
     #[cfg(target_arch = "x86_64")]
     match crate::isa::bf16::Avx512Bf16::new() {
         Some(token) => test(&On(token), Geometry { lanes: 16 }),

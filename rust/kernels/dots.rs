@@ -1,8 +1,8 @@
 //! Forward through a layer of few units: sums whose lanes are inputs.
 //!
 //! Units as lanes would leave most of a vector idle. Here samples and weights are both read along the inputs, as the gradient
-//! and backward data of such a layer read them, so that one form of either serves all three products and no lane is padding
-//! but in the last vector.
+//! and backward data of such a layer read them, so that no lane is padding but in the last vector and, in full precision, one
+//! form of either serves all three products.
 //!
 //! Promise: an element is made of [`partials`] strided sums (input mod that number), each a chain of fused multiply-adds in
 //! index order inside blocks of [`block`] inputs whose sums are added in index order; then halves are added to halves until one
@@ -60,7 +60,7 @@ struct Raw<T> {
     /// The samples that are looked at: from and to.
     first: usize,
     last: usize,
-    /// Vectors of this block: from and to, and to where they are whole; behind them there may be half a vector.
+    /// Vectors of this block: from, to where they are whole, and to; between these there may be half a vector.
     begin: usize,
     whole: usize,
     end: usize,

@@ -63,7 +63,7 @@ pub trait Kernels<T>: Send + Sync {
     fn geometry(&self) -> Geometry;
     /// Forward and backward-data products.
     fn product(&self, product: &mut Product<'_, T>);
-    /// A strip of a weight gradient.
+    /// A strip of a weight gradient, or several.
     fn gradient(&self, gradient: &mut Gradient<'_, T>);
     /// The biases' gradient in one panel.
     fn bias_gradient(&self, gradient: &mut BiasGradient<'_, T>);
@@ -204,14 +204,14 @@ fn f32_pair_kernels() -> Option<&'static dyn PairKernels<f32>> {
     Some(Box::leak(Box::new(On(token))))
 }
 
-/// The kernels of mixed precision in plain Rust, for tests on CPUs without the instructions.
-#[cfg(test)]
-pub(crate) static PORTABLE_PAIRS: &dyn PairKernels<f32> = &On(crate::isa::Portable::<4>);
-
 #[cfg(not(target_arch = "x86_64"))]
 fn f32_pair_kernels() -> Option<&'static dyn PairKernels<f32>> {
     None
 }
+
+/// The kernels of mixed precision in plain Rust, for tests on CPUs without the instructions.
+#[cfg(test)]
+pub(crate) static PORTABLE_PAIRS: &dyn PairKernels<f32> = &On(crate::isa::Portable::<4>);
 
 macro_rules! number {
     ($t:ident, $pair_kernels:expr) => {

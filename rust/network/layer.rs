@@ -228,7 +228,7 @@ impl Layer {
                 Form::Narrow => p * panel * self.outputs.div_ceil(2) + row / 2 * self.width(p),
             }
     }
-    /// The mirror of `rows` rows, at most P, from row `row` on of panel `p`; empty for a layer without one.
+    /// The mirror of `rows` rows from row `row` on of panel `p`, in a wide layer at most P; empty for a layer without one.
     #[inline]
     pub fn mirror_range(&self, p: usize, row: usize, rows: usize) -> Range<usize> {
         if !self.has_mirror {
@@ -302,7 +302,7 @@ pub(super) fn place<T: Number>(features: usize, specs: &[LayerSpec], geometry: G
     for (l, spec) in specs.iter().enumerate() {
         let waste = geometry.padded(spec.units) as f64 / spec.units as f64;
         let dots = dots_pay::<T>(inputs.div_ceil(terms), spec.units);
-        // Mixed precision would gain no lanes by it: forward and backward data read copies of the weights in any case.
+        // In mixed precision forward would read a third copy of the weights.
         let narrow = !mixed && l > 0 && waste >= 2.0;
         let form = if dots || narrow { Form::Narrow } else { Form::Wide };
         let outputs = spec.units;

@@ -28,7 +28,7 @@ fn strip_rows<T: Number>(geometry: Geometry) -> usize {
     geometry.index(STRIP / size_of::<T>()).max(geometry.panel())
 }
 
-/// Numbers of scratch that [`job`] needs: a strip and the biases behind it.
+/// Numbers of scratch that [`job`] needs: a strip and the biases behind it, or all blocks of a small job.
 pub fn scratch<T: Number>(geometry: Geometry) -> usize {
     (strip_rows::<T>(geometry) + 1) * geometry.panel()
 }
@@ -49,7 +49,7 @@ pub fn job<T: Number>(
     // Filled in place: it is too large to be handed about.
     let mut pairs = ArrayVec::<Pair<'_, T>, MAX_SLICES>::new();
     let mut filled = None;
-    run.together = besides.is_none() && run.fits_together();
+    run.together = besides.is_none() && run.fits_together(self::scratch::<T>(net.geometry));
     let parts = &net.parts[job.parts.clone()];
     for part in parts {
         if part.affine {

@@ -389,5 +389,4 @@ fn panel_of<T>(totals: &mut [T], rows: usize, first: usize, width: usize) -> &mu
 }
 
 #[cfg(test)]
-#[path = "mixed_tests.rs"]
-mod mixed_tests;
+mod tests;

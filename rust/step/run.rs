@@ -61,13 +61,13 @@ impl<'r, T: Number> Run<'r, T> {
 }
 
 impl<T: Number> Run<'_, T> {
-    /// Whether the rule can take all the job's numbers as one block: where these are several small ones, treated alike, whose
-    /// gradient is in nobody's memory.
+    /// Whether the rule can take all the job's numbers as one block: where these are several small ones, together at most `most`,
+    /// treated alike, whose gradient is in nobody's memory.
     #[inline]
-    pub fn fits_together(&self) -> bool {
+    pub fn fits_together(&self, most: usize) -> bool {
         let Finishing { rule, shrink, shrink_biases, .. } = &self.how;
         let plain = rule.is_some() && shrink == shrink_biases && self.gradient.is_empty();
-        self.job.together && self.weights.len() <= self.scratch.len() && plain
+        self.job.together && self.weights.len() <= most && plain
     }
 
     /// Whether any of the job's weights is kept in another form too.

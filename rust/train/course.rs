@@ -22,6 +22,7 @@ pub type Cached<T> = (Vec<T>, Vec<T>);
 /// # Errors
 /// [`Error::Memory`] where they do not fit.
 pub fn trace<T: Number>(network: &Network<T>, x: &Matrix<'_>) -> Result<Vec<Cached<T>>, Error> {
+    debug_assert!(network.pair_kernels.is_none(), "here nothing rounds what it changes");
     let rows = x.rows();
     let mut slice = Slice::new(network, rows, Role::Answers)?;
     slice.gather(network, x, Selection::From(0), rows);

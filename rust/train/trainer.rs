@@ -164,8 +164,8 @@ struct Buffers<T> {
 }
 
 impl<T: Number> Buffers<T> {
-    /// Those that were kept, or larger ones: `slices` of `rows` rows and scratch for `threads` workers, each for a strip of
-    /// gradient or a panel's totals.
+    /// Those that were kept, or larger ones: `slices` of `rows` rows and scratch for `threads` workers, each for the
+    /// gradient of a strip or of a small job, or a panel's totals.
     fn of(
         network: &Network<T>,
         kept: &mut Workspace<T>,

@@ -1,14 +1,17 @@
-//! A step in mixed precision, in plain Rust, against loops over plain matrices; layers of few units among others.
+//! A step in mixed precision, in plain Rust, against loops over plain matrices, with layers of few units among others; and small jobs
+//! against their blocks one by one.
 
+use super::amend::Amend;
 use super::gradient::{Group, job, scratch};
 use super::run::Finishing;
 use super::weights::Weights;
 use super::{Draw, Role, Slice, backward, forward};
 use crate::activation::Activation;
 use crate::data::{Dense, Matrix, Selection};
+use crate::isa::Isa;
 use crate::isa::bf16::{pair, parts};
 use crate::kernels::{Loss, Rule, Shrink};
-use crate::network::{Form, GRADIENT, LayerSpec, MIRROR, Network, PAIRS, WEIGHTS};
+use crate::network::{FIRST, Form, GRADIENT, LayerSpec, MIRROR, Network, PAIRS, SECOND, WEIGHTS};
 use crate::panel::Parts;
 use ndarray::Array2;
 
@@ -25,21 +28,32 @@ fn weight(l: usize, inputs: usize) -> impl Fn(usize, usize) -> f32 {
     move |j, i| number(j, i, l) * (2.0 / inputs as f32).sqrt()
 }
 
-fn network(dims: &[usize]) -> Network<f32> {
+/// In mixed precision, or with the kernels of an instruction set.
+fn network_on(dims: &[usize], isa: Option<Isa>) -> Network<f32> {
     let last = dims.len() - 2;
     let activation = |l: usize| if l == last { Activation::Identity } else { Activation::Relu };
     let specs: Vec<LayerSpec> = (0..=last).map(|l| LayerSpec::plain(dims[l + 1], activation(l))).collect();
-    let mut network = Network::<f32>::mixed_in_plain_rust(dims[0], &specs, Loss::SquaredError);
+    let mut network = match isa {
+        None => Network::<f32>::mixed_in_plain_rust(dims[0], &specs, Loss::SquaredError),
+        Some(isa) => Network::new(dims[0], &specs, Loss::SquaredError, isa).unwrap(),
+    };
     (0..=last).for_each(|l| network.set_layer(l, weight(l, dims[l]), |j| number(j, 3, l + 50)));
     network
+}
+
+fn network(dims: &[usize]) -> Network<f32> {
+    network_on(dims, None)
 }
 
 /// A slice after forward and backward from a given dZ of the last layer.
 fn passed(network: &Network<f32>, rows: usize) -> Slice<f32> {
     let x = Array2::from_shape_fn((rows, network.features()), |(r, i)| number(r, i, 90));
+    let before = Array2::from_shape_fn((rows + 2, network.features()), |(r, i)| number(r, i, 92));
     let delta: Vec<f32> =
         (0..rows * network.outputs()).map(|n| number(n / network.outputs(), n % network.outputs(), 91)).collect();
-    let mut slice = Slice::new(network, rows, Role::Learns).unwrap();
+    let mut slice = Slice::new(network, rows + 2, Role::Learns).unwrap();
+    // Of rows that were there before nothing is left.
+    slice.gather(network, &Matrix::Dense(Dense::F32(before.view())), Selection::From(0), rows + 2);
     slice.gather(network, &Matrix::Dense(Dense::F32(x.view())), Selection::From(0), rows);
     slice.trains(0, Draw { seed: 0, step: 1 });
     let reading = network.arena.read();
@@ -74,12 +88,18 @@ fn oracle(network: &Network<f32>, dims: &[usize], rows: usize) -> Vec<Array2<f64
     gradients
 }
 
-fn run_jobs(network: &Network<f32>, slices: &Parts<Slice<f32>>, rule: Option<Rule<f32>>) {
+fn run_jobs(
+    network: &Network<f32>,
+    slices: &Parts<Slice<f32>>,
+    rule: Option<Rule<f32>>,
+    shrink: Shrink<f32>,
+    besides: Option<&Amend<'_, f32>>,
+) {
     let reading = slices.read();
     let group = Group { slices: &reading, used: 1, per_segment: 1 };
-    let how = Finishing { goes_on: false, rule, shrink: Shrink::NONE, shrink_biases: Shrink::NONE };
-    let mut room = vec![0.0; scratch::<f32>(network.geometry)];
-    (0..network.jobs.len()).for_each(|index| job(network, index, &group, how, None, &mut room));
+    let how = Finishing { goes_on: false, rule, shrink, shrink_biases: shrink };
+    let mut room = vec![f32::NAN; scratch::<f32>(network.geometry)];
+    (0..network.jobs.len()).for_each(|index| job(network, index, &group, how, besides, &mut room));
 }
 
 /// Sizes whose layers have few units, all but the second; odd numbers of them and of inputs.
@@ -91,13 +111,14 @@ fn gradients_equal_plain_loops_over_rounded_numbers() {
         let mut network = network(dims);
         network.arena.materialise(GRADIENT, WEIGHTS, "test").unwrap();
         let slices = Parts::new(vec![passed(&network, rows)]);
-        run_jobs(&network, &slices, None);
+        run_jobs(&network, &slices, None, Shrink::NONE, None);
         for (l, wanted) in oracle(&network, dims, rows).iter().enumerate() {
             let (weights, biases) = network.get_layer(l, GRADIENT);
             let largest = wanted.iter().fold(0.0f64, |most, x| most.max(x.abs()));
             for ((j, i), wanted) in wanted.indexed_iter() {
                 let got = if i < dims[l] { weights[j * dims[l] + i] } else { biases[j] };
-                // A sum that is rounded another way may become a neighbouring bfloat16 number, 2^-8 apart.
+                // A sum that is rounded another way may become a neighbouring bfloat16 number, 2^-8 apart: this holds the terms of
+                // each sum to their places, and the kernels' tests their bits.
                 let close = (f64::from(got) - wanted).abs() <= 2e-3 * largest;
                 assert!(close, "{dims:?}, layer {l}: ({j}, {i}) is {got}, not {wanted}");
             }
@@ -118,7 +139,7 @@ fn an_update_leaves_the_pairs_that_its_weights_would_be_given() {
     for dims in [&NARROW[..], &[40, 9, 12], &[2100, 33, 130, 2]] {
         let mut network = network(dims);
         let slices = Parts::new(vec![passed(&network, 7)]);
-        run_jobs(&network, &slices, Some(Rule::Descent { rate: 0.25 }));
+        run_jobs(&network, &slices, Some(Rule::Descent { rate: 0.25 }), Shrink::NONE, None);
         let copies = |network: &mut Network<f32>| {
             [MIRROR, PAIRS].map(|buffer| network.arena.buffer(buffer).iter().map(|x| x.to_bits()).collect::<Vec<_>>())
         };
@@ -131,5 +152,34 @@ fn an_update_leaves_the_pairs_that_its_weights_would_be_given() {
             network.set_layer(l, |j, i| weights[j * dims[l] + i], |j| biases[j]);
         }
         assert_eq!(left, copies(&mut network), "{dims:?}");
+    }
+}
+
+#[test]
+fn small_jobs_get_the_bits_of_their_blocks_one_by_one() {
+    let rule = Rule::Adam {
+        step: 0.01,
+        scale: 1.5,
+        beta1_rest: 0.1,
+        beta2: 0.999,
+        beta2_rest: 0.001,
+        epsilon: 1e-8,
+        greatest: false,
+    };
+    let shrink = Shrink { l2: 0.01, keep: 0.99, ..Shrink::NONE };
+    let sets = Isa::ALL.into_iter().filter(|isa| isa.is_available()).map(Some);
+    for isa in sets.chain([None]) {
+        for dims in [&NARROW[..], &[20, 40, 1], &[2, 16, 16, 1]] {
+            let bits = |besides: Option<&Amend<'_, f32>>| {
+                let mut network = network_on(dims, isa);
+                network.prepare_state("adam", 2).unwrap();
+                let slices = Parts::new(vec![passed(&network, 7)]);
+                (0..2).for_each(|_| run_jobs(&network, &slices, Some(rule), shrink, besides));
+                [WEIGHTS, MIRROR, PAIRS, FIRST, SECOND]
+                    .map(|buffer| network.arena.buffer(buffer).iter().map(|x| x.to_bits()).collect::<Vec<_>>())
+            };
+            assert!(network_on(dims, isa).jobs.iter().any(|job| job.together), "{isa:?} {dims:?}");
+            assert!(bits(None) == bits(Some(&Amend::nothing())), "{isa:?} {dims:?}");
+        }
     }
 }
