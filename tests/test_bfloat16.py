@@ -157,7 +157,7 @@ def test_layers_of_few_units_may_have_everything(options: dict[str, Any]) -> Non
     rng = np.random.default_rng(4)
     X = rng.standard_normal((300, 151)).astype("f")
     y = X[:, :3].sum(axis=1) > 0
-    layers = [
+    layers: list[Any] = [
         151,
         lamella.Dense(5, "tanh", norm="layer"),
         lamella.Dense(401, "relu", dropout=0.1),
