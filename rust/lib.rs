@@ -27,6 +27,10 @@
 //! A batch of too few samples for slices stays one, and each of its large products becomes a phase whose panels threads claim
 //! (`step/share.rs`): each thread then reads its own part of the weights, and `plan.rs` says where that outweighs the barriers.
 //!
+//! In a small network working out what each kernel reads and writes takes about as long as some kernels. Where one thread takes
+//! plain steps of it, one step's kernel calls are written down and made again in the further ones (`kernels/script.rs`,
+//! `train/trainer/small.rs`).
+//!
 //! Where most of a slice's input is zero (one-hot columns, texts, pictures with empty borders), the first layer's products skip what
 //! would be multiplied by it: `step/sparsity.rs` looks at the rows, `kernels/nonzeros.rs` lists what is left. While all numbers are finite, no bit depends on
 //! it.

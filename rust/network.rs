@@ -251,6 +251,9 @@ impl<T: Number> Network<T> {
 
     /// Where in `order` the share of worker `worker` of `workers` begins: all have about the same number of weights.
     pub fn share(&self, worker: usize, workers: usize) -> usize {
+        if workers == 1 {
+            return worker * self.order.len();
+        }
         let all = self.before[self.order.len()];
         let wanted = (all as u128 * worker as u128 / workers as u128) as usize;
         let at = self.before.partition_point(|&before| before < wanted);

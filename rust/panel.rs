@@ -147,12 +147,9 @@ impl Geometry {
 #[derive(Clone, Copy)]
 pub struct PanelsRef<'a, T> {
     data: &'a [T],
-    /// Rows of the matrix.
-    pub rows: usize,
-    /// Lanes of the matrix, without padding.
-    pub lanes: usize,
-    /// The panels' width.
-    pub geometry: Geometry,
+    rows: usize,
+    lanes: usize,
+    geometry: Geometry,
 }
 
 impl<'a, T> PanelsRef<'a, T> {
@@ -168,9 +165,79 @@ impl<'a, T> PanelsRef<'a, T> {
     pub fn data(self) -> &'a [T] {
         self.data
     }
+    /// Rows of the matrix.
+    #[inline(always)]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+    /// Lanes of the matrix, without padding.
+    #[inline(always)]
+    pub fn lanes(&self) -> usize {
+        self.lanes
+    }
+    /// The panels' width.
+    #[inline(always)]
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
     /// Panel `p`: `[rows][width(p)]`.
     pub fn panel(self, p: usize) -> &'a [T] {
         &self.data[panel_range(self.geometry, self.rows, self.lanes, p)]
+    }
+}
+
+/// A matrix in panels that is being written.
+pub struct PanelsMut<'a, T> {
+    data: &'a mut [T],
+    rows: usize,
+    lanes: usize,
+    geometry: Geometry,
+}
+
+impl<'a, T> PanelsMut<'a, T> {
+    /// Writes `data` as `rows x lanes` in panels.
+    ///
+    /// # Panics
+    /// Where `data` has another length.
+    pub fn new(data: &'a mut [T], rows: usize, lanes: usize, geometry: Geometry) -> Self {
+        assert_eq!(data.len(), rows * geometry.padded(lanes), "a matrix in panels fills its buffer");
+        PanelsMut { data, rows, lanes, geometry }
+    }
+    /// All panels, one after the other, for as long as they may be written.
+    pub fn into_data(self) -> &'a mut [T] {
+        self.data
+    }
+    /// The same, to be read for a while.
+    pub fn view(&self) -> PanelsRef<'_, T> {
+        PanelsRef { data: self.data, rows: self.rows, lanes: self.lanes, geometry: self.geometry }
+    }
+    /// Rows of the matrix.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+    /// Lanes of the matrix, without padding.
+    pub fn lanes(&self) -> usize {
+        self.lanes
+    }
+    /// How many panels it has.
+    pub fn panels(&self) -> usize {
+        self.geometry.panels(self.lanes)
+    }
+    /// The panels' width.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+    /// Lanes of panel `p` with padding.
+    pub fn width(&self, p: usize) -> usize {
+        self.geometry.width(self.lanes, p)
+    }
+    /// All panels, one after the other.
+    pub fn data_mut(&mut self) -> &mut [T] {
+        self.data
+    }
+    /// Panel `p`: `[rows][width(p)]`.
+    pub fn panel_mut(&mut self, p: usize) -> &mut [T] {
+        &mut self.data[panel_range(self.geometry, self.rows, self.lanes, p)]
     }
 }
 
@@ -242,10 +309,14 @@ impl<T: Copy + Default> Panels<T> {
         let len = self.rows * self.geometry.padded(self.lanes);
         PanelsRef::new(&self.buffer[..len], self.rows, self.lanes, self.geometry)
     }
+    /// A view to write.
+    pub fn view_mut(&mut self) -> PanelsMut<'_, T> {
+        let len = self.rows * self.geometry.padded(self.lanes);
+        PanelsMut::new(&mut self.buffer[..len], self.rows, self.lanes, self.geometry)
+    }
     /// All panels, one after the other.
     pub fn data_mut(&mut self) -> &mut [T] {
-        let len = self.rows * self.geometry.padded(self.lanes);
-        &mut self.buffer[..len]
+        self.view_mut().into_data()
     }
     /// Panel `p`: `[rows][width(p)]`.
     pub fn panel(&self, p: usize) -> &[T] {
@@ -558,6 +629,19 @@ impl<T: Copy + Default> Arena<T> {
         self.gate.read();
         ArenaReading { arena: self }
     }
+    /// All parts of every buffer, to write.
+    ///
+    /// # Panics
+    /// While the arena is being read, or a part is being written.
+    pub fn write_whole(&self) -> ArenaWhole<'_, T> {
+        // Made first: if a part is refused, those before it are given back.
+        let mut whole = ArenaWhole { arena: self, parts: 0 };
+        for part in 0..self.parts() {
+            self.gate.write(part);
+            whole.parts += 1;
+        }
+        whole
+    }
     /// Part `part` of every buffer, to write.
     ///
     /// # Panics
@@ -604,6 +688,31 @@ impl<T> ArenaWriting<'_, T> {
             // lets one writer to this part and no reader; `&mut self` binds the slices to this one call.
             unsafe { std::slice::from_raw_parts_mut(start.add(range.start), range.len()) }
         })
+    }
+}
+
+/// All parts of an [`Arena`], until dropped.
+pub struct ArenaWhole<'a, T> {
+    arena: &'a Arena<T>,
+    /// How many are taken.
+    parts: usize,
+}
+
+impl<T> ArenaWhole<'_, T> {
+    /// The buffers.
+    pub fn buffers(&mut self) -> impl Iterator<Item = &mut [T]> {
+        self.arena.buffers.iter().map(|buffer| {
+            // SAFETY: these are a buffer's numbers, whose pointer comes from its allocation; the gate let the writer of every part
+            // in, which this is, and so neither another nor a reader, and numbers that are of no part are nobody's; each buffer
+            // comes once, and `&mut self` binds the slices to this one call.
+            unsafe { std::slice::from_raw_parts_mut(buffer.start.as_ptr(), buffer.len) }
+        })
+    }
+}
+
+impl<T> Drop for ArenaWhole<'_, T> {
+    fn drop(&mut self) {
+        (0..self.parts).for_each(|part| self.arena.gate.end_write(part));
     }
 }
 
@@ -703,6 +812,21 @@ mod tests {
         }
         assert_eq!(arena.buffer(0), [1.0, 1.0, 2.0, 2.0, 2.0]);
         assert_eq!(arena.buffer(1), [3.0; 3]);
+        {
+            let second = arena.write(1);
+            assert!(panics(|| drop(arena.write_whole())));
+            drop(second);
+            let reading = arena.read();
+            assert!(panics(|| drop(arena.write_whole())));
+            drop(reading);
+            let mut whole = arena.write_whole();
+            assert!(panics(|| drop(arena.write(0))) && panics(|| drop(arena.read())));
+            let lengths: Vec<usize> = whole.buffers().map(|numbers| numbers.len()).collect();
+            assert_eq!(lengths, [5, 3]);
+            whole.buffers().for_each(|numbers| numbers.fill(4.0));
+        }
+        drop((arena.write(0), arena.write(1)));
+        assert_eq!(arena.buffer(0), [4.0; 5]);
         assert!(panics(|| drop(Arena::<f32>::zeroed(vec![vec![0..2, 1..3]], "test"))));
     }
 

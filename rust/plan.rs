@@ -49,6 +49,14 @@ pub struct Plan {
     pub by_panels: bool,
 }
 
+impl Plan {
+    /// How many slices so many rows of a group are: mostly one where a step is small, and then nothing need be divided.
+    #[inline]
+    pub fn slices(&self, rows: usize) -> usize {
+        if rows <= self.slice_rows { 1 } else { rows.div_ceil(self.slice_rows) }
+    }
+}
+
 /// What a pass over the data is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pass {

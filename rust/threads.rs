@@ -355,7 +355,7 @@ impl Waiters {
 #[repr(align(128))]
 struct Apart<A>(A);
 
-/// Numbers of a sequence, each given to one worker.
+/// Numbers from 0 on, each given to one worker.
 ///
 /// A worker takes its own share first, in order, and step after step the same one, whose data lies in its
 /// cache; then it helps the others with theirs, so that a busy neighbour on one processor does not hold up the rest.
@@ -367,7 +367,18 @@ impl Claims {
         Claims((0..workers).map(|_| Apart(AtomicUsize::new(0))).collect())
     }
     /// The next number for `worker` of `workers`, where `share(w)` begins worker w's share and `share(workers)` ends the last.
+    #[inline]
     pub fn next(&self, worker: usize, workers: usize, share: impl Fn(usize) -> usize) -> Option<usize> {
+        if workers == 1 {
+            // Nobody else counts meanwhile.
+            let taken = &self.0[worker].0;
+            let claimed = taken.load(Ordering::Relaxed);
+            taken.store(claimed + 1, Ordering::Relaxed);
+            return Some(claimed).filter(|&claimed| claimed < share(1));
+        }
+        self.next_of_several(worker, workers, share)
+    }
+    fn next_of_several(&self, worker: usize, workers: usize, share: impl Fn(usize) -> usize) -> Option<usize> {
         (0..workers).find_map(|other| {
             let owner = (worker + other) % workers;
             let (begin, end) = (share(owner), share(owner + 1));

@@ -7,7 +7,7 @@ use super::element::Element;
 use super::{Selection, Unfit};
 use crate::error::Error;
 use crate::isa::{Compilable, Float, Isa, Lanes, prefetch};
-use crate::panel::Panels;
+use crate::panel::{Panels, PanelsMut};
 use crate::threads;
 use half::f16;
 use ndarray::{ArrayView1, ArrayView2, Axis};
@@ -91,9 +91,13 @@ impl Dense<'_> {
     }
     /// Writes the selected rows, as many as `target` has, and zeros into its padding; its panels are those of `isa`.
     pub fn gather<T: Float>(&self, isa: Isa, selection: Selection<'_>, target: &mut Panels<T>) {
-        assert_eq!(self.columns(), target.lanes(), "a sample fills a row");
-        with_view!(self, view => isa.run(Gather { view, selection, target }));
+        self.gather_lanes(isa, selection, target.view_mut());
         target.renew_padding();
+    }
+    /// The same, but padding is left alone.
+    pub fn gather_lanes<T: Float>(&self, isa: Isa, selection: Selection<'_>, mut target: PanelsMut<'_, T>) {
+        assert_eq!(self.columns(), target.lanes(), "a sample fills a row");
+        with_view!(self, view => isa.run(Gather { view, selection, target: &mut target }));
     }
     /// Writes the selected rows one after the other: `[rows][columns]`.
     pub fn gather_plain<T: Float>(&self, selection: Selection<'_>, rows: Range<usize>, target: &mut [T]) {
@@ -201,13 +205,13 @@ impl<E: Element, T: Float> Compilable for Search<'_, E, T> {
     }
 }
 
-struct Gather<'g, 'v, 's, E, T> {
+struct Gather<'g, 'v, 's, 't, E, T> {
     view: &'g ArrayView2<'v, E>,
     selection: Selection<'s>,
-    target: &'g mut Panels<T>,
+    target: &'g mut PanelsMut<'t, T>,
 }
 
-impl<E: Element, T: Float> Compilable for Gather<'_, '_, '_, E, T> {
+impl<E: Element, T: Float> Compilable for Gather<'_, '_, '_, '_, E, T> {
     type Output = ();
     #[inline(always)]
     fn run(self, lanes: Lanes) {
@@ -232,7 +236,7 @@ const AHEAD: usize = 2;
 fn gather_rows<E: Element, T: Float>(
     view: &ArrayView2<'_, E>,
     selection: Selection<'_>,
-    target: &mut Panels<T>,
+    target: &mut PanelsMut<'_, T>,
     panel: usize,
 ) {
     let (rows, lanes) = (target.rows(), target.lanes());
@@ -241,9 +245,16 @@ fn gather_rows<E: Element, T: Float>(
     let data = target.data_mut();
     if let (0, Selection::From(first), Some(all)) = (last, selection, view.as_slice()) {
         // One panel and neighbouring rows: for a few columns the dealing out would cost more than the copy.
-        let from = all[first * lanes..(first + rows) * lanes].chunks_exact(lanes);
-        from.zip(data.chunks_exact_mut(last_width)).for_each(|(row, into)| convert(row, &mut into[..lanes]));
-        return;
+        let from = &all[first * lanes..(first + rows) * lanes];
+        return match lanes {
+            1 => deal::<E, T, 1>(from, data, last_width),
+            2 => deal::<E, T, 2>(from, data, last_width),
+            4 => deal::<E, T, 4>(from, data, last_width),
+            _ => {
+                let rows = from.chunks_exact(lanes).zip(data.chunks_exact_mut(last_width));
+                rows.for_each(|(row, into)| convert(row, &mut into[..lanes]));
+            }
+        };
     }
     for i in 0..rows {
         if let Some(next) = selection.jump(i + AHEAD, rows) {
@@ -261,6 +272,13 @@ fn gather_rows<E: Element, T: Float>(
     }
 }
 
+/// Rows of N columns, a constant, so that a row is a move or two, into rows of `width`.
+#[inline(always)]
+fn deal<E: Element, T: Float, const N: usize>(from: &[E], into: &mut [T], width: usize) {
+    let (rows, _) = from.as_chunks::<N>();
+    rows.iter().zip(into.chunks_exact_mut(width)).for_each(|(row, into)| convert(row, &mut into[..N]));
+}
+
 #[inline(always)]
 fn convert<E: Element, T: Float>(from: &[E], into: &mut [T]) {
     into.iter_mut().zip(from).for_each(|(into, x)| *into = x.convert());
@@ -268,7 +286,11 @@ fn convert<E: Element, T: Float>(from: &[E], into: &mut [T]) {
 
 /// Rows whose columns are apart.
 #[inline(always)]
-fn gather_strided<E: Element, T: Float>(view: &ArrayView2<'_, E>, selection: Selection<'_>, target: &mut Panels<T>) {
+fn gather_strided<E: Element, T: Float>(
+    view: &ArrayView2<'_, E>,
+    selection: Selection<'_>,
+    target: &mut PanelsMut<'_, T>,
+) {
     let (rows, lanes, panel) = (target.rows(), target.lanes(), target.geometry().panel());
     for i in 0..rows {
         let row = view.row(selection.row(i));
@@ -285,7 +307,11 @@ const ROWS_AT_ONCE: usize = 64;
 
 /// Column after column, where samples are neighbours in memory.
 #[inline(always)]
-fn gather_columns<E: Element, T: Float>(view: &ArrayView2<'_, E>, selection: Selection<'_>, target: &mut Panels<T>) {
+fn gather_columns<E: Element, T: Float>(
+    view: &ArrayView2<'_, E>,
+    selection: Selection<'_>,
+    target: &mut PanelsMut<'_, T>,
+) {
     let (rows, lanes, panel) = (target.rows(), target.lanes(), target.geometry().panel());
     for p in 0..target.panels() {
         let (width, columns) = (target.width(p), p * panel..lanes.min((p + 1) * panel));

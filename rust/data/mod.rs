@@ -14,7 +14,7 @@ pub use sparse::{Indices, Sparse};
 
 use crate::error::Error;
 use crate::isa::{Float, Isa};
-use crate::panel::Panels;
+use crate::panel::{Panels, PanelsMut};
 use std::ops::Range;
 
 /// The user's matrix, samples x columns, as it lies.
@@ -106,9 +106,14 @@ impl Matrix<'_> {
     }
     /// Writes the selected rows, as many as `target` has, and zeros into its padding; its panels are those of `isa`.
     pub fn gather<T: Float>(&self, isa: Isa, selection: Selection<'_>, target: &mut Panels<T>) {
+        self.gather_lanes(isa, selection, target.view_mut());
+        target.renew_padding();
+    }
+    /// The same, but padding may be left alone.
+    pub fn gather_lanes<T: Float>(&self, isa: Isa, selection: Selection<'_>, target: PanelsMut<'_, T>) {
         match self {
-            Matrix::Dense(dense) => dense.gather(isa, selection, target),
-            Matrix::Sparse(sparse) => sparse.gather(selection, target),
+            Matrix::Dense(dense) => dense.gather_lanes(isa, selection, target),
+            Matrix::Sparse(sparse) => sparse.gather_lanes(selection, target),
         }
     }
     /// Writes the selected rows one after the other: `[rows][columns]`.

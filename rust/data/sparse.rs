@@ -8,7 +8,7 @@ use super::element::Element;
 use super::{Selection, Unfit};
 use crate::error::Error;
 use crate::isa::{Float, Isa, prefetch};
-use crate::panel::Panels;
+use crate::panel::PanelsMut;
 use std::ops::Range;
 
 /// Places in an array or a row, in SciPy's two types.
@@ -146,7 +146,7 @@ impl Sparse<'_> {
     }
 
     /// Writes the selected rows, as many as `target` has, and zeros everywhere else.
-    pub fn gather<T: Float>(&self, selection: Selection<'_>, target: &mut Panels<T>) {
+    pub fn gather_lanes<T: Float>(&self, selection: Selection<'_>, mut target: PanelsMut<'_, T>) {
         assert_eq!(self.columns, target.lanes(), "a sample fills a row");
         let (rows, panel) = (target.rows(), target.geometry().panel());
         let (last, last_width) = (target.panels() - 1, target.width(target.panels() - 1));
@@ -159,7 +159,6 @@ impl Sparse<'_> {
             data[p * panel * rows + row * width + (column & (panel - 1))] = x;
         };
         self.scatter(selection, 0..rows, put);
-        target.renew_padding();
     }
 
     /// Writes the selected rows one after the other: `[rows][columns]`.

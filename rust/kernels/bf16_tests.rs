@@ -259,7 +259,7 @@ fn check_dots(m: usize, inputs: usize, units: usize) {
         let mut c = Panels::zeroed(m, units, geometry, "test").unwrap();
         c.data_mut().fill(JUNK);
         let mut scratch = vec![JUNK; dots::scratch::<f32>(m, units)];
-        kernels.dots(&mut Dots { a: a.view(), b: b.view(), bias: &bias, scratch: &mut scratch, c: &mut c });
+        kernels.dots(&mut Dots { a: a.view(), b: b.view(), bias: &bias, scratch: &mut scratch, c: c.view_mut() });
         for (r, j) in (0..m).flat_map(|r| (0..units).map(move |j| (r, j))) {
             let wanted = strided(bias[j], a.lanes(), |k| (a.get(r, k), b.get(j, k)));
             assert_eq!(c.get(r, j), wanted, "{m}x{inputs}x{units} at ({r}, {j})");
@@ -327,7 +327,7 @@ fn biases_of_few_units_add_rounded_numbers_up() {
                 for (lane, &sum) in c.iter().enumerate().take(21 - p * geometry.panel()) {
                     let numbers = pairs
                         .iter()
-                        .flat_map(|pair| (0..pair.a.rows).map(|k| pair.a.panel(p)[k * geometry.width(21, p) + lane]));
+                        .flat_map(|pair| (0..pair.a.rows()).map(|k| pair.a.panel(p)[k * geometry.width(21, p) + lane]));
                     let of_these = numbers.fold(0.0, |sum, x| dot(f32::from_bits(0x3f80_3f80), x, sum));
                     assert_eq!(sum, if goes_on { JUNK + of_these } else { of_these }, "{slices:?} {p} {lane}");
                 }

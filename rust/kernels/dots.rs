@@ -13,7 +13,7 @@ use super::lanes::{self, MOST_LANES, write_apart};
 use super::math::Math;
 use super::operand::Operand;
 use crate::isa::{Operation, Simd, prefetch};
-use crate::panel::{Panels, PanelsRef};
+use crate::panel::{PanelsMut, PanelsRef};
 
 /// Inputs of one chain's block: those of a tile of samples (2 KiB each) stay in the first cache while all units pass over them.
 /// A constant of the format: changing it changes bits.
@@ -44,7 +44,7 @@ pub struct Dots<'a, T> {
     /// Room for [`scratch`] numbers.
     pub scratch: &'a mut [T],
     /// `rows x units`
-    pub c: &'a mut Panels<T>,
+    pub c: PanelsMut<'a, T>,
 }
 
 /// [`Dots`] as an operation for one instruction set.
@@ -75,17 +75,17 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for DotsOp<'_, '_, T
     #[inline(always)]
     fn run(self, s: S) {
         let d = self.0;
-        let (rows, units, depth) = (d.a.rows, d.b.rows, d.a.lanes);
-        assert!([d.a.geometry, d.b.geometry].iter().all(|geometry| geometry.lanes == S::LANES / O::TERMS));
+        let (rows, units, depth) = (d.a.rows(), d.b.rows(), d.a.lanes());
+        assert!([d.a.geometry(), d.b.geometry()].iter().all(|geometry| geometry.lanes == S::LANES / O::TERMS));
         assert_eq!(d.c.geometry().lanes, S::LANES);
-        assert_eq!((d.b.lanes, d.c.rows(), d.c.lanes()), (depth, rows, units));
+        assert_eq!((d.b.lanes(), d.c.rows(), d.c.lanes()), (depth, rows, units));
         assert!(d.bias.len() >= units);
         d.c.data_mut().fill(T::ZERO);
         for first in (0..rows).step_by(ROWS_AT_ONCE) {
             let last = (first + ROWS_AT_ONCE).min(rows);
             let sums = &mut d.scratch[..(last - first) * units * partials::<T>()];
             for begin in (0..depth).step_by(block::<T>()) {
-                let numbers = (begin + block::<T>()).min(d.a.geometry.padded(depth));
+                let numbers = (begin + block::<T>()).min(d.a.geometry().padded(depth));
                 let raw = Raw {
                     a: d.a.data().as_ptr(),
                     a_rows: rows,
@@ -113,7 +113,7 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for DotsOp<'_, '_, T
                     }
                 }
             }
-            fold(s, sums, first, d.bias, d.c);
+            fold(s, sums, first, d.bias, &mut d.c);
         }
     }
 }
@@ -321,7 +321,7 @@ fn halve<T: Math, S: Simd<T>, const W: usize>(s: S, vectors: &mut [S::V; W]) {
 /// Each element's vector of sums, which stands where its partial sums begin, becomes one number, from row `first` on: V elements at
 /// a time, turned so that they are lanes.
 #[inline(always)]
-fn fold<T: Math, S: Simd<T>>(s: S, sums: &[T], first: usize, bias: &[T], c: &mut Panels<T>) {
+fn fold<T: Math, S: Simd<T>>(s: S, sums: &[T], first: usize, bias: &[T], c: &mut PanelsMut<'_, T>) {
     let (v, q) = (S::LANES, partials::<T>());
     let mut turned = [T::ZERO; MOST_LANES * MOST_LANES];
     let (rows, units, geometry) = (c.rows(), c.lanes(), c.geometry());

@@ -29,7 +29,7 @@ fn check_dots<T: Number>(rows: usize, depth: usize, units: usize) {
         let mut c = Panels::zeroed(rows, units, geometry, "test").unwrap();
         c.data_mut().fill(T::from_f64(JUNK));
         let mut scratch = vec![T::from_f64(JUNK); dots::scratch::<T>(rows, units)];
-        kernels.dots(&mut Dots { a: a.view(), b: b.view(), bias: &bias, scratch: &mut scratch, c: &mut c });
+        kernels.dots(&mut Dots { a: a.view(), b: b.view(), bias: &bias, scratch: &mut scratch, c: c.view_mut() });
         for (r, j) in (0..rows).flat_map(|r| (0..units).map(move |j| (r, j))) {
             let wanted = strided(bias[j], depth, |k| (a.get(r, k), b.get(j, k)));
             assert_eq!(c.get(r, j), wanted, "{isa:?} {rows}x{depth}x{units} at ({r}, {j})");

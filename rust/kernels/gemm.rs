@@ -89,9 +89,9 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for ProductOp<'_, '_
     #[inline(always)]
     fn run(self, s: S) {
         let p = self.0;
-        let (rows, depth, panel) = (p.a.rows, p.a.lanes, 2 * S::LANES / O::TERMS);
+        let (rows, depth, panel) = (p.a.rows(), p.a.lanes(), 2 * S::LANES / O::TERMS);
         let segment = INPUT_SEGMENT / O::TERMS;
-        assert_eq!(p.a.geometry.lanes, S::LANES / O::TERMS);
+        assert_eq!(p.a.geometry().lanes, S::LANES / O::TERMS);
         assert!(p.width == S::LANES || p.width == 2 * S::LANES, "a panel is one vector wide or two");
         assert!(p.depth.start.is_multiple_of(panel) && p.depth.start < p.depth.end && p.depth.end <= depth);
         assert!(p.depth.end.is_multiple_of(panel) || p.depth.end == depth);
@@ -154,7 +154,8 @@ unsafe fn sweep<T: Math, S: Simd<T>, O: Operand<T, S>, const N: usize>(
             match left {
                 12.. if const { S::ROWS >= 12 } => tile::<T, S, O, 12, N>(s, operand, raw, row),
                 8.. if const { S::ROWS >= 8 } => tile::<T, S, O, 8, N>(s, operand, raw, row),
-                6.. if const { S::ROWS == 6 } => tile::<T, S, O, 6, N>(s, operand, raw, row),
+                // Eight are better done as four and four: two rows alone wait for their own sums.
+                6.. if const { S::ROWS == 6 } && rows - row != 8 => tile::<T, S, O, 6, N>(s, operand, raw, row),
                 4.. if const { S::ROWS >= 4 } => tile::<T, S, O, 4, N>(s, operand, raw, row),
                 2.. => tile::<T, S, O, 2, N>(s, operand, raw, row),
                 _ => tile::<T, S, O, 1, N>(s, operand, raw, row),

@@ -53,9 +53,21 @@ struct Block<'g, 'a, T> {
     pairs: &'g [Pair<'a, T>],
     row_panel: usize,
     lane_panel: usize,
+    /// The width of a's panel.
+    a_width: usize,
     goes_on: bool,
     bias: bool,
     c: *mut T,
+}
+
+/// Where panel `p` of a matrix begins: those before it are as wide as panels are. Short sums would show a bounds check.
+///
+/// # Safety
+/// The matrix has that panel.
+#[inline(always)]
+unsafe fn panel_start<T: Copy>(matrix: PanelsRef<'_, T>, p: usize, panel: usize) -> *const T {
+    // SAFETY: the matrix is whole (`PanelsRef::new`), and the caller vouches for the panel.
+    unsafe { matrix.data().as_ptr().add(p * panel * matrix.rows()) }
 }
 
 /// [`Gradient`] as an operation for one instruction set.
@@ -69,35 +81,35 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for GradientOp<'_, '
         let g = self.0;
         let (a, b) = (g.pairs[0].a, g.pairs[0].b);
         let panel = 2 * S::LANES;
-        let (first, end) = (g.row_panels.start * panel, (g.row_panels.end * panel).min(a.lanes));
-        assert!(first < end && g.row_panels.end <= a.geometry.panels(a.lanes), "the panels have rows");
+        let (first, end) = (g.row_panels.start * panel, (g.row_panels.end * panel).min(a.lanes()));
+        assert!(first < end && g.row_panels.end <= a.geometry().panels(a.lanes()), "the panels have rows");
         let rows_of = end - first + usize::from(g.bias);
         assert!(g.pairs[0].opens, "the first slice opens a segment");
-        assert_eq!(a.geometry.lanes, S::LANES);
-        let lanes = (g.lane_panels.end * panel).min(b.geometry.padded(b.lanes));
+        assert_eq!(a.geometry().lanes, S::LANES);
+        let lanes = (g.lane_panels.end * panel).min(b.geometry().padded(b.lanes()));
         assert!(
             g.lane_panels.start < g.lane_panels.end && g.lane_panels.start * panel < lanes,
             "the panels have lanes"
         );
-        assert!(g.lane_panels.end <= b.geometry.panels(b.lanes));
+        assert!(g.lane_panels.end <= b.geometry().panels(b.lanes()));
         assert_eq!(g.c.len(), rows_of * (lanes - g.lane_panels.start * panel));
         for pair in g.pairs {
-            assert_eq!((pair.a.geometry, pair.b.geometry), (a.geometry, a.geometry));
-            assert_eq!((pair.a.lanes, pair.b.lanes, pair.a.rows), (a.lanes, b.lanes, pair.b.rows));
+            assert_eq!((pair.a.geometry(), pair.b.geometry()), (a.geometry(), a.geometry()));
+            assert_eq!((pair.a.lanes(), pair.b.lanes(), pair.a.rows()), (a.lanes(), b.lanes(), pair.b.rows()));
             assert!(pair.nonzeros.is_none_or(|nonzeros| nonzeros.fits(pair.a)), "the places are this matrix's");
         }
         for lane_panel in g.lane_panels.clone() {
-            let width = b.geometry.width(b.lanes, lane_panel);
+            let width = b.geometry().width(b.lanes(), lane_panel);
             let strip = &mut g.c[(lane_panel - g.lane_panels.start) * rows_of * panel..][..rows_of * width];
             for row_panel in g.row_panels.clone() {
                 let row = row_panel * panel;
                 let c = strip[(row - first) * width..].as_mut_ptr();
                 let bias = g.bias && row + panel >= end;
-                let block = Block { pairs: g.pairs, row_panel, lane_panel, goes_on: g.goes_on, bias, c };
+                let a_width = a.geometry().width(a.lanes(), row_panel);
+                let block = Block { pairs: g.pairs, row_panel, lane_panel, a_width, goes_on: g.goes_on, bias, c };
                 let rows = panel.min(end - row);
                 // SAFETY: from there on the strip has rows x width numbers, and one row more in the last panel if the biases are
-                // wanted; every pair has the same lanes, so the panels exist in each (`Pair` holds full matrices, and `panel`
-                // slices are bounds-checked).
+                // wanted; every pair has the same lanes, so the panels, which the assertions count, exist in each.
                 unsafe {
                     if width == panel {
                         gradient_sweep::<T, S, O, 2>(s, self.1, &block, rows)
@@ -122,7 +134,7 @@ unsafe fn gradient_sweep<T: Math, S: Simd<T>, O: Operand<T, S>, const N: usize>(
     // SAFETY: row + the tile's rows <= rows, and with the biases equal; the rest is the caller's promise.
     unsafe {
         if const { O::TERMS == 1 } && g.pairs.iter().any(|pair| pair.nonzeros.is_some()) {
-            while row + group_lanes(g.pairs[0].a.geometry) <= rows {
+            while row + group_lanes(g.pairs[0].a.geometry()) <= rows {
                 row += if const { S::LANES >= 2 } {
                     gradient_tile::<T, S, O, 4, N, 0, true>(s, operand, g, row)
                 } else {
@@ -194,8 +206,8 @@ unsafe fn gradient_tile<
     row: usize,
 ) -> usize {
     let (v, panel, width) = (S::LANES, 2 * S::LANES, N * S::LANES);
-    // SAFETY: the caller vouches for rows `row..row + R + B` of c; `panel` bounds every slice of a and b, whose rows are
-    // `a_k` and `width` apart, and `row + R` is at most the lanes of a's panel.
+    // SAFETY: the caller vouches for rows `row..row + R + B` of c and for the panels of a and b, whose rows are `a_width` and
+    // `width` apart, and `row + R` is at most the lanes of a's panel.
     unsafe {
         let c = g.c.add(row * width);
         let mut acc = [[s.splat(T::ZERO); N]; R];
@@ -209,17 +221,16 @@ unsafe fn gradient_tile<
                 sums = [[s.splat(T::ZERO); N]; B];
                 earlier = true;
             }
-            let (a, b) = (pair.a.panel(g.row_panel).as_ptr().add(row), pair.b.panel(g.lane_panel).as_ptr());
-            let samples = pair.a.rows;
-            let a_k = pair.a.geometry.width(pair.a.lanes, g.row_panel);
+            let a = panel_start(pair.a, g.row_panel, panel).add(row);
+            let (b, samples) = (panel_start(pair.b, g.lane_panel, panel), pair.a.rows());
             if let (true, Some(nonzeros)) = (SKIPS, pair.nonzeros) {
                 let samples = nonzeros.group((g.row_panel * panel + row) / R.max(1));
-                if a_k == panel {
+                if g.a_width == panel {
                     some_terms(s, operand, samples, (a, panel), (b, width), &mut acc);
                 } else {
                     some_terms(s, operand, samples, (a, v), (b, width), &mut acc);
                 }
-            } else if a_k == panel {
+            } else if g.a_width == panel {
                 chain::<T, S, O, R, N, B>(s, operand, a, 1, panel, b, width, samples, &mut acc, &mut sums);
             } else {
                 chain::<T, S, O, R, N, B>(s, operand, a, 1, v, b, width, samples, &mut acc, &mut sums);
@@ -305,7 +316,7 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for BiasGradientOp<'
                     }
                 }
                 let dz = pair.a;
-                assert_eq!(dz.geometry.width(dz.lanes, g.panel), width);
+                assert_eq!(dz.geometry().width(dz.lanes(), g.panel), width);
                 for row in dz.panel(g.panel).chunks_exact(width) {
                     // SAFETY: a row has `width` numbers and n * LANES + LANES <= width.
                     sum = self.1.add(s, unsafe { s.load(row.as_ptr().add(n * S::LANES)) }, sum);

@@ -10,7 +10,7 @@ use super::loss::Loss;
 use super::losses;
 use super::math::Math;
 use crate::isa::{Operation, Simd};
-use crate::panel::{Geometry, Panels};
+use crate::panel::{Geometry, Panels, PanelsMut};
 use std::ops::Range;
 
 /// What the outputs should have been.
@@ -58,7 +58,7 @@ pub struct LossRows<'a, T> {
     /// Which loss.
     pub loss: &'a Loss,
     /// Logits in, their gradient out: `rows x outputs`. Padding stays as it is.
-    pub logits: &'a mut Panels<T>,
+    pub logits: PanelsMut<'a, T>,
     /// The targets of these rows.
     pub targets: Targets<'a, T>,
     /// What a sample's loss is multiplied by.
@@ -134,7 +134,7 @@ fn turned<T: Math, S: Simd<T>>(s: S, l: &mut LossRows<'_, T>) {
     let (z, y) = l.scratch[..turned + outputs * v].split_at_mut(turned);
     for first in (0..rows).step_by(v) {
         let samples = v.min(rows - first);
-        turn(s, l.logits, first, samples, z);
+        turn(s, &l.logits, first, samples, z);
         targets(s, &l.targets, first, samples, outputs, repeat, y);
         let loss = match l.loss {
             Loss::BinaryCrossEntropy => binary_cross_entropy(s, outputs, z, y),
@@ -150,7 +150,7 @@ fn turned<T: Math, S: Simd<T>>(s: S, l: &mut LossRows<'_, T>) {
             #[inline(always)]
             |d| s.mul(d, scale),
         );
-        turn_back(s, l.logits, first, samples, z);
+        turn_back(s, &mut l.logits, first, samples, z);
     }
 }
 
@@ -167,11 +167,12 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for SoftmaxOp<'_, T> {
 
     #[inline(always)]
     fn run(self, s: S) {
-        let (rows, outputs, v) = (self.logits.rows(), self.logits.lanes(), S::LANES);
-        let z = &mut self.scratch[..self.logits.geometry().padded(outputs) * v];
+        let mut logits = self.logits.view_mut();
+        let (rows, outputs, v) = (logits.rows(), logits.lanes(), S::LANES);
+        let z = &mut self.scratch[..logits.geometry().padded(outputs) * v];
         for first in (0..rows).step_by(v) {
             let samples = v.min(rows - first);
-            turn(s, self.logits, first, samples, z);
+            turn(s, &logits, first, samples, z);
             let (_, sum) = exponentials(s, outputs, z);
             each_vector(
                 s,
@@ -179,7 +180,7 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for SoftmaxOp<'_, T> {
                 #[inline(always)]
                 |e| s.div(e, sum),
             );
-            turn_back(s, self.logits, first, samples, z);
+            turn_back(s, &mut logits, first, samples, z);
         }
     }
 }
@@ -194,7 +195,7 @@ const FEW: usize = 4;
 
 /// `z[output][lane] = panels[first + lane][output]`; lanes beyond the samples are zero.
 #[inline(always)]
-fn turn<T: Math, S: Simd<T>>(s: S, panels: &Panels<T>, first: usize, samples: usize, z: &mut [T]) {
+fn turn<T: Math, S: Simd<T>>(s: S, panels: &PanelsMut<'_, T>, first: usize, samples: usize, z: &mut [T]) {
     let v = S::LANES;
     if samples < v {
         z.fill(T::ZERO);
@@ -203,7 +204,7 @@ fn turn<T: Math, S: Simd<T>>(s: S, panels: &Panels<T>, first: usize, samples: us
         let (p, lane) = (base / (2 * v), base % (2 * v));
         let width = panels.width(p);
         let used = v.min(panels.lanes() - base);
-        let source = &panels.panel(p)[first * width + lane..][..(samples - 1) * width + v];
+        let source = &panels.view().panel(p)[first * width + lane..][..(samples - 1) * width + v];
         let target = &mut z[base * v..][..v * v];
         if samples == v && used > FEW {
             // SAFETY: V rows of V numbers, `width` apart, and V rows of V: the slices were cut to just that.
@@ -218,7 +219,7 @@ fn turn<T: Math, S: Simd<T>>(s: S, panels: &Panels<T>, first: usize, samples: us
 
 /// The way back from [`turn`]; z is zero where panels have padding.
 #[inline(always)]
-fn turn_back<T: Math, S: Simd<T>>(s: S, panels: &mut Panels<T>, first: usize, samples: usize, z: &[T]) {
+fn turn_back<T: Math, S: Simd<T>>(s: S, panels: &mut PanelsMut<'_, T>, first: usize, samples: usize, z: &[T]) {
     let v = S::LANES;
     for base in (0..panels.lanes()).step_by(v) {
         let (p, lane) = (base / (2 * v), base % (2 * v));

@@ -67,7 +67,7 @@ fn check_targets<T: Number>(
         let mut scratch = vec![T::from_f64(JUNK); loss_rows::scratch(kernels.geometry(), outputs)];
         kernels.loss(&mut LossRows {
             loss,
-            logits: &mut logits,
+            logits: logits.view_mut(),
             targets,
             scale: T::from_f64(2.0),
             gradient_scale,
@@ -120,7 +120,7 @@ fn one_output_has_the_bits_that_it_has_among_others() {
                 (vec![0.0; rows], vec![0.0; loss_rows::scratch(kernels.geometry(), outputs)]);
             kernels.loss(&mut LossRows {
                 loss: &Loss::SquaredError,
-                logits: &mut logits,
+                logits: logits.view_mut(),
                 targets: Targets::Dense(&targets),
                 scale: 0.5,
                 gradient_scale: GradientScale::Same(0.125),
@@ -145,7 +145,7 @@ fn huge_logits_overflow_nothing() {
             let targets = Targets::Dense(&[0.0, 1.0]);
             kernels.loss(&mut LossRows {
                 loss: &loss,
-                logits: &mut logits,
+                logits: logits.view_mut(),
                 targets,
                 scale: 1.0,
                 gradient_scale: GradientScale::Same(1.0),

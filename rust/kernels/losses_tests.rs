@@ -100,7 +100,7 @@ fn run(
     let (mut losses, mut scratch) = (vec![0.0; rows], vec![77.0; loss_rows::scratch(kernels.geometry(), outputs)]);
     kernels.loss(&mut LossRows {
         loss,
-        logits: &mut logits,
+        logits: logits.view_mut(),
         targets,
         scale: 2.0,
         gradient_scale: GradientScale::Rows(scales),

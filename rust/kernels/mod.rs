@@ -23,6 +23,7 @@ pub mod norm;
 mod operand;
 pub mod peak;
 mod scikit;
+pub mod script;
 pub mod sparse;
 pub mod update;
 
@@ -32,6 +33,8 @@ mod dots_tests;
 mod length_tests;
 #[cfg(test)]
 mod loss_rows_tests;
+#[cfg(test)]
+mod script_tests;
 #[cfg(test)]
 mod sparse_tests;
 #[cfg(test)]
@@ -50,6 +53,7 @@ pub use loss::Loss;
 pub use loss_rows::{GradientScale, LossRows, Targets};
 pub use nonzeros::{Find, Nonzeros};
 pub use norm::{CHUNK, Norm, Normalize};
+pub use script::{Calls, Memory, Recorder, Script};
 pub use sparse::Sparse;
 pub use update::{Mirror, Rule, Shrink, Turn, Update};
 
@@ -57,10 +61,8 @@ use crate::isa::{Isa, Simd};
 use crate::panel::{Geometry, Panels};
 pub use math::Math;
 
-/// Every kernel entry, for one number type on one instruction set.
-pub trait Kernels<T>: Send + Sync {
-    /// The panels' width.
-    fn geometry(&self) -> Geometry;
+/// What a plain step calls.
+pub trait StepKernels<T>: Send + Sync {
     /// Forward and backward-data products.
     fn product(&self, product: &mut Product<'_, T>);
     /// A strip of a weight gradient, or several.
@@ -69,18 +71,26 @@ pub trait Kernels<T>: Send + Sync {
     fn bias_gradient(&self, gradient: &mut BiasGradient<'_, T>);
     /// Forward through a layer of few units.
     fn dots(&self, dots: &mut Dots<'_, T>);
-    /// Where a matrix is not zero.
-    fn find(&self, find: &mut Find<'_, T>);
-    /// Forward through a layer whose input is zero in many places.
-    fn sparse(&self, sparse: &mut Sparse<'_, T>);
     /// An optimizer's rule.
     fn update(&self, update: &mut Update<'_, T>);
     /// A block of weights into the mirror.
     fn mirror(&self, mirror: &mut Mirror<'_, T>);
-    /// Part of a matrix into its transpose.
-    fn turn(&self, turn: &mut Turn<'_, T>);
     /// Losses and their gradients.
     fn loss(&self, loss: &mut LossRows<'_, T>);
+    /// An elementwise function.
+    fn map(&self, function: Function, x: &mut [T]);
+}
+
+/// Every kernel entry, for one number type on one instruction set.
+pub trait Kernels<T>: StepKernels<T> {
+    /// The panels' width.
+    fn geometry(&self) -> Geometry;
+    /// Where a matrix is not zero.
+    fn find(&self, find: &mut Find<'_, T>);
+    /// Forward through a layer whose input is zero in many places.
+    fn sparse(&self, sparse: &mut Sparse<'_, T>);
+    /// Part of a matrix into its transpose.
+    fn turn(&self, turn: &mut Turn<'_, T>);
     /// Softmax over each row; `scratch` has room for [`loss_rows::scratch`] numbers.
     fn softmax(&self, logits: &mut Panels<T>, scratch: &mut [T]);
     /// What a layer does to a panel besides a plain activation.
@@ -89,8 +99,6 @@ pub trait Kernels<T>: Send + Sync {
     fn undress(&self, undress: &mut Undress<'_, T>);
     /// A step of normalisation.
     fn normalize(&self, normalize: &mut Normalize<'_, T>);
-    /// An elementwise function.
-    fn map(&self, function: Function, x: &mut [T]);
     /// Sums of a panel's lanes.
     fn lane_sums(&self, sums: &mut LaneSums<'_, T>);
     /// The sum of a row across panels.
@@ -112,10 +120,7 @@ pub trait Kernels<T>: Send + Sync {
 /// The kernels of one instruction set.
 struct On<S>(S);
 
-impl<T: Math, S: Simd<T>> Kernels<T> for On<S> {
-    fn geometry(&self) -> Geometry {
-        Geometry { lanes: S::LANES }
-    }
+impl<T: Math, S: Simd<T>> StepKernels<T> for On<S> {
     fn product(&self, product: &mut Product<'_, T>) {
         self.0.vectorize(gemm::ProductOp(product, operand::Plain));
     }
@@ -128,23 +133,32 @@ impl<T: Math, S: Simd<T>> Kernels<T> for On<S> {
     fn dots(&self, dots: &mut Dots<'_, T>) {
         self.0.vectorize(dots::DotsOp(dots, operand::Plain));
     }
-    fn find(&self, find: &mut Find<'_, T>) {
-        self.0.vectorize(nonzeros::FindOp(find));
-    }
-    fn sparse(&self, sparse: &mut Sparse<'_, T>) {
-        self.0.vectorize(sparse::SparseOp(sparse));
-    }
     fn update(&self, update: &mut Update<'_, T>) {
         self.0.vectorize(update::UpdateOp(update));
     }
     fn mirror(&self, mirror: &mut Mirror<'_, T>) {
         self.0.vectorize(update::MirrorOp(mirror));
     }
-    fn turn(&self, turn: &mut Turn<'_, T>) {
-        self.0.vectorize(update::TurnOp(turn));
-    }
     fn loss(&self, loss: &mut LossRows<'_, T>) {
         self.0.vectorize(loss_rows::LossOp(loss));
+    }
+    fn map(&self, function: Function, x: &mut [T]) {
+        self.0.vectorize(epilogue::MapOp(function, x));
+    }
+}
+
+impl<T: Math, S: Simd<T>> Kernels<T> for On<S> {
+    fn geometry(&self) -> Geometry {
+        Geometry { lanes: S::LANES }
+    }
+    fn find(&self, find: &mut Find<'_, T>) {
+        self.0.vectorize(nonzeros::FindOp(find));
+    }
+    fn sparse(&self, sparse: &mut Sparse<'_, T>) {
+        self.0.vectorize(sparse::SparseOp(sparse));
+    }
+    fn turn(&self, turn: &mut Turn<'_, T>) {
+        self.0.vectorize(update::TurnOp(turn));
     }
     fn softmax(&self, logits: &mut Panels<T>, scratch: &mut [T]) {
         self.0.vectorize(loss_rows::SoftmaxOp { logits, scratch });
@@ -157,9 +171,6 @@ impl<T: Math, S: Simd<T>> Kernels<T> for On<S> {
     }
     fn normalize(&self, normalize: &mut Normalize<'_, T>) {
         self.0.vectorize(norm::NormalizeOp(normalize));
-    }
-    fn map(&self, function: Function, x: &mut [T]) {
-        self.0.vectorize(epilogue::MapOp(function, x));
     }
     fn lane_sums(&self, sums: &mut LaneSums<'_, T>) {
         self.0.vectorize(length::LaneSumsOp(sums));

@@ -91,7 +91,7 @@ impl<T: Math> Nonzeros<T> {
 
     /// Whether this speaks of a matrix of such a shape, and of all of it.
     pub fn fits(&self, a: PanelsRef<'_, T>) -> bool {
-        self.is_whole && (self.geometry, self.rows, self.lanes) == (a.geometry, a.rows, a.lanes)
+        self.is_whole && (self.geometry, self.rows, self.lanes) == (a.geometry(), a.rows(), a.lanes())
     }
 
     /// How many numbers are not zero.
@@ -150,8 +150,8 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for FindOp<'_, '_, T> {
     #[inline(always)]
     fn run(self, s: S) {
         let Find { a, block, into } = self.0;
-        let (rows, lanes, panel, group) = (a.rows, a.lanes, 2 * S::LANES, group_lanes(a.geometry));
-        assert_eq!((a.geometry.lanes, into.geometry), (S::LANES, a.geometry));
+        let (rows, lanes, panel, group) = (a.rows(), a.lanes(), 2 * S::LANES, group_lanes(a.geometry()));
+        assert_eq!((a.geometry().lanes, into.geometry), (S::LANES, a.geometry()));
         assert!(block.is_power_of_two() && *block >= LEAST_BLOCK && *block <= INPUT_SEGMENT);
         assert!(lanes == into.lanes && rows <= into.capacity, "there is room");
         (into.rows, into.block, into.is_whole) = (rows, *block, false);
@@ -164,7 +164,7 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for FindOp<'_, '_, T> {
             members: into.members.as_mut_ptr(),
             n: 0,
         };
-        let last = lanes - (a.geometry.panels(lanes) - 1) * panel;
+        let last = lanes - (a.geometry().panels(lanes) - 1) * panel;
         for block in into.blocks() {
             for row in 0..rows {
                 if lists.n + block.len() > into.most {

@@ -96,7 +96,7 @@ mod tests {
             let mut scratch = vec![0.0; crate::kernels::loss_rows::scratch(kernels.geometry(), 2)];
             kernels.loss(&mut LossRows {
                 loss: &loss,
-                logits: &mut logits,
+                logits: logits.view_mut(),
                 targets: Targets::Dense(y),
                 scale: 1.0,
                 gradient_scale: GradientScale::Same(1.0),

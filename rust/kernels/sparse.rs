@@ -46,11 +46,11 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for SparseOp<'_, '_, T> {
     #[inline(always)]
     fn run(self, s: S) {
         let p = self.0;
-        let (rows, depth, units, panels) = (p.a.rows, p.a.lanes, p.b.lanes, p.c.panels());
-        assert_eq!((p.a.geometry.lanes, p.b.geometry, p.c.geometry()), (S::LANES, p.a.geometry, p.a.geometry));
-        assert_eq!((p.b.rows, p.c.rows(), p.c.lanes()), (depth + 1, rows, units));
+        let (rows, depth, units, panels) = (p.a.rows(), p.a.lanes(), p.b.lanes(), p.c.panels());
+        assert_eq!((p.a.geometry().lanes, p.b.geometry(), p.c.geometry()), (S::LANES, p.a.geometry(), p.a.geometry()));
+        assert_eq!((p.b.rows(), p.c.rows(), p.c.lanes()), (depth + 1, rows, units));
         assert!(p.nonzeros.fits(p.a), "the places are this matrix's");
-        let totals = p.totals.len() >= rows * p.a.geometry.padded(units);
+        let totals = p.totals.len() >= rows * p.a.geometry().padded(units);
         assert!(depth <= INPUT_SEGMENT || totals, "several segments need totals");
         let raw = Raw {
             a: p.a,
@@ -89,7 +89,7 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for SparseOp<'_, '_, T> {
 #[inline(always)]
 unsafe fn sweep<T: Math, S: Simd<T>, const G: usize, const NARROW: bool>(s: S, raw: &Raw<'_, T>, first: usize) {
     for (index, block) in raw.nonzeros.blocks().enumerate() {
-        for row in 0..raw.a.rows {
+        for row in 0..raw.a.rows() {
             // SAFETY: the row exists; the rest is the caller's promise.
             unsafe { one_row::<T, S, G, NARROW>(s, raw, first, (index, block.start, block.end), row) };
         }
@@ -106,7 +106,7 @@ unsafe fn one_row<T: Math, S: Simd<T>, const G: usize, const NARROW: bool>(
     (index, begin, end): (usize, usize, usize),
     row: usize,
 ) {
-    let (v, panel, rows, depth) = (S::LANES, 2 * S::LANES, raw.a.rows, raw.a.lanes);
+    let (v, panel, rows, depth) = (S::LANES, 2 * S::LANES, raw.a.rows(), raw.a.lanes());
     let width = |g: usize| if NARROW && g == G - 1 { v } else { panel };
     // From a panel of units to the next, in the weights and in the result.
     let (of_b, of_c) = (panel * (depth + 1), panel * rows);
@@ -161,7 +161,7 @@ unsafe fn chain<T: Math, S: Simd<T>, const G: usize, const NARROW: bool>(
     acc: &mut [[S::V; 2]; G],
 ) {
     let (v, panel) = (S::LANES, 2 * S::LANES);
-    let of_b = panel * (raw.a.lanes + 1);
+    let of_b = panel * (raw.a.lanes() + 1);
     // A narrow panel's rows lie half as far apart.
     let narrow = b.wrapping_add((G - 1) * of_b + begin * v);
     let b = b.wrapping_add(begin * panel);

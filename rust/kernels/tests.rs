@@ -59,20 +59,20 @@ fn product<T: Number>(
     block: usize,
 ) -> Panels<T> {
     let geometry = kernels.geometry();
-    let mut c = Panels::zeroed(a.rows, b.lanes(), geometry, "test").unwrap();
+    let mut c = Panels::zeroed(a.rows(), b.lanes(), geometry, "test").unwrap();
     c.data_mut().fill(T::from_f64(JUNK));
-    let mut totals = vec![T::ZERO; a.rows * geometry.panel()];
+    let mut totals = vec![T::ZERO; a.rows() * geometry.panel()];
     for p in 0..c.panels() {
         let width = c.width(p);
-        for begin in (0..a.lanes).step_by(block) {
+        for begin in (0..a.lanes()).step_by(block) {
             kernels.product(&mut Product {
                 a,
                 b: b.panel(p),
                 b_stride: geometry.panel() * width,
-                depth: begin..(begin + block).min(a.lanes),
+                depth: begin..(begin + block).min(a.lanes()),
                 start: Start::Lanes(&bias[p * geometry.panel()..]),
                 finish: finish(p),
-                totals: &mut totals[..a.rows * width],
+                totals: &mut totals[..a.rows() * width],
                 c: c.panel_mut(p),
                 width,
                 lanes: width.min(b.lanes() - p * geometry.panel()),

@@ -459,22 +459,22 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for TurnOp<'_, '_, T> {
     #[inline(always)]
     fn run(self, s: S) {
         let (t, v, panel) = (self.0, S::LANES, 2 * S::LANES);
-        assert!(t.source.geometry.lanes == v && t.width.is_multiple_of(v) && t.lanes.start.is_multiple_of(panel));
-        assert!(t.lanes.end <= t.source.lanes && t.target.len() == t.lanes.len() * t.width);
+        assert!(t.source.geometry().lanes == v && t.width.is_multiple_of(v) && t.lanes.start.is_multiple_of(panel));
+        assert!(t.lanes.end <= t.source.lanes() && t.target.len() == t.lanes.len() * t.width);
         for lane in t.lanes.clone().step_by(v) {
             let (from, p) = (t.source.panel(lane / panel), lane / panel);
-            let stride = t.source.geometry.width(t.source.lanes, p);
+            let stride = t.source.geometry().width(t.source.lanes(), p);
             let into = &mut t.target[(lane - t.lanes.start) * t.width..];
             let count = v.min(t.lanes.end - lane);
             if lane.is_multiple_of(panel) && lane + panel < t.lanes.end {
                 // The next panel's rows lie too far from this one's for the processor to see them coming.
-                let (next, stride) = (t.source.panel(p + 1), t.source.geometry.width(t.source.lanes, p + 1));
-                let rows = t.row..(t.row + t.width).min(t.source.rows);
+                let (next, stride) = (t.source.panel(p + 1), t.source.geometry().width(t.source.lanes(), p + 1));
+                let rows = t.row..(t.row + t.width).min(t.source.rows());
                 rows.for_each(|row| prefetch(&next[row * stride..][..stride]));
             }
             for column in (0..t.width).step_by(v) {
                 let row = t.row + column;
-                let rows = v.min(t.source.rows.saturating_sub(row));
+                let rows = v.min(t.source.rows().saturating_sub(row));
                 let at = row * stride + lane % panel;
                 if rows == v && count == v {
                     // SAFETY: rows row..row + V of the source's panel and V rows of the target exist: rows and count say so; the

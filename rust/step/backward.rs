@@ -50,14 +50,14 @@ fn product_of<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Sli
     let c = &mut targets[l - 1];
     let a = operands.first().map_or_else(|| sources[0].view(), |rounded| rounded.rows.view());
     let streams = dress::streams(net, l - 1);
-    for depth in blocks(a.lanes) {
-        let ends = depth.end == a.lanes;
+    for depth in blocks(a.lanes()) {
+        let ends = depth.end == a.lanes();
         for p in 0..c.panels() {
             let finish = match streams {
                 true => Finish::Apply(Activation::Identity),
                 false => dress::slopes(net, kept, activations, l - 1, p),
             };
-            let totals = panel_of(totals, a.rows, p * panel, c.width(p));
+            let totals = panel_of(totals, a.rows(), p * panel, c.width(p));
             let block = PanelBlock { p, a, depth: depth.clone(), totals, c: c.panel_mut(p) };
             panel_block(net, from, l, block, finish);
             if streams && ends {
@@ -91,7 +91,11 @@ fn panel_block<T: Number>(
         Form::Narrow => (&from.weights[layer.row(p, 0)..], panel * width),
     };
     let lanes = width.min(layer.inputs - p * panel);
-    product(net, &mut Product { a, b, b_stride, depth, start: Start::Zero, finish, totals, c, width, lanes });
+    product(
+        net,
+        from.kernels,
+        &mut Product { a, b, b_stride, depth, start: Start::Zero, finish, totals, c, width, lanes },
+    );
 }
 
 /// Panel `p` of dZ of layer `l - 1`, a plain one, into `c`; `totals` has room for as many numbers where the sum has several
@@ -106,7 +110,7 @@ pub fn panel<T: Number>(
     c: &mut [T],
 ) {
     let a = slice.deltas[l].view();
-    for depth in blocks(a.lanes) {
+    for depth in blocks(a.lanes()) {
         let finish = dress::slopes(net, &slice.kept, &slice.activations, l - 1, p);
         panel_block(net, from, l, PanelBlock { p, a, depth, totals, c }, finish);
     }

@@ -3,7 +3,7 @@
 use super::weights::Weights;
 use super::{PanelBlock, Slice, blocks, dress, panel_of, product};
 use crate::activation::Activation;
-use crate::kernels::{Dots, Finish, Function, Number, Product, Sparse, Start};
+use crate::kernels::{Dots, Finish, Function, Number, Product, Sparse, Start, StepKernels};
 use crate::network::{Form, Layer, Network};
 use crate::panel::{Panels, PanelsRef};
 
@@ -75,16 +75,17 @@ fn products<T: Number>(
         None => below.view(),
     };
     let panel = net.geometry.panel();
-    for depth in blocks(a.lanes) {
+    for depth in blocks(a.lanes()) {
         for p in 0..c.panels() {
             let width = c.width(p);
-            let totals = panel_of(totals, a.rows, p * panel, width);
+            let totals = panel_of(totals, a.rows(), p * panel, width);
             let block = PanelBlock { p, a, depth: depth.clone(), totals, c: c.panel_mut(p) };
             panel_block(net, from, l, block, apply);
-            if dresses && depth.end == a.lanes {
+            if dresses && depth.end == a.lanes() {
                 dress::panel(net, l, p, c, below, &mut kept[l], *training);
             }
-            if let (Some(kernels), Some(rounded), true) = (net.pair_kernels, rounded.first_mut(), depth.end == a.lanes)
+            if let (Some(kernels), Some(rounded), true) =
+                (net.pair_kernels, rounded.first_mut(), depth.end == a.lanes())
             {
                 rounded.pack(kernels, c, p);
             }
@@ -112,10 +113,11 @@ fn panel_block<T: Number>(
     };
     product(
         net,
+        from.kernels,
         &mut Product {
             a,
-            b: &b[..a.lanes * width],
-            b_stride: a.geometry.panel() * width,
+            b: &b[..a.lanes() * width],
+            b_stride: a.geometry().panel() * width,
             depth,
             start: Start::Lanes(&from.weights[bias..bias + width]),
             finish: Finish::Apply(apply),
@@ -140,7 +142,7 @@ pub fn panel<T: Number>(
 ) {
     let a = l.checked_sub(1).map_or(&slice.input, |below| slice.result(below)).view();
     let apply = if l + 1 < net.layers.len() { net.layers[l].activation } else { Activation::Identity };
-    for depth in blocks(a.lanes) {
+    for depth in blocks(a.lanes()) {
         panel_block(net, from, l, PanelBlock { p, a, depth, totals, c }, apply);
     }
 }
@@ -155,15 +157,15 @@ fn dots<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>,
         None => {
             let (a, b) = (before.last().unwrap_or(input).view(), &from.weights[layer.row(0, 0)..layer.affine().start]);
             let b = PanelsRef::new(b, layer.outputs, layer.inputs, net.geometry);
-            net.kernels.dots(&mut Dots { a, b, bias, scratch: partials, c });
+            from.kernels.dots(&mut Dots { a, b, bias, scratch: partials, c: c.view_mut() });
         }
         Some(kernels) => {
             let (a, b) = (rounded_units[l].rows.view(), &from.pairs[layer.all_pairs()]);
-            let b = PanelsRef::new(b, layer.outputs, a.lanes, a.geometry);
-            kernels.dots(&mut Dots { a, b, bias, scratch: partials, c });
+            let b = PanelsRef::new(b, layer.outputs, a.lanes(), a.geometry());
+            kernels.dots(&mut Dots { a, b, bias, scratch: partials, c: c.view_mut() });
         }
     }
-    activate(net, apply, c);
+    activate(from.kernels, apply, c);
 }
 
 /// In mixed precision rounds what layer `l` left, where another layer reads it.
@@ -181,13 +183,16 @@ fn sparse<T: Number>(net: &Network<T>, layer: &Layer, weights: &[T], slice: &mut
     let b = &weights[layer.row(0, 0)..layer.affine().start];
     let b = PanelsRef::new(b, layer.inputs + 1, layer.outputs, net.geometry);
     net.kernels.sparse(&mut Sparse { a: input.view(), nonzeros, b, totals, c });
-    activate(net, apply, c);
+    activate(net.kernels, apply, c);
     true
 }
 
 /// Applies an activation to a whole matrix.
-pub fn activate<T: Number>(network: &Network<T>, activation: Activation, panels: &mut Panels<T>) {
-    network.kernels.map(Function::Activate(activation), panels.data_mut());
+pub fn activate<T: Number>(kernels: &dyn StepKernels<T>, activation: Activation, panels: &mut Panels<T>) {
+    if activation == Activation::Identity {
+        return;
+    }
+    kernels.map(Function::Activate(activation), panels.data_mut());
     if activation.stains_padding() {
         panels.clear_padding();
     }
@@ -198,6 +203,6 @@ pub fn output<T: Number>(network: &Network<T>, slice: &mut Slice<T>) {
     let last = network.layers.len() - 1;
     match network.layers[last].activation {
         Activation::Softmax => network.kernels.softmax(&mut slice.deltas[last], &mut slice.scratch),
-        activation => activate(network, activation, &mut slice.deltas[last]),
+        activation => activate(network.kernels, activation, &mut slice.deltas[last]),
     }
 }

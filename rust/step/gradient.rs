@@ -3,7 +3,7 @@
 use super::Slice;
 use super::amend::{Amend, Block};
 use super::run::{Finishing, Run};
-use crate::kernels::{BiasGradient, Gradient, Number, Pair};
+use crate::kernels::{BiasGradient, Gradient, Number, Pair, StepKernels};
 use crate::network::{Form, Layer, Network, Part};
 use crate::panel::{Geometry, Reading};
 use crate::plan::MAX_SLICES;
@@ -11,6 +11,8 @@ use arrayvec::ArrayVec;
 
 /// The slices of a group, as the weight gradient reads them.
 pub struct Group<'g, T> {
+    /// The network's, or what stands before them.
+    pub kernels: &'g dyn StepKernels<T>,
     /// All slices.
     pub slices: &'g Reading<'g, Slice<T>>,
     /// How many of them are in use.
@@ -45,7 +47,7 @@ pub fn job<T: Number>(
 ) {
     let job = &net.jobs[index];
     let mut writing = net.arena.write(index);
-    let mut run = Run::new(net, job, &mut writing, how, scratch);
+    let mut run = Run::new(net, group.kernels, job, &mut writing, how, scratch);
     // Filled in place: it is too large to be handed about.
     let mut pairs = ArrayVec::<Pair<'_, T>, MAX_SLICES>::new();
     let mut filled = None;
@@ -80,7 +82,7 @@ pub fn job<T: Number>(
 pub fn amend<T: Number>(net: &Network<T>, index: usize, how: Finishing<T>, besides: &Amend<'_, T>) {
     let job = &net.jobs[index];
     let mut writing = net.arena.write(index);
-    let mut run = Run::new(net, job, &mut writing, how, &mut []);
+    let mut run = Run::new(net, net.kernels, job, &mut writing, how, &mut []);
     for part in &net.parts[job.parts.clone()] {
         if part.affine {
             run.affine(part, None, Some(besides));
@@ -91,17 +93,17 @@ pub fn amend<T: Number>(net: &Network<T>, index: usize, how: Finishing<T>, besid
 }
 
 /// A weight gradient; in mixed precision, of pairs.
-fn gradient<T: Number>(net: &Network<T>, gradient: &mut Gradient<'_, T>) {
+fn gradient<T: Number>(net: &Network<T>, plain: &dyn StepKernels<T>, gradient: &mut Gradient<'_, T>) {
     match net.pair_kernels {
-        None => net.kernels.gradient(gradient),
+        None => plain.gradient(gradient),
         Some(kernels) => kernels.gradient(gradient),
     }
 }
 
 /// The gradient of a narrow layer's biases; in mixed precision, of pairs.
-fn bias_gradient<T: Number>(net: &Network<T>, gradient: &mut BiasGradient<'_, T>) {
+fn bias_gradient<T: Number>(net: &Network<T>, plain: &dyn StepKernels<T>, gradient: &mut BiasGradient<'_, T>) {
     match net.pair_kernels {
-        None => net.kernels.bias_gradient(gradient),
+        None => plain.bias_gradient(gradient),
         Some(kernels) => kernels.bias_gradient(gradient),
     }
 }
@@ -161,11 +163,11 @@ impl<T: Number> Run<'_, T> {
     fn strip(&mut self, task: Task<'_, T>, p: usize, row: usize, count: usize, width: usize, bias: bool) {
         let (net, geometry) = (self.net, self.net.geometry);
         let (numbers, all) = (count * width, (count + usize::from(bias)) * width);
-        let (pairs, goes_on) = (task.pairs, self.how.goes_on);
+        let (kernels, pairs, goes_on) = (self.kernels, task.pairs, self.how.goes_on);
         if !pairs.is_empty() {
             let c = self.room(all);
             let row_panels = geometry.index(row)..geometry.panels(row + count);
-            gradient(net, &mut Gradient { pairs, row_panels, lane_panels: p..p + 1, goes_on, bias, c });
+            gradient(net, kernels, &mut Gradient { pairs, row_panels, lane_panels: p..p + 1, goes_on, bias, c });
         }
         if bias && !task.layer.bias && !pairs.is_empty() {
             self.room(all)[numbers..].fill(T::ZERO);
@@ -187,11 +189,12 @@ impl<T: Number> Run<'_, T> {
 
     /// The gradient of a whole part of a layer with biases.
     fn gradient_of(&mut self, part: &Part, pairs: &[Pair<'_, T>]) {
-        let (net, layer, goes_on) = (self.net, &self.net.layers[part.layer], self.how.goes_on);
+        let (net, kernels, goes_on) = (self.net, self.kernels, self.how.goes_on);
+        let layer = &net.layers[part.layer];
         if layer.form == Form::Narrow && part.bias {
             for panel in 0..net.geometry.panels(layer.outputs) {
                 let width = net.geometry.width(layer.outputs, panel);
-                bias_gradient(net, &mut BiasGradient { pairs, panel, goes_on, c: self.room(width) });
+                bias_gradient(net, kernels, &mut BiasGradient { pairs, panel, goes_on, c: self.room(width) });
                 self.at += width;
             }
         }
@@ -201,7 +204,7 @@ impl<T: Number> Run<'_, T> {
         let numbers = (part.rows.len() + usize::from(bias)) * lanes;
         let row_panels = net.geometry.index(part.rows.start)..net.geometry.panels(part.rows.end);
         let (lane_panels, c) = (part.panels.clone(), self.room(numbers));
-        gradient(net, &mut Gradient { pairs, row_panels, lane_panels, goes_on, bias, c });
+        gradient(net, kernels, &mut Gradient { pairs, row_panels, lane_panels, goes_on, bias, c });
         self.at += numbers;
     }
 
@@ -263,13 +266,13 @@ impl<T: Number> Run<'_, T> {
 
     /// The bias of a narrow layer, which stands before its panels.
     fn narrow_bias(&mut self, task: Task<'_, T>) {
-        let (net, pairs, goes_on) = (self.net, task.pairs, self.how.goes_on);
+        let (net, kernels, pairs, goes_on) = (self.net, self.kernels, task.pairs, self.how.goes_on);
         for q in 0..net.geometry.panels(task.layer.outputs) {
             let width = net.geometry.width(task.layer.outputs, q);
             if !pairs.is_empty() {
                 let c = self.room(width);
                 if task.layer.bias {
-                    bias_gradient(net, &mut BiasGradient { pairs, panel: q, goes_on, c });
+                    bias_gradient(net, kernels, &mut BiasGradient { pairs, panel: q, goes_on, c });
                 } else {
                     c.fill(T::ZERO);
                 }

@@ -18,9 +18,13 @@ pub mod weights;
 
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
-use crate::kernels::{CHUNK, GradientScale, LossRows, Number, Pack, PairKernels, Product, Targets, dots, loss_rows};
+use crate::kernels::{
+    CHUNK, GradientScale, Loss, LossRows, Memory, Number, Pack, PairKernels, Product, StepKernels, Targets, dots,
+    loss_rows,
+};
 use crate::network::{Layer, Network};
 use crate::panel::{Buffer, Geometry, Panels, PanelsRef};
+use arrayvec::ArrayVec;
 use sparsity::Sparsity;
 use std::ops::Range;
 
@@ -32,6 +36,23 @@ pub enum TargetData<'a> {
     Classes(&'a [u32]),
     /// The host has the targets of so many samples, and their loss.
     Elsewhere(usize),
+}
+
+impl TargetData<'_> {
+    /// Reads the targets of `rows` rows: numbers, or classes.
+    #[inline]
+    pub fn gather<T: Number>(&self, selection: Selection<'_>, rows: usize, dense: &mut [T], classes: &mut [u32]) {
+        match (self, selection) {
+            (TargetData::Elsewhere(_), _) => {}
+            (TargetData::Dense(y), _) => y.gather_plain(selection, 0..rows, dense),
+            (TargetData::Classes(y), Selection::From(first)) => {
+                classes[..rows].copy_from_slice(&y[first..first + rows]);
+            }
+            (TargetData::Classes(y), Selection::Rows(from)) => {
+                classes.iter_mut().zip(&from[..rows]).for_each(|(class, &row)| *class = y[row as usize]);
+            }
+        }
+    }
 }
 
 /// A matrix rounded to pairs of bfloat16, in the two forms that products read (`kernels/bf16.rs`).
@@ -68,6 +89,9 @@ impl<T: Number> Rounded<T> {
         kernels.pack(&mut Pack { source: source.panel(p), width, lanes, rows, pairs });
     }
 }
+
+/// The loss, and the kernels that compute it.
+pub type LossOf<'a, T> = (&'a Loss, &'a dyn StepKernels<T>);
 
 /// What a slice is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,6 +259,21 @@ impl<T: Number> Slice<T> {
         &self.losses[..self.rows]
     }
 
+    /// All memory that a pass touches, of a network of plain layers; `None` where what a pass does depends on the data, or the
+    /// network has very many layers.
+    pub fn memory(&mut self) -> Option<Memory<'_, T>> {
+        let Slice { input, activations, deltas, losses, totals, partials, dense, classes, scratch, .. } = self;
+        if self.sparsity.is_some() {
+            return None;
+        }
+        let mut others = ArrayVec::new();
+        let panels = activations.iter_mut().chain(deltas).map(|panels| panels.data_mut());
+        for numbers in panels.chain([&mut **totals, &mut **partials, &mut **scratch]) {
+            others.try_push(numbers).ok()?;
+        }
+        Some(Memory { input: input.view_mut(), dense, classes, losses: &mut losses[..self.rows], others })
+    }
+
     /// From now on it holds `rows` rows.
     fn resize(&mut self, rows: usize) {
         let reshape = |panels: &mut Panels<T>| {
@@ -272,41 +311,31 @@ impl<T: Number> Slice<T> {
 
     /// Reads the targets of the same rows.
     pub fn gather_targets(&mut self, y: &TargetData<'_>, selection: Selection<'_>) {
-        let rows = self.rows;
-        match (y, selection) {
-            (TargetData::Elsewhere(_), _) => {}
-            (TargetData::Dense(y), _) => y.gather_plain(selection, 0..rows, &mut self.dense),
-            (TargetData::Classes(y), Selection::From(first)) => {
-                self.classes[..rows].copy_from_slice(&y[first..first + rows])
-            }
-            (TargetData::Classes(y), Selection::Rows(from)) => {
-                self.classes.iter_mut().zip(&from[..rows]).for_each(|(class, &row)| *class = y[row as usize]);
-            }
-        }
+        y.gather(selection, self.rows, &mut self.dense, &mut self.classes);
     }
 
     /// Losses of the rows from the logits, which become dZ[L]. A sample's loss is multiplied by `scale`,
     /// its gradient by `gradient_scale`.
-    pub fn loss(&mut self, network: &Network<T>, y: &TargetData<'_>, scale: T, gradient_scale: T) {
-        self.loss_of(network, y, scale, Some(gradient_scale));
+    pub fn loss(&mut self, of: LossOf<'_, T>, y: &TargetData<'_>, scale: T, gradient_scale: T) {
+        self.loss_of(of, y, scale, Some(gradient_scale));
     }
 
     /// The same where rows have weights: row i's gradient is multiplied by `factor(i)`.
-    pub fn weighted_loss(&mut self, network: &Network<T>, y: &TargetData<'_>, scale: T, factor: impl Fn(usize) -> T) {
+    pub fn weighted_loss(&mut self, of: LossOf<'_, T>, y: &TargetData<'_>, scale: T, factor: impl Fn(usize) -> T) {
         self.factors[..self.rows].iter_mut().enumerate().for_each(|(i, into)| *into = factor(i));
-        self.loss_of(network, y, scale, None);
+        self.loss_of(of, y, scale, None);
     }
 
-    fn loss_of(&mut self, network: &Network<T>, y: &TargetData<'_>, scale: T, same: Option<T>) {
+    fn loss_of(&mut self, (loss, kernels): LossOf<'_, T>, y: &TargetData<'_>, scale: T, same: Option<T>) {
         let last = self.deltas.len() - 1;
         let targets = match y {
             TargetData::Dense(_) => Targets::Dense(&self.dense),
             TargetData::Classes(_) => Targets::Classes(&self.classes),
             TargetData::Elsewhere(_) => unreachable!("the host's loss"),
         };
-        network.kernels.loss(&mut LossRows {
-            loss: &network.loss,
-            logits: &mut self.deltas[last],
+        kernels.loss(&mut LossRows {
+            loss,
+            logits: self.deltas[last].view_mut(),
             targets,
             scale,
             gradient_scale: same.map_or(GradientScale::Rows(&self.factors), GradientScale::Same),
@@ -348,9 +377,9 @@ impl<T: Number> Slice<T> {
 }
 
 /// A product; in mixed precision, of pairs.
-fn product<T: Number>(network: &Network<T>, product: &mut Product<'_, T>) {
+fn product<T: Number>(network: &Network<T>, plain: &dyn StepKernels<T>, product: &mut Product<'_, T>) {
     match network.pair_kernels {
-        None => network.kernels.product(product),
+        None => plain.product(product),
         Some(kernels) => kernels.product(product),
     }
 }
@@ -380,7 +409,13 @@ const UNCUT_DEPTH: usize = 384;
 #[inline]
 pub(crate) fn blocks(depth: usize) -> impl Iterator<Item = Range<usize>> {
     let block = if depth <= UNCUT_DEPTH { depth } else { DEPTH_BLOCK };
-    (0..depth).step_by(block).map(move |begin| begin..(begin + block).min(depth))
+    let mut end = 0;
+    // Not `step_by`, which divides first to know how many they are.
+    std::iter::from_fn(move || {
+        let begin = end;
+        end = (begin + block).min(depth);
+        (begin < depth).then_some(begin..end)
+    })
 }
 
 /// The totals of the panel that begins at lane `first` (empty where no sum has several segments).

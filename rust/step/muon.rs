@@ -239,7 +239,7 @@ impl<T: Number> Direction<T> {
         let rows = layer.rows() + usize::from(layer.form == Form::Wide);
         let source = PanelsRef::new(&self.numbers[layer.row(0, 0)..], rows, layer.lanes(), network.geometry);
         for q in 0..self.tall.panels() {
-            let (width, lanes, row) = (self.tall.width(q), 0..source.lanes, q * network.geometry.panel());
+            let (width, lanes, row) = (self.tall.width(q), 0..source.lanes(), q * network.geometry.panel());
             network.kernels.turn(&mut Turn { source, lanes, row, target: self.tall.panel_mut(q), width });
         }
         self.tall.clear_padding();
@@ -252,7 +252,7 @@ impl<T: Number> Direction<T> {
             let target = &mut self.numbers[layer.row(p, 0)..layer.row(p, 0) + layer.rows() * width];
             if is_turned(layer) {
                 let (source, row) = (self.tall.view(), p * network.geometry.panel());
-                network.kernels.turn(&mut Turn { source, lanes: 0..source.lanes, row, target, width });
+                network.kernels.turn(&mut Turn { source, lanes: 0..source.lanes(), row, target, width });
             } else {
                 target.copy_from_slice(self.tall.panel(p));
             }
@@ -270,8 +270,8 @@ fn multiply<T: Number>(network: &Network<T>, a: PanelsRef<'_, T>, b: &Panels<T>,
     let panel = network.geometry.panel();
     for p in 0..c.panels() {
         let width = c.width(p);
-        for depth in blocks(a.lanes) {
-            let of_panel = totals.len().min(a.rows * width);
+        for depth in blocks(a.lanes()) {
+            let of_panel = totals.len().min(a.rows() * width);
             network.kernels.product(&mut Product {
                 a,
                 b: b.panel(p),

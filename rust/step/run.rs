@@ -1,6 +1,6 @@
 //! One job's numbers on their way through gradient, rule and mirror.
 
-use crate::kernels::{Mirror, Number, Rule, Shrink, Update};
+use crate::kernels::{Mirror, Number, Rule, Shrink, StepKernels, Update};
 use crate::network::{BUFFERS, Job, Layer, Network, PanelRows};
 use crate::panel::ArenaWriting;
 use std::ops::Range;
@@ -22,6 +22,8 @@ pub struct Finishing<T> {
 pub(super) struct Run<'r, T: Number> {
     /// The network.
     pub net: &'r Network<T>,
+    /// Its kernels, or what stands before them.
+    pub kernels: &'r dyn StepKernels<T>,
     /// What becomes of the gradient.
     pub how: Finishing<T>,
     /// Weights and biases.
@@ -49,6 +51,7 @@ impl<'r, T: Number> Run<'r, T> {
     #[inline(always)]
     pub fn new(
         net: &'r Network<T>,
+        kernels: &'r dyn StepKernels<T>,
         job: &'r Job,
         writing: &'r mut ArenaWriting<'_, T>,
         how: Finishing<T>,
@@ -56,7 +59,23 @@ impl<'r, T: Number> Run<'r, T> {
     ) -> Self {
         let [weights, mirror, gradient, first, second, rounded, third, average] = writing.slices::<BUFFERS>();
         let (at, together) = (0, false);
-        Run { net, job, how, weights, mirror, rounded, gradient, first, second, third, average, scratch, at, together }
+        Run {
+            net,
+            kernels,
+            job,
+            how,
+            weights,
+            mirror,
+            rounded,
+            gradient,
+            first,
+            second,
+            third,
+            average,
+            scratch,
+            at,
+            together,
+        }
     }
 }
 
@@ -98,7 +117,7 @@ impl<T: Number> Run<'_, T> {
             let here = self.at + range.start..self.at + range.end;
             let gradient = if self.gradient.is_empty() { &self.scratch[range] } else { &self.gradient[here.clone()] };
             let state = |needs: usize| if rule.states() >= needs { here.clone() } else { 0..0 };
-            self.net.kernels.update(&mut Update {
+            self.kernels.update(&mut Update {
                 rule,
                 shrink,
                 weights: &mut self.weights[here.clone()],
@@ -135,7 +154,7 @@ impl<T: Number> Run<'_, T> {
         let weights = &self.weights[at..at + rows * width];
         let begin = layer.mirror_block(p, row) - self.job.mirror;
         let mirror = &mut self.mirror[begin..begin + width * mirror_width];
-        self.net.kernels.mirror(&mut Mirror { weights, rows, width, mirror, mirror_width });
+        self.kernels.mirror(&mut Mirror { weights, rows, width, mirror, mirror_width });
     }
 
     /// The same in mixed precision.

@@ -57,9 +57,9 @@ fn passed(network: &Network<f32>, rows: usize) -> Slice<f32> {
     slice.gather(network, &Matrix::Dense(Dense::F32(x.view())), Selection::From(0), rows);
     slice.trains(0, Draw { seed: 0, step: 1 });
     let reading = network.arena.read();
-    forward::forward(network, Weights::of(&reading), &mut slice);
+    forward::forward(network, Weights::of(&reading, network.kernels), &mut slice);
     slice.set_delta(&delta, |_| 1.0);
-    backward::backward(network, Weights::of(&reading), &mut slice);
+    backward::backward(network, Weights::of(&reading, network.kernels), &mut slice);
     slice
 }
 
@@ -96,7 +96,7 @@ fn run_jobs(
     besides: Option<&Amend<'_, f32>>,
 ) {
     let reading = slices.read();
-    let group = Group { slices: &reading, used: 1, per_segment: 1 };
+    let group = Group { kernels: network.kernels, slices: &reading, used: 1, per_segment: 1 };
     let how = Finishing { goes_on: false, rule, shrink, shrink_biases: shrink };
     let mut room = vec![f32::NAN; scratch::<f32>(network.geometry)];
     (0..network.jobs.len()).for_each(|index| job(network, index, &group, how, besides, &mut room));

@@ -93,6 +93,11 @@ impl<T: Number> Amendments<T> {
         self.clips() || self.muon.is_some()
     }
 
+    /// Whether a step is a plain one.
+    pub fn is_nothing(&self) -> bool {
+        !self.splits() && !self.constrains && self.average.is_none()
+    }
+
     /// The phase after `phase` of a step whose gradient is complete; `None` where the step is done.
     pub fn following(&self, phase: Phase) -> Option<Phase> {
         if !self.splits() && !self.constrains {

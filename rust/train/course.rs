@@ -29,10 +29,10 @@ pub fn trace<T: Number>(network: &Network<T>, x: &Matrix<'_>) -> Result<Vec<Cach
     let reading = network.arena.read();
     let mut traced = Vec::with_capacity(network.layers.len());
     for (l, layer) in network.layers.iter().enumerate() {
-        forward::layer(network, Weights::of(&reading), &mut slice, l, false);
+        forward::layer(network, Weights::of(&reading, network.kernels), &mut slice, l, false);
         let z = plain(slice.result(l));
         match slice.activations.get_mut(l) {
-            Some(units) => forward::activate(network, layer.activation, units),
+            Some(units) => forward::activate(network.kernels, layer.activation, units),
             None => forward::output(network, &mut slice),
         }
         traced.push((z, plain(slice.result(l))));
@@ -70,7 +70,7 @@ pub fn gradient<T: Number>(network: &mut Network<T>, caches: &Caches<'_>) -> Res
         let count = SAMPLE_SEGMENT.min(rows - first);
         deltas(network, caches, &mut slices.write(0), first, count);
         let reading = slices.read();
-        let group = Group { slices: &reading, used: 1, per_segment: usize::MAX };
+        let group = Group { kernels: network.kernels, slices: &reading, used: 1, per_segment: usize::MAX };
         let none = Shrink::NONE;
         let how = Finishing { goes_on: first > 0, rule: None, shrink: none, shrink_biases: none };
         (0..network.jobs.len()).for_each(|job| gradient::job(network, job, &group, how, None, &mut []));
@@ -85,15 +85,15 @@ fn deltas<T: Number>(network: &Network<T>, caches: &Caches<'_>, slice: &mut Slic
     for (l, z) in caches.hidden.iter().enumerate() {
         z.gather(network.isa, from, &mut slice.activations[l]);
         if network.layers[l].is_plain() {
-            forward::activate(network, network.layers[l].activation, &mut slice.activations[l]);
+            forward::activate(network.kernels, network.layers[l].activation, &mut slice.activations[l]);
         } else {
-            forward::finish(network, Weights::of(&network.arena.read()), slice, l);
+            forward::finish(network, Weights::of(&network.arena.read(), network.kernels), slice, l);
         }
     }
     caches.delta.gather(network.isa, from, slice.deltas.last_mut().expect("a network has a layer"));
     {
         let reading = network.arena.read();
-        backward::backward(network, Weights::of(&reading), slice);
+        backward::backward(network, Weights::of(&reading, network.kernels), slice);
     }
     // The derivative came from Z; the weights' gradient reads the inputs that the caller cached.
     for (l, a) in caches.inputs.iter().enumerate().skip(1) {

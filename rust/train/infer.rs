@@ -204,7 +204,7 @@ pub fn activations<T: Number>(
     for first in (0..rows).step_by(step) {
         let count = step.min(rows - first);
         slice.gather(network, x, Selection::From(first), count);
-        forward::forward(network, Weights::of(&network.arena.read()), &mut slice);
+        forward::forward(network, Weights::of(&network.arena.read(), network.kernels), &mut slice);
         forward::output(network, &mut slice);
         for (l, (into, layer)) in all.iter_mut().zip(&network.layers).enumerate() {
             unpack(slice.result(l), &mut into[first * layer.outputs..(first + count) * layer.outputs]);
@@ -237,7 +237,7 @@ pub fn activations_in_training<T: Number>(
     }
     let reading = network.arena.read();
     for index in 0..=network.coupled.len() {
-        route::stretch(network, Weights::of(&reading), &mut slices.write(0), index, |_| false);
+        route::stretch(network, Weights::of(&reading, network.kernels), &mut slices.write(0), index, |_| false);
         if index < network.coupled.len() {
             route::couple(network, &slices.read(), 1, index, rows);
         }
@@ -384,7 +384,7 @@ impl<T: Number> Call<'_, '_, '_, T> {
         totals: &mut [T],
     ) {
         let reading = self.network.arena.read();
-        let from = Weights::of(&reading);
+        let from = Weights::of(&reading, self.network.kernels);
         match &sharing.stages[stage] {
             &Stage::Shared(item) => {
                 sharing.work(self.network, from, slices.read().get(0), item, (team, worker), totals);
@@ -415,7 +415,7 @@ impl<T: Number> Call<'_, '_, '_, T> {
         slice.gather(self.network, self.x, self.selection(range.clone()), range.len());
         {
             let reading = self.network.arena.read();
-            forward::forward(self.network, Weights::of(&reading), slice);
+            forward::forward(self.network, Weights::of(&reading, self.network.kernels), slice);
         }
         self.settle(slice, spare, range, wanted, losses)
     }
@@ -469,7 +469,7 @@ impl<T: Number> Call<'_, '_, '_, T> {
         spare.reshape(logits.rows(), logits.lanes());
         spare.data_mut().copy_from_slice(logits.view().data());
         slice.gather_targets(y, selection);
-        slice.loss(self.network, y, scale, T::ZERO);
+        slice.loss((&self.network.loss, self.network.kernels), y, scale, T::ZERO);
         losses.iter_mut().zip(slice.losses()).for_each(|(into, x)| *into = x.to_f64());
         slice.deltas.last_mut().expect("a network has a layer").data_mut().copy_from_slice(spare.view().data());
         Ok(())

@@ -8,11 +8,16 @@
 //! A loss of the host's own couples the batch, and adds phases: forward; barrier; the caller's thread asks the host; barrier;
 //! backward data, and so on. A batch of several groups then goes forward twice: once for the logits of all, and again group
 //! by group for what backward reads.
+//! One thread that makes plain steps of a small network makes many of them in a row, by the kernel calls of the first
+//! (`trainer/small.rs`).
 //! A batch of several groups adds its gradients up in memory and updates with the last. Nothing is
 //! allocated after the first step.
 
 mod order;
 mod phases;
+mod small;
+#[cfg(test)]
+mod small_tests;
 mod transitions;
 
 use self::order::Order;
@@ -374,7 +379,7 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
             job_claims: Claims::new(plan.threads),
             stop: AtomicBool::new(false),
         };
-        run.begin_epoch(0, options.stretch.begin.row);
+        run.set_state(run.begin_epoch(0, options.stretch.begin.row));
         Ok(run)
     }
 
@@ -419,24 +424,38 @@ impl<'r, 'x, 'y, T: Number> Run<'r, 'x, 'y, T> {
     fn work(&self, team: &Team, worker: usize, host: &Mutex<&mut dyn Host>) {
         let mut scratch = self.buffers.scratch.write(worker);
         let mut poller = Poller::new();
+        // One thread keeps it to itself.
+        let alone = self.plan.threads == 1;
+        let mut state = self.state();
+        let mut room = self.is_small().then(small::Room::default);
         while team.joins(worker) {
-            let state = self.state();
+            if !alone {
+                state = self.state();
+            }
             let Some(phase) = state.phase else { break };
+            if room.is_some() && self.is_worth_writing(state) {
+                state = self.steps(team, state, &mut room, &mut scratch, &mut poller, host);
+                continue;
+            }
             match phase {
                 Phase::Samples(_) | Phase::Returning => match self.shared(phase) {
                     Some(product) => self.share(team, worker, product, &mut scratch, &mut poller, host),
-                    None => self.samples(team, worker, phase, state, &mut poller, host),
+                    None => self.samples(self.network.kernels, team, worker, phase, state, &mut poller, host),
                 },
                 Phase::Asking => self.ask(worker, host),
-                Phase::Weights => self.weights(team, worker, state, &mut scratch),
+                Phase::Weights => self.weights(self.network.kernels, team, worker, state, &mut scratch),
                 Phase::Norm | Phase::Lengths => self.amendments.measure(self.network, phase, team, worker),
                 Phase::Directions => self.amendments.direct(self.network, team, worker),
                 Phase::Update | Phase::Constraint => self.amend(team, worker, phase, state),
                 Phase::Turning => self.turn(worker, host),
             }
+            let now = state;
             let last = || {
-                self.advance(phase);
-                self.keep_pace(team);
+                state = self.advance(phase, now);
+                if !alone {
+                    self.set_state(state);
+                    self.keep_pace(team);
+                }
             };
             if !team.barrier(last) {
                 return;

@@ -3,7 +3,7 @@
 use super::{Options, Phase, Run, State, ratio, read, write};
 use crate::data::Selection;
 use crate::error::Error;
-use crate::kernels::{Number, SAMPLE_SEGMENT, Shrink};
+use crate::kernels::{Number, SAMPLE_SEGMENT, Shrink, StepKernels};
 use crate::step::gradient::{self, Group};
 use crate::step::run::Finishing;
 use crate::step::share::{self, Sharing, Stage};
@@ -17,9 +17,12 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
 impl<T: Number> Run<'_, '_, '_, T> {
-    /// Gather, forward, loss and backward data, slice by slice; or the part of these that is a phase of its own.
+    /// Gather, forward, loss and backward data, slice by slice; or the part of these that is a phase of its own. The network's
+    /// kernels compute it, or what stands before them.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn samples(
         &self,
+        kernels: &dyn StepKernels<T>,
         team: &Team,
         worker: usize,
         phase: Phase,
@@ -33,10 +36,10 @@ impl<T: Number> Run<'_, '_, '_, T> {
             _ => state.group_rows < state.rows,
         };
         let reading = self.network.arena.read();
-        let from = Weights::of(&reading);
+        let from = Weights::of(&reading, kernels);
         let order = &self.order().rows;
-        let slices = state.group_rows.div_ceil(self.plan.slice_rows);
-        let share = |w: usize| w * slices / team.size();
+        let slices = self.plan.slices(state.group_rows);
+        let share = |w: usize| if w == team.size() { slices } else { w * slices / team.size() };
         while let Some(i) = self.slice_claims.next(worker, team.size(), share) {
             if self.stop.load(Ordering::Relaxed) {
                 return;
@@ -57,13 +60,13 @@ impl<T: Number> Run<'_, '_, '_, T> {
             match (phase, &self.sharing) {
                 (Phase::Samples(stage), Some(sharing)) => {
                     if let Stage::Alone(items) = &sharing.stages[stage] {
-                        let loss = |slice: &mut Slice<T>| self.loss(slice, selection, state);
+                        let loss = |slice: &mut Slice<T>| self.loss(kernels, slice, selection, state);
                         share::alone(self.network, from, slice, items.clone(), loss);
                     }
                 }
                 (Phase::Samples(stretch), None) => route::stretch(self.network, from, slice, stretch, |slice| {
                     if self.exchange.is_none() {
-                        self.loss(slice, selection, state);
+                        self.loss(kernels, slice, selection, state);
                     }
                     self.exchange.is_none()
                 }),
@@ -103,7 +106,7 @@ impl<T: Number> Run<'_, '_, '_, T> {
         host: &Mutex<&mut dyn Host>,
     ) {
         let reading = self.network.arena.read();
-        let (from, slices) = (Weights::of(&reading), self.buffers.slices.read());
+        let (from, slices) = (Weights::of(&reading, self.network.kernels), self.buffers.slices.read());
         sharing.work(self.network, from, slices.get(0), item, (team, worker), scratch);
         if worker == 0
             && let Err(error) = poller.poll(self.slice_work, host)
@@ -113,14 +116,15 @@ impl<T: Number> Run<'_, '_, '_, T> {
     }
 
     /// The loss of a slice's rows and its gradient.
-    fn loss(&self, slice: &mut Slice<T>, selection: Selection<'_>, state: State<T>) {
+    fn loss(&self, kernels: &dyn StepKernels<T>, slice: &mut Slice<T>, selection: Selection<'_>, state: State<T>) {
+        let of = (&self.network.loss, kernels);
         let scale = self.options.loss_scale;
         let of_gradient = self.scikit.map_or(scale, |scikit| scikit.gradient_scale);
         match self.options.weights {
-            None => slice.loss(self.network, self.y, T::from_f64(scale), T::from_f64(of_gradient / state.weight)),
+            None => slice.loss(of, self.y, T::from_f64(scale), T::from_f64(of_gradient / state.weight)),
             Some(weights) => {
                 let factor = |i| T::from_f64(ratio(of_gradient * weights[selection.row(i)], state.weight));
-                slice.weighted_loss(self.network, self.y, T::from_f64(scale), factor);
+                slice.weighted_loss(of, self.y, T::from_f64(scale), factor);
             }
         }
     }
@@ -172,7 +176,14 @@ impl<T: Number> Run<'_, '_, '_, T> {
     }
 
     /// Gradient and update, job by job.
-    pub(super) fn weights(&self, team: &Team, worker: usize, state: State<T>, scratch: &mut [T]) {
+    pub(super) fn weights(
+        &self,
+        kernels: &dyn StepKernels<T>,
+        team: &Team,
+        worker: usize,
+        state: State<T>,
+        scratch: &mut [T],
+    ) {
         let last = state.group + state.group_rows == state.rows;
         let amend = self.amendments.in_weights();
         let how = Finishing {
@@ -184,8 +195,9 @@ impl<T: Number> Run<'_, '_, '_, T> {
         let besides = if last && self.amendments.amends_weights() { Some(&amend) } else { None };
         let slices = self.buffers.slices.read();
         let group = Group {
+            kernels,
             slices: &slices,
-            used: state.group_rows.div_ceil(self.plan.slice_rows),
+            used: self.plan.slices(state.group_rows),
             per_segment: if state.rows <= SAMPLE_SEGMENT { usize::MAX } else { SAMPLE_SEGMENT / self.plan.slice_rows },
         };
         let share = |w: usize| self.network.share(w, team.size());
@@ -212,7 +224,7 @@ impl<T: Number> Run<'_, '_, '_, T> {
     }
 
     /// What is done to weights, or to biases, besides the rule.
-    fn shrink(&self, penalised: bool, state: State<T>) -> Shrink<T> {
+    pub(super) fn shrink(&self, penalised: bool, state: State<T>) -> Shrink<T> {
         let Options { penalty, clip_value, .. } = *self.options;
         let clip = T::from_f64(clip_value);
         if let (true, Some(scikit)) = (penalised, self.scikit) {
