@@ -139,6 +139,14 @@ impl Progress {
     /// Nothing done.
     pub const START: Progress =
         Progress { steps: 0, state_steps: 0, epochs: 0, beta1_power: 1.0, beta2_power: 1.0, optimizer: None };
+    /// One more power of both. What is next to nothing becomes nothing, lest every further step multiply a subnormal number; one minus it
+    /// is one either way.
+    #[inline]
+    pub fn decay(&mut self, beta1: f64, beta2: f64) {
+        let decayed = |power: f64| if power < f64::MIN_POSITIVE { 0.0 } else { power };
+        self.beta1_power = decayed(self.beta1_power * beta1);
+        self.beta2_power = decayed(self.beta2_power * beta2);
+    }
 }
 
 impl<T: Number> Network<T> {

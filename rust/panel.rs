@@ -158,7 +158,7 @@ impl<'a, T> PanelsRef<'a, T> {
     /// # Panics
     /// Where `data` has another length.
     pub fn new(data: &'a [T], rows: usize, lanes: usize, geometry: Geometry) -> Self {
-        assert_eq!(data.len(), rows * geometry.padded(lanes), "a matrix in panels fills its buffer");
+        assert_eq!(rows.checked_mul(geometry.padded(lanes)), Some(data.len()), "a matrix in panels fills its buffer");
         PanelsRef { data, rows, lanes, geometry }
     }
     /// All panels, one after the other.
@@ -200,7 +200,7 @@ impl<'a, T> PanelsMut<'a, T> {
     /// # Panics
     /// Where `data` has another length.
     pub fn new(data: &'a mut [T], rows: usize, lanes: usize, geometry: Geometry) -> Self {
-        assert_eq!(data.len(), rows * geometry.padded(lanes), "a matrix in panels fills its buffer");
+        assert_eq!(rows.checked_mul(geometry.padded(lanes)), Some(data.len()), "a matrix in panels fills its buffer");
         PanelsMut { data, rows, lanes, geometry }
     }
     /// All panels, one after the other, for as long as they may be written.
@@ -280,7 +280,8 @@ impl<T: Copy + Default> Panels<T> {
     /// # Panics
     /// Where the matrix was not made that large.
     pub fn reshape(&mut self, rows: usize, lanes: usize) {
-        assert!(rows * self.geometry.padded(lanes) <= self.buffer.len(), "a matrix keeps its capacity");
+        let numbers = rows.checked_mul(self.geometry.padded(lanes));
+        assert!(numbers.is_some_and(|numbers| numbers <= self.buffer.len()), "a matrix keeps its capacity");
         self.stained |= (self.rows, self.lanes) != (rows, lanes);
         (self.rows, self.lanes) = (rows, lanes);
     }
@@ -750,6 +751,15 @@ mod tests {
             a.clear_padding();
             assert_eq!(sum, a.view().data().iter().sum::<f64>(), "elements are not padding");
         }
+    }
+
+    #[test]
+    fn a_matrix_larger_than_numbers_count_is_refused() {
+        // Rows times lanes would be 0 again.
+        let rows = usize::MAX / 4 + 1;
+        assert!(panics(|| _ = PanelsRef::<f32>::new(&[], rows, 4, G)));
+        assert!(panics(|| _ = PanelsMut::<f32>::new(&mut [], rows, 4, G)));
+        assert!(panics(|| Panels::<f32>::zeroed(1, 4, G, "test").unwrap().reshape(rows, 4)));
     }
 
     fn panics(f: impl FnOnce()) -> bool {

@@ -366,15 +366,17 @@ impl Claims {
     pub fn new(workers: usize) -> Self {
         Claims((0..workers).map(|_| Apart(AtomicUsize::new(0))).collect())
     }
-    /// The next number for `worker` of `workers`, where `share(w)` begins worker w's share and `share(workers)` ends the last.
+    /// The next number for `worker` of `workers`, where `share(w)` begins worker w's share, the first at 0, and `share(workers)` ends
+    /// the last. Those who share one share all say that they are worker 0 of 1.
     #[inline]
     pub fn next(&self, worker: usize, workers: usize, share: impl Fn(usize) -> usize) -> Option<usize> {
         if workers == 1 {
-            // Nobody else counts meanwhile.
-            let taken = &self.0[worker].0;
-            let claimed = taken.load(Ordering::Relaxed);
-            taken.store(claimed + 1, Ordering::Relaxed);
-            return Some(claimed).filter(|&claimed| claimed < share(1));
+            // One share, which others may be counting too.
+            let (taken, end) = (&self.0[worker].0, share(1));
+            if taken.load(Ordering::Relaxed) >= end {
+                return None;
+            }
+            return Some(taken.fetch_add(1, Ordering::Relaxed)).filter(|&claimed| claimed < end);
         }
         self.next_of_several(worker, workers, share)
     }
@@ -471,6 +473,19 @@ mod tests {
             .unwrap();
         }
         assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 3));
+    }
+
+    #[test]
+    fn one_share_of_all_is_claimed_once() {
+        let counts: Vec<AtomicUsize> = (0..100_000).map(|_| AtomicUsize::new(0)).collect();
+        let claims = Claims::new(1);
+        run(3, |_, _| {
+            while let Some(i) = claims.next(0, 1, |w| w * counts.len()) {
+                counts[i].fetch_add(1, Ordering::Relaxed);
+            }
+        })
+        .unwrap();
+        assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
     }
 
     #[test]

@@ -81,10 +81,13 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for DotsOp<'_, '_, T
         assert_eq!((d.b.lanes(), d.c.rows(), d.c.lanes()), (depth, rows, units));
         assert!(d.bias.len() >= units);
         d.c.data_mut().fill(T::ZERO);
-        for first in (0..rows).step_by(ROWS_AT_ONCE) {
+        // No `step_by`, which works out first how many steps there are.
+        let mut first = 0;
+        while first < rows {
             let last = (first + ROWS_AT_ONCE).min(rows);
             let sums = &mut d.scratch[..(last - first) * units * partials::<T>()];
-            for begin in (0..depth).step_by(block::<T>()) {
+            let mut begin = 0;
+            while begin < depth {
                 let numbers = (begin + block::<T>()).min(d.a.geometry().padded(depth));
                 let raw = Raw {
                     a: d.a.data().as_ptr(),
@@ -112,8 +115,32 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for DotsOp<'_, '_, T
                         _ => sweep::<T, S, O, 16>(s, self.1, &raw),
                     }
                 }
+                begin += block::<T>();
             }
             fold(s, sums, first, d.bias, &mut d.c);
+            first = last;
+        }
+    }
+}
+
+/// All rows of a, of a panel's one vector or two, against the only row of b, with the sums of tiles: what these decide, and how
+/// they loop, would take longer than the sums.
+#[inline(always)]
+unsafe fn short<T: Math, S: Simd<T>, const W: usize>(s: S, raw: &Raw<T>) {
+    let (zero, vectors) = (s.splat(T::ZERO), raw.end);
+    // SAFETY: the caller vouches for so many vectors of the rows, and for as many partial sums as rows.
+    unsafe {
+        let second = |row: *const T| if vectors == 2 { s.load(row.add(S::LANES)) } else { zero };
+        let of_b = [s.load(raw.b), second(raw.b)];
+        for row in raw.first..raw.last {
+            let a = raw.a.add(row * vectors * S::LANES);
+            let mut acc = [zero; W];
+            acc[0] = s.mul_add(s.load(a), of_b[0], zero);
+            if W > 1 {
+                acc[W.min(2) - 1] = s.mul_add(second(a), of_b[1], zero);
+            }
+            halve(s, &mut acc);
+            s.store(raw.sums.add((row - raw.first) * W * S::LANES), acc[0]);
         }
     }
 }
@@ -122,6 +149,11 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for DotsOp<'_, '_, T
 #[inline(always)]
 unsafe fn sweep<T: Math, S: Simd<T>, O: Operand<T, S>, const W: usize>(s: S, operand: O, raw: &Raw<T>) {
     assert_eq!(W * S::LANES, partials::<T>());
+    let whole = raw.begin == 0 && raw.ends && raw.whole == raw.end;
+    if const { O::TERMS == 1 } && whole && raw.b_rows == 1 && raw.end <= W.min(2) {
+        // SAFETY: the caller's promise.
+        return unsafe { short::<T, S, W>(s, raw) };
+    }
     let mut row = raw.first;
     while row < raw.last {
         let left = raw.last - row;
@@ -339,26 +371,34 @@ fn fold<T: Math, S: Simd<T>>(s: S, sums: &[T], first: usize, bias: &[T], c: &mut
             // SAFETY: the block has V rows of Q numbers, of which V are read, and `turned` V rows of V.
             unsafe { s.transpose(block.as_ptr(), q, turned.as_mut_ptr(), v) };
         } else {
+            // By vectors here too: one that is read where single numbers were just written waits for all of them.
+            let mut rows = [T::ZERO; MOST_LANES * MOST_LANES];
             for (i, sums) in block.chunks_exact(q).enumerate() {
-                (0..v).for_each(|k| turned[k * v + i] = sums[k]);
+                lanes::put(s, &mut rows, i, lanes::at(s, sums, 0));
             }
+            // SAFETY: both have V rows of V numbers.
+            unsafe { s.transpose(rows.as_ptr(), v, turned.as_mut_ptr(), v) };
+        }
+        // In registers: each sum of two would wait for the one before to come back from memory.
+        let mut vectors = [s.splat(T::ZERO); MOST_LANES];
+        for (k, vector) in vectors.iter_mut().enumerate().take(v) {
+            *vector = lanes::at(s, &turned, k);
         }
         let mut half = v / 2;
         while half > 0 {
             for k in 0..half {
-                let at = turned[k * v..].as_mut_ptr();
-                // SAFETY: rows k and k + half of `turned` are below V, V numbers each.
-                unsafe { s.store(at, s.add(s.load(at), s.load(at.add(half * v)))) };
+                vectors[k] = s.add(vectors[k], vectors[k + half]);
             }
             half /= 2;
         }
         if units == 1 {
             // A row is one vector then: following each element's place would cost more than its sum.
-            let sums = s.add(lanes::at(s, &turned, 0), s.splat(bias[0]));
+            let sums = s.add(vectors[0], s.splat(bias[0]));
             write_apart(s, sums, &mut into[row * v..], v, count);
             row += count;
             continue;
         }
+        lanes::put(s, &mut turned, 0, vectors[0]);
         for &sum in &turned[..count] {
             into[at] = sum + bias[unit];
             (at, unit) = (at + 1, unit + 1);

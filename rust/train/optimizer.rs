@@ -245,8 +245,7 @@ impl Optimizer {
             Kind::Sgd { momentum, nesterov } => Rule::Momentum { rate: t(rate), momentum: t(momentum), nesterov },
             Kind::Velocity { momentum, nesterov } => Rule::Velocity { rate: t(rate), momentum: t(momentum), nesterov },
             Kind::AdamHat { moments: Moments { beta1, beta2, epsilon } } => {
-                progress.beta1_power *= beta1;
-                progress.beta2_power *= beta2;
+                progress.decay(beta1, beta2);
                 Rule::Adam {
                     step: t(rate * (1.0 - progress.beta2_power).sqrt() / (1.0 - progress.beta1_power)),
                     scale: T::ONE,
@@ -258,8 +257,7 @@ impl Optimizer {
                 }
             }
             Kind::Adam { moments: Moments { beta1, beta2, epsilon }, amsgrad } => {
-                progress.beta1_power *= beta1;
-                progress.beta2_power *= beta2;
+                progress.decay(beta1, beta2);
                 Rule::Adam {
                     step: t(rate / (1.0 - progress.beta1_power)),
                     scale: t(1.0 / (1.0 - progress.beta2_power).sqrt()),
@@ -274,8 +272,7 @@ impl Optimizer {
                 let step = progress.state_steps as f64;
                 let mu = |t: f64| beta1 * (1.0 - 0.5 * power_of_0_96(t * momentum_decay));
                 // The product of all mu takes beta1's power's place.
-                progress.beta1_power *= mu(step);
-                progress.beta2_power *= beta2;
+                progress.decay(mu(step), beta2);
                 let next = mu(step + 1.0);
                 Rule::Nadam {
                     gradient_step: t(rate * (1.0 - mu(step)) / (1.0 - progress.beta1_power)),

@@ -10,8 +10,8 @@
 //! by group for what backward reads.
 //! One thread that makes plain steps of a small network makes many of them in a row, by the kernel calls of the first
 //! (`trainer/small.rs`).
-//! A batch of several groups adds its gradients up in memory and updates with the last. Nothing is
-//! allocated after the first step.
+//! A batch of several groups adds its gradients up in memory and updates with the last. Nothing is allocated after the first
+//! step, or the first whose calls are written down.
 
 mod order;
 mod phases;
