@@ -13,6 +13,9 @@ const LOOK: f64 = 12e-3;
 const SHORT_LOOK: f64 = 2e-3;
 /// The part of a look's time that a worker may sleep before that is a sign: all but one can.
 const SLEEP: f64 = 0.1;
+/// The same where a step is longer than a look, so that a trial takes a whole one: of two workers who are held up in turn, one alone
+/// is as fast where each sleeps half the time.
+const LONG_SLEEP: f64 = 0.4;
 /// Seconds before all are tried again, at first and at most; the programs that spin for a tenth of a second after their work
 /// are many.
 const HOLDS: (f64, f64) = (10e-3, 160e-3);
@@ -109,8 +112,9 @@ impl Pace {
         self.times[i] = seconds / steps;
         self.left -= seconds;
         let others = (self.counts[i] - 1).max(1) as f64;
+        let sign = if steps > 1.0 { SLEEP } else { LONG_SLEEP };
         self.mode = match self.mode {
-            Mode::Settled(0) if self.left <= 0.0 && slept > SLEEP * seconds * others => {
+            Mode::Settled(0) if self.left <= 0.0 && slept > sign * seconds * others => {
                 // What fewer took at another time tells nothing now.
                 self.times[1..].fill(f64::INFINITY);
                 self.tried = 0.0;
@@ -229,9 +233,18 @@ mod tests {
             let time = |n: usize, _: f64| {
                 (alone / n as f64, if n > 1 { 0.2 * alone / n as f64 * (n - 1) as f64 } else { 0.0 })
             };
-            let (mean, _) = run(&mut pace, 100.0 * alone, 8, time);
+            let (mean, all) = run(&mut pace, 100.0 * alone, 8, time);
             assert!(mean < 1.06 * alone / 8.0, "{alone} {mean}");
+            // Where a trial is a whole step, that little sleep is no sign.
+            assert!(alone < 0.1 || all == 1.0, "{alone} {all}");
         }
+    }
+
+    #[test]
+    fn long_steps_that_are_held_up_are_tried_with_fewer() {
+        let time = |n: usize, _: f64| if n == 2 { (0.3, 0.2) } else { (0.1, 0.0) };
+        let (mean, alone) = run(&mut Pace::new(2, 100, true), 60.0, 1, time);
+        assert!(mean < 0.12 && alone > 0.8, "{mean} {alone}");
     }
 
     #[test]
