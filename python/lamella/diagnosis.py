@@ -172,7 +172,8 @@ class Diagnosis(Callback):
         """Measure everything but an update."""
         began = time.monotonic()
         loss, gradients = network.loss_and_gradients(self._X, self._y)
-        weights = [network.parameters[f"W{n}"] for n in range(1, len(self._layers) + 1)]
+        parameters = network.parameters  # a copy each time
+        weights = [parameters[f"W{n}"] for n in range(1, len(self._layers) + 1)]
         units = network.activations(self._X, training=self._batch_norm)
         self.records.append(
             Health(

@@ -116,8 +116,9 @@ def backward(
         dZ = rounded(dZ)
         grads[f"dW{n}"] = dZ @ rounded(here.A_prev).T
         grads[f"db{n}"] = np.sum(dZ, axis=1, keepdims=True)
-        passes = dA if layer.residual else 0
-        dA = rounded(parameters[f"W{n}"]).T @ dZ + passes
+        if n > 1:
+            passes = dA if layer.residual else 0
+            dA = rounded(parameters[f"W{n}"]).T @ dZ + passes
     return {
         f"d{name}": grads[f"d{name}"].reshape(array.shape) for name, array in parameters.items()
     }
