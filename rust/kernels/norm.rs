@@ -280,26 +280,41 @@ fn sum_of_row<T: Math, S: Simd<T>>(
     row: usize,
     term: impl Fn(usize, usize, usize) -> S::V,
 ) -> T {
+    // A panel is one vector or two, and so many panels have 32 units: in turns of a constant length the partials stay in registers.
+    const { assert!(S::LANES <= 16) };
     let mut partial = [s.splat(T::ZERO); 32];
-    let (panel, slots) = (panels.geometry().panel(), 32 / S::LANES);
-    for p in 0..panels.panels() {
-        let width = panels.width(p);
-        for lane in (0..width).step_by(S::LANES) {
-            let unit = p * panel + lane;
-            let slot = &mut partial[unit / S::LANES % slots];
-            *slot = s.add(*slot, term(p, row * width + lane, unit));
+    for first in (0..panels.panels()).step_by(16 / S::LANES) {
+        for nth in 0..16 / S::LANES {
+            let p = first + nth;
+            if p < panels.panels() {
+                let (index, unit) = (row * panels.width(p), p * 2 * S::LANES);
+                partial[2 * nth] = s.add(partial[2 * nth], term(p, index, unit));
+                if panels.width(p) > S::LANES {
+                    partial[2 * nth + 1] = s.add(partial[2 * nth + 1], term(p, index + S::LANES, unit + S::LANES));
+                }
+            }
         }
     }
-    let mut numbers = [T::ZERO; 32];
-    for (slot, vector) in partial[..slots].iter().enumerate() {
-        put(s, &mut numbers, slot * S::LANES, *vector);
+    let mut slots = 32 / S::LANES;
+    while slots > 1 {
+        slots /= 2;
+        (0..slots).for_each(|i| partial[i] = s.add(partial[i], partial[i + slots]));
     }
-    for half in [16, 8, 4, 2, 1] {
-        for i in 0..half {
-            numbers[i] += numbers[i + half];
-        }
+    let mut numbers = [T::ZERO; 16];
+    put(s, &mut numbers, 0, partial[0]);
+    let mut half = S::LANES;
+    while half > 1 {
+        half /= 2;
+        (0..half).for_each(|i| numbers[i] += numbers[i + half]);
     }
     numbers[0]
+}
+
+/// Panel and first lane of each of the vectors that a row is.
+#[inline(always)]
+fn vectors<T: Math, S: Simd<T>>(panels: &Panels<T>) -> impl Iterator<Item = (usize, usize)> + use<T, S> {
+    let (geometry, lanes) = (panels.geometry(), panels.lanes());
+    (0..panels.panels()).flat_map(move |p| (0..geometry.width(lanes, p)).step_by(S::LANES).map(move |lane| (p, lane)))
 }
 
 /// 1 for the units that there are, 0 for padding, from unit `unit` on.
@@ -322,35 +337,42 @@ fn by_sample<T: Math, S: Simd<T>>(
     let (n, keeps) = (units.lanes(), normed.rows() > 0);
     let (gamma, beta) = affine.split_at(affine.len() / 2);
     let (count, epsilon) = (T::from_f64(n as f64), T::from_f64(epsilon));
-    for (row, inverse) in inverse.iter_mut().enumerate().take(units.rows()) {
-        let z = &*units;
-        let mean = sum_of_row(
-            s,
-            z,
-            row,
-            #[inline(always)]
-            |p, index, _| at(s, z.panel(p), index),
-        ) / count;
-        let mean = s.splat(mean);
-        let variance = sum_of_row(
-            s,
-            z,
-            row,
-            #[inline(always)]
-            |p, index, unit| {
-                let d = s.sub(at(s, z.panel(p), index), mean);
-                let d = if unit + S::LANES > n { s.mul(d, present(s, n, unit)) } else { d };
-                s.mul(d, d)
-            },
-        ) / count;
-        *inverse = T::ONE / (variance + epsilon).sqrt();
-        let factor = s.splat(*inverse);
-        for p in 0..units.panels() {
-            let (width, first) = (units.width(p), p * units.geometry().panel());
-            for lane in (0..width).step_by(S::LANES) {
-                let (index, panel) = (row * width + lane, units.panel_mut(p));
+    let mut means = [T::ZERO; CHUNK];
+    for first_row in (0..units.rows()).step_by(CHUNK) {
+        let rows = first_row..units.rows().min(first_row + CHUNK);
+        for row in rows.clone() {
+            let z = &*units;
+            let mean = sum_of_row(
+                s,
+                z,
+                row,
+                #[inline(always)]
+                |p, index, _| at(s, z.panel(p), index),
+            ) / count;
+            means[row - first_row] = mean;
+            let mean = s.splat(mean);
+            let variance = sum_of_row(
+                s,
+                z,
+                row,
+                #[inline(always)]
+                |p, index, unit| {
+                    let d = s.sub(at(s, z.panel(p), index), mean);
+                    let d = if unit + S::LANES > n { s.mul(d, present(s, n, unit)) } else { d };
+                    s.mul(d, d)
+                },
+            ) / count;
+            inverse[row] = T::ONE / (variance + epsilon).sqrt();
+        }
+        for (p, lane) in vectors::<T, S>(units) {
+            let (width, unit) = (units.width(p), p * units.geometry().panel() + lane);
+            let (gamma, beta) = (at(s, gamma, unit), at(s, beta, unit));
+            let panel = units.panel_mut(p);
+            for row in rows.clone() {
+                let index = row * width + lane;
+                let (mean, factor) = (s.splat(means[row - first_row]), s.splat(inverse[row]));
                 let x = s.mul(s.sub(at(s, panel, index), mean), factor);
-                put(s, panel, index, s.mul_add(x, at(s, gamma, first + lane), at(s, beta, first + lane)));
+                put(s, panel, index, s.mul_add(x, gamma, beta));
                 if keeps {
                     put(s, normed.panel_mut(p), index, x);
                 }
@@ -367,31 +389,38 @@ fn by_sample<T: Math, S: Simd<T>>(
 #[inline(always)]
 fn back_by_sample<T: Math, S: Simd<T>>(s: S, deltas: &mut Panels<T>, normed: &Panels<T>, inverse: &[T], affine: &[T]) {
     let count = T::from_f64(deltas.lanes() as f64);
-    for (row, &inverse) in inverse.iter().enumerate().take(deltas.rows()) {
-        // Padding has a gamma of 0.
-        let d = &*deltas;
-        let plain = sum_of_row(
-            s,
-            d,
-            row,
-            #[inline(always)]
-            |p, index, unit| s.mul(at(s, d.panel(p), index), at(s, affine, unit)),
-        ) / count;
-        let both = sum_of_row(
-            s,
-            d,
-            row,
-            #[inline(always)]
-            |p, index, unit| s.mul(s.mul(at(s, d.panel(p), index), at(s, affine, unit)), at(s, normed.panel(p), index)),
-        ) / count;
-        let (plain, both, factor) = (s.splat(plain), s.splat(both), s.splat(inverse));
-        for p in 0..deltas.panels() {
-            let (width, first) = (deltas.width(p), p * deltas.geometry().panel());
-            for lane in (0..width).step_by(S::LANES) {
-                let (index, panel) = (row * width + lane, deltas.panel_mut(p));
-                let rest = s.mul_add(at(s, normed.panel(p), index), both, plain);
-                let d = s.sub(s.mul(at(s, panel, index), at(s, affine, first + lane)), rest);
-                put(s, panel, index, s.mul(factor, d));
+    let mut means = [[T::ZERO; 2]; CHUNK];
+    for first_row in (0..deltas.rows()).step_by(CHUNK) {
+        let rows = first_row..deltas.rows().min(first_row + CHUNK);
+        for row in rows.clone() {
+            // Padding has a gamma of 0.
+            let d = &*deltas;
+            let plain = sum_of_row(
+                s,
+                d,
+                row,
+                #[inline(always)]
+                |p, index, unit| s.mul(at(s, d.panel(p), index), at(s, affine, unit)),
+            );
+            let both = sum_of_row(
+                s,
+                d,
+                row,
+                #[inline(always)]
+                |p, index, unit| {
+                    s.mul(s.mul(at(s, d.panel(p), index), at(s, affine, unit)), at(s, normed.panel(p), index))
+                },
+            );
+            means[row - first_row] = [plain / count, both / count];
+        }
+        for (p, lane) in vectors::<T, S>(deltas) {
+            let (width, gamma) = (deltas.width(p), at(s, affine, p * deltas.geometry().panel() + lane));
+            let (panel, normed) = (deltas.panel_mut(p), normed.panel(p));
+            for row in rows.clone() {
+                let (index, [plain, both]) = (row * width + lane, means[row - first_row]);
+                let rest = s.mul_add(at(s, normed, index), s.splat(both), s.splat(plain));
+                let d = s.sub(s.mul(at(s, panel, index), gamma), rest);
+                put(s, panel, index, s.mul(s.splat(inverse[row]), d));
             }
         }
     }
