@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 WHEELS := $(VENV)/wheels
 BUILT := $(WHEELS)/built
-PIP = bin/python -m pip --disable-pip-version-check install --quiet --constraint requirements.lock
+# Python compiles what is imported; compiling all of the packages would take longer than fetching them.
+PIP = bin/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint requirements.lock
 # Two rows of tests run at once. NumPy's threads would wait for each other on busy processors: one is several times as fast.
 PYTEST = OPENBLAS_NUM_THREADS=1 $(VENV)/test/bin/python -m pytest --benchmark-disable $(ARGS)
 # What Python tests run behind those of Rust.
