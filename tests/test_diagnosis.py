@@ -131,6 +131,23 @@ def test_it_costs_little() -> None:
     assert diagnosed < 1.15 * plain + 0.02
 
 
+def test_a_measurement_copies_the_parameters_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    copied = 0
+    plain: Any = Network.parameters
+
+    def counted(net: Network) -> Any:
+        nonlocal copied
+        copied += 1
+        return plain.fget(net)
+
+    net = Network([64, *[16] * 20, 10], output="softmax")
+    monkeypatch.setattr(Network, "parameters", property(counted, plain.fset))
+    history = net.fit(X, Y, epochs=1, diagnose=True)
+    assert history.diagnosis is not None
+    # And once more for what the step changed.
+    assert copied <= 2 * len(history.diagnosis.records)
+
+
 def test_activations_are_every_layers() -> None:
     net = Network([64, 20, 7, 10], output="softmax", dtype="float64")
     A1, A2, A3 = net.activations(X)

@@ -1,4 +1,4 @@
-"""The package as users get it: the README runs, the import is light, the wheel is small."""
+"""The package as users get it: what is printed runs, the import is light, the wheel is small."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"))}
+
+BLOCKS = [
+    pytest.param(block, id=f"{name}-{n}")
+    for name, page in PAGES.items()
+    for n, block in enumerate(re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S))
+]
 
 EXTRAS = ("jax", "matplotlib", "narwhals", "onnx", "pandas", "polars", "pyarrow", "safetensors",
           "scipy", "sklearn", "threadpoolctl", "torch", "tqdm")  # fmt: skip
@@ -23,18 +29,35 @@ SLOWER = 1.3
 LARGEST_WHEEL = 5_000_000
 
 
-def test_the_readme_has_examples() -> None:
-    assert len(BLOCKS) >= 3
+def test_the_pages_have_examples() -> None:
+    assert len(BLOCKS) >= 7
 
 
-@pytest.mark.parametrize("block", range(len(BLOCKS)))
-def test_the_readmes_examples_run(block: int, tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "error", "-c", BLOCKS[block]]
+@pytest.mark.parametrize("block", BLOCKS)
+def test_examples_of_the_pages_run(block: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-c", block]
     environment = os.environ | {"MPLBACKEND": "agg"}
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
     )
     assert done.returncode == 0, done.stderr
+
+
+def anchor(heading: str) -> str:
+    """Return what GitHub makes of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_of_the_pages_lead_somewhere(name: str) -> None:
+    at = ROOT if name == "README.md" else ROOT / "docs"
+    links = re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]*))?\)", PAGES[name])
+    assert links
+    for path, fragment in links:
+        assert (at / path).exists(), path
+        page = PAGES[Path(path).name if path else name] if fragment else ""
+        headings = [anchor(heading) for heading in re.findall(r"^#+ (.*)$", page, re.M)]
+        assert not fragment or fragment in headings, f"{path}#{fragment}"
 
 
 def seconds(package: str) -> float:
