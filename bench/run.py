@@ -53,7 +53,7 @@ def parse_arguments(arguments: Sequence[str] | None, cases: Sequence[str]) -> ar
         "compile (jax step, pytorch compiled), in large cases no rivals with one thread",
     )
     parser.add_argument(
-        "--rounds", type=int, default=9, metavar="N", help="turns of each contestant (default 9)"
+        "--rounds", type=int, metavar="N", help="turns of each contestant (9; in a quick look 2)"
     )
     parser.add_argument(
         "--record", action="store_true", help="record the run although it is a quick one"
@@ -67,7 +67,7 @@ def parse_arguments(arguments: Sequence[str] | None, cases: Sequence[str]) -> ar
         "--plot", type=Path, metavar="PATH", help="draw the roofline to PATH.png and PATH.svg"
     )
     options = parser.parse_args(arguments)
-    if options.rounds < 1:
+    if options.rounds is not None and options.rounds < 1:
         parser.error("--rounds: expected at least 1")
     if options.alone and options.engine:
         parser.error("--alone: expected no --engine beside it")
@@ -134,7 +134,8 @@ def run(
 
 def pace_of(options: argparse.Namespace) -> Pace:
     """Return the pace that the command line asks for."""
-    return QUICK if options.quick else Pace(options.rounds)
+    pace = QUICK if options.quick else Pace(rounds=9)
+    return pace if options.rounds is None else replace(pace, rounds=options.rounds)
 
 
 def compare(record: dict[str, Any]) -> str:

@@ -462,6 +462,16 @@ def test_a_quick_run_leaves_out_what_takes_long_to_compile(
     assert whole - quick == {("jax", "step"), ("pytorch", "compiled")}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "rounds"),
+    [([], 9), (["--quick"], 2), (["--quick", "--rounds", "4"], 4), (["--rounds", "5"], 5)],
+)
+def test_rounds_are_those_asked_for(arguments: list[str], rounds: int) -> None:
+    pace = run.pace_of(run.parse_arguments(arguments, list(CASES)))
+    assert pace.rounds == rounds
+    assert pace.hurry == ("--quick" in arguments)
+
+
 def test_in_a_hurry_rivals_with_one_thread_stay_away_from_large_cases() -> None:
     def takes_part(engine: str, threads: str, case: str, pace: contest.Pace) -> bool:
         contestant: Any = SimpleNamespace(engine=engine, threads=threads, bf16=False)

@@ -24,6 +24,7 @@ if _TYPE_CHECKING:
     from . import metrics as metrics
     from . import network as network
     from . import optimizers as optimizers
+    from . import plots as plots
     from . import reference as reference
     from . import schedules as schedules
     from .callbacks import Callback, StopTraining
@@ -73,6 +74,7 @@ _MODULES = (
     "metrics",
     "network",
     "optimizers",
+    "plots",
     "reference",
     "schedules",
 )
