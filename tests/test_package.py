@@ -12,7 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"))}
+PAGES = {
+    path.name: path.read_text() for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))
+}
 
 BLOCKS = [
     pytest.param(block, id=f"{name}-{n}")

@@ -230,18 +230,16 @@ fn by_unit<T: Math, S: Simd<T>>(
 ) {
     let keeps = normed.rows() > 0;
     let (gamma, beta) = affine.split_at(affine.len() / 2);
-    for p in 0..units.panels() {
-        let (width, first) = (units.width(p), p * units.geometry().panel());
-        for lane in (0..width).step_by(S::LANES) {
-            let of = |x: &[T]| at(s, x, first + lane);
-            let (mean, inverse, gamma, beta) = (of(mean), of(inverse), of(gamma), of(beta));
-            let panel = units.panel_mut(p);
-            for index in (lane..panel.len()).step_by(width) {
-                let x = s.mul(s.sub(at(s, panel, index), mean), inverse);
-                put(s, panel, index, s.mul_add(x, gamma, beta));
-                if keeps {
-                    put(s, normed.panel_mut(p), index, x);
-                }
+    for (p, lane) in vectors::<T, S>(units) {
+        let (width, unit) = (units.width(p), p * units.geometry().panel() + lane);
+        let of = |x: &[T]| at(s, x, unit);
+        let (mean, inverse, gamma, beta) = (of(mean), of(inverse), of(gamma), of(beta));
+        let panel = units.panel_mut(p);
+        for index in (lane..panel.len()).step_by(width) {
+            let x = s.mul(s.sub(at(s, panel, index), mean), inverse);
+            put(s, panel, index, s.mul_add(x, gamma, beta));
+            if keeps {
+                put(s, normed.panel_mut(p), index, x);
             }
         }
     }
@@ -257,17 +255,15 @@ fn back_by_unit<T: Math, S: Simd<T>>(
     means: &[T],
 ) {
     let (of_deltas, of_products) = means.split_at(means.len() / 2);
-    for p in 0..deltas.panels() {
-        let (width, first) = (deltas.width(p), p * deltas.geometry().panel());
-        for lane in (0..width).step_by(S::LANES) {
-            let of = |x: &[T]| at(s, x, first + lane);
-            let factor = s.mul(of(affine), of(inverse));
-            let (of_deltas, of_products) = (of(of_deltas), of(of_products));
-            let (panel, normed) = (deltas.panel_mut(p), normed.panel(p));
-            for index in (lane..panel.len()).step_by(width) {
-                let rest = s.mul_add(at(s, normed, index), of_products, of_deltas);
-                put(s, panel, index, s.mul(factor, s.sub(at(s, panel, index), rest)));
-            }
+    for (p, lane) in vectors::<T, S>(deltas) {
+        let (width, unit) = (deltas.width(p), p * deltas.geometry().panel() + lane);
+        let of = |x: &[T]| at(s, x, unit);
+        let factor = s.mul(of(affine), of(inverse));
+        let (of_deltas, of_products) = (of(of_deltas), of(of_products));
+        let (panel, normed) = (deltas.panel_mut(p), normed.panel(p));
+        for index in (lane..panel.len()).step_by(width) {
+            let rest = s.mul_add(at(s, normed, index), of_products, of_deltas);
+            put(s, panel, index, s.mul(factor, s.sub(at(s, panel, index), rest)));
         }
     }
 }
