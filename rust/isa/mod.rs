@@ -339,8 +339,11 @@ impl Isa {
             Isa::Avx512 => Simd::<f32>::vectorize(Avx512::new().expect("the CPU has AVX-512"), Compiled(work)),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Simd::<f32>::vectorize(Avx2::new().expect("the CPU has AVX2"), Compiled(work)),
-            Isa::Portable => Simd::<f32>::vectorize(Portable::<4>, Compiled(work)),
-            Isa::Scalar => Simd::<f32>::vectorize(Portable::<1>, Compiled(work)),
+            // Compiled once for both: to the compiler their lanes are no constants.
+            Isa::Portable | Isa::Scalar => {
+                let lanes = if self == Isa::Portable { 4 } else { 1 };
+                work.run(Lanes { single: lanes, double: lanes })
+            }
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx512 | Isa::Avx2 => panic!("an instruction set of x86-64"),
         }

@@ -96,42 +96,60 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for DressOp<'_, '_, T> {
             A::HardSwish => A::HardSwish,
             A::Relu6 => A::Relu6,
         );
+        if let Some(mask) = d.mask {
+            drop_out(s, d, mask);
+        }
+        if d.activation.stains_padding() && d.lanes < d.width {
+            d.units.chunks_exact_mut(d.width).for_each(|row| row[d.lanes..].fill(T::ZERO));
+        }
     }
 }
 
-/// Row after row, with the function decided outside.
+/// Row after row, with the function decided outside: all but dropout and what it comes before.
 #[inline(always)]
 fn rows<T: Math, S: Simd<T>>(s: S, d: &mut Dress<'_, T>, f: impl Fn(S::V) -> (S::V, S::V)) {
-    let mut kept = [[T::ONE; WIDEST]; 4];
-    let clears = d.activation.stains_padding() && d.lanes < d.width;
-    for (row, begin) in (0..d.units.len()).step_by(d.width).enumerate() {
-        let mut at_row = 0;
-        if let Some(mask) = d.mask {
-            at_row = (mask.first_row + row) % 4;
-            if row == 0 || at_row == 0 {
-                draw(mask, (mask.first_row + row) / 4, d.width, &mut kept);
+    let adds = d.mask.is_none() && !d.onto.is_empty();
+    for at in (0..d.units.len()).step_by(S::LANES) {
+        // SAFETY: `run` checked that the slices hold whole vectors, as many each, or are empty.
+        unsafe {
+            let (mut value, slope) = f(s.load(d.units.as_ptr().add(at)));
+            if adds {
+                value = s.add(value, s.load(d.onto.as_ptr().add(at)));
             }
+            s.store(d.units.as_mut_ptr().add(at), value);
+            if !d.slopes.is_empty() {
+                s.store(d.slopes.as_mut_ptr().add(at), slope);
+            }
+        }
+    }
+}
+
+/// Dropout, and what is added behind it. A loop of its own: in those of all functions the drawing of numbers would be compiled
+/// once for each, and it takes longer than reading the panel again.
+#[inline(always)]
+fn drop_out<T: Math, S: Simd<T>>(s: S, d: &mut Dress<'_, T>, mask: Mask) {
+    let mut kept = [[T::ONE; WIDEST]; 4];
+    for (row, begin) in (0..d.units.len()).step_by(d.width).enumerate() {
+        let at_row = (mask.first_row + row) % 4;
+        if row == 0 || at_row == 0 {
+            draw(mask, (mask.first_row + row) / 4, d.width, &mut kept);
         }
         for lane in (0..d.width).step_by(S::LANES) {
             let at = begin + lane;
-            // SAFETY: `run` checked that the slices hold whole rows of `width` numbers, a multiple of LANES, or are empty.
+            // SAFETY: `run` checked that the slices hold whole rows of `width` numbers, a multiple of LANES, or are empty, and that
+            // `kept` has rows as wide.
             unsafe {
-                let (mut value, mut slope) = f(s.load(d.units.as_ptr().add(at)));
-                if d.mask.is_some() {
-                    let kept = s.load(kept[at_row].as_ptr().add(lane));
-                    (value, slope) = (s.mul(value, kept), s.mul(slope, kept));
-                }
+                let kept = s.load(kept[at_row].as_ptr().add(lane));
+                let mut value = s.mul(s.load(d.units.as_ptr().add(at)), kept);
                 if !d.onto.is_empty() {
                     value = s.add(value, s.load(d.onto.as_ptr().add(at)));
                 }
                 s.store(d.units.as_mut_ptr().add(at), value);
                 if !d.slopes.is_empty() {
+                    let slope = s.mul(s.load(d.slopes.as_ptr().add(at)), kept);
                     s.store(d.slopes.as_mut_ptr().add(at), slope);
                 }
             }
-        }
-        if clears {
-            d.units[begin + d.lanes..begin + d.width].fill(T::ZERO);
         }
     }
 }
