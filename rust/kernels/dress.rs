@@ -157,35 +157,71 @@ fn drop_out<T: Math, S: Simd<T>>(s: S, d: &mut Dress<'_, T>, mask: Mask) {
 /// What four neighbouring samples' units are multiplied by: 0 or the mask's scale.
 #[inline(always)]
 fn draw<T: Math>(mask: Mask, rows: usize, width: usize, kept: &mut [[T; WIDEST]; 4]) {
-    let [third, fourth] = mask.counter;
-    let mut counter = [[rows as u32; WIDEST], [0; WIDEST], [third; WIDEST], [fourth; WIDEST]];
-    counter[1].iter_mut().enumerate().for_each(|(lane, unit)| *unit = (mask.first_unit + lane) as u32);
-    philox(&mut counter, mask.key, width);
-    let scale = T::from_f64(mask.scale);
-    for (kept, words) in kept.iter_mut().zip(&counter) {
-        for lane in 0..width {
-            kept[lane] = if words[lane] < mask.threshold { T::ZERO } else { scale };
+    let (keys, scale) = (round_keys(mask.key), T::from_f64(mask.scale));
+    let mut begin = 0;
+    while begin < width {
+        // Of a constant length: the compiler turns the loop over them into vectors that stay in registers for all rounds.
+        if width - begin >= AT_ONCE {
+            draw_lanes::<T, AT_ONCE>(mask, rows, &keys, scale, begin, kept);
+            begin += AT_ONCE;
+        } else {
+            draw_lanes::<T, 1>(mask, rows, &keys, scale, begin, kept);
+            begin += 1;
         }
     }
 }
 
-/// The ten rounds of Philox 4x32 on `width` counters at once, in loops that the compiler turns into vectors.
+/// Lanes whose numbers are drawn side by side.
+const AT_ONCE: usize = 8;
+
+/// [`draw`] for N lanes of `kept` from `begin` on.
 #[inline(always)]
-fn philox(counter: &mut [[u32; WIDEST]; 4], mut key: [u32; 2], width: usize) {
-    for round in 0..10 {
-        if round > 0 {
-            key = [key[0].wrapping_add(0x9e37_79b9), key[1].wrapping_add(0xbb67_ae85)];
-        }
-        let [c0, c1, c2, c3] = counter;
-        for lane in 0..width {
-            let first = u64::from(c0[lane]) * 0xd251_1f53;
-            let second = u64::from(c2[lane]) * 0xcd9e_8d57;
-            c0[lane] = (second >> 32) as u32 ^ c1[lane] ^ key[0];
-            c2[lane] = (first >> 32) as u32 ^ c3[lane] ^ key[1];
-            c1[lane] = second as u32;
-            c3[lane] = first as u32;
+#[allow(clippy::needless_range_loop)]
+fn draw_lanes<T: Math, const N: usize>(
+    mask: Mask,
+    rows: usize,
+    keys: &[[u64; 2]; 10],
+    scale: T,
+    begin: usize,
+    kept: &mut [[T; WIDEST]; 4],
+) {
+    let [third, fourth] = mask.counter;
+    let mut words = [[0; N]; 4];
+    for lane in 0..N {
+        let drawn = philox([rows as u32, (mask.first_unit + begin + lane) as u32, third, fourth], keys);
+        (words[0][lane], words[1][lane], words[2][lane], words[3][lane]) = (drawn[0], drawn[1], drawn[2], drawn[3]);
+    }
+    for (kept, words) in kept.iter_mut().zip(&words) {
+        for lane in 0..N {
+            kept[begin + lane] = if words[lane] < mask.threshold { T::ZERO } else { scale };
         }
     }
+}
+
+/// Philox' key in each of its ten rounds.
+#[inline(always)]
+fn round_keys(mut key: [u32; 2]) -> [[u64; 2]; 10] {
+    let mut keys = [[0; 2]; 10];
+    for of_round in &mut keys {
+        *of_round = [u64::from(key[0]), u64::from(key[1])];
+        key = [key[0].wrapping_add(0x9e37_79b9), key[1].wrapping_add(0xbb67_ae85)];
+    }
+    keys
+}
+
+/// The ten rounds of Philox 4x32. In 64 bits, of which the upper half is anything between the rounds: so all of it is the same few
+/// instructions on vectors, without a word changing its place.
+#[inline(always)]
+fn philox(counter: [u32; 4], keys: &[[u64; 2]; 10]) -> [u32; 4] {
+    const LOW: u64 = u32::MAX as u64;
+    let [mut c0, mut c1, mut c2, mut c3] = counter.map(u64::from);
+    for [first_key, second_key] in keys {
+        let first = (c0 & LOW) * 0xd251_1f53;
+        let second = (c2 & LOW) * 0xcd9e_8d57;
+        (c0, c2) = ((second >> 32) ^ c1 ^ first_key, (first >> 32) ^ c3 ^ second_key);
+        (c1, c3) = (second, first);
+    }
+    [c0 as u32, c1 as u32, c2 as u32, c3 as u32]
 }
 
 /// One panel of a layer's `dA`, on its way to `dY`.
@@ -237,11 +273,7 @@ mod tests {
     #[test]
     fn philox_gives_the_numbers_that_its_authors_publish() {
         // Random123's known answers for philox4x32-10.
-        let run = |words: [u32; 4], key| {
-            let mut counter = words.map(|word| [word; WIDEST]);
-            philox(&mut counter, key, WIDEST);
-            counter.map(|lanes| lanes[7])
-        };
+        let run = |words, key| philox(words, &round_keys(key));
         assert_eq!(run([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
         assert_eq!(run([u32::MAX; 4], [u32::MAX; 2]), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
         let counter = [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344];
