@@ -122,7 +122,7 @@ pub trait Simd<T: Float>: Copy + Send + Sync + 'static {
 pub trait Compilable {
     /// What the work returns.
     type Output;
-    /// Does the work, with `lanes` of f32 and of f64 in a vector: constants for the compiler.
+    /// Does the work, with `lanes` of f32 and of f64 in a vector: constants for the compiler where vectors are instructions.
     fn run(self, lanes: Lanes) -> Self::Output;
 }
 

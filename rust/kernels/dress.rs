@@ -67,7 +67,7 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for DressOp<'_, '_, T> {
         macro_rules! each {
             ($($activation:pat => $f:expr),+ $(,)?) => {
                 match d.activation {
-                    $($activation => rows(
+                    $($activation => apply(
                         s,
                         d,
                         #[inline(always)]
@@ -105,9 +105,9 @@ impl<T: Math, S: Simd<T>> Operation<T, S> for DressOp<'_, '_, T> {
     }
 }
 
-/// Row after row, with the function decided outside: all but dropout and what it comes before.
+/// The function, decided outside of the loop, and what is added to its result unless dropout comes in between.
 #[inline(always)]
-fn rows<T: Math, S: Simd<T>>(s: S, d: &mut Dress<'_, T>, f: impl Fn(S::V) -> (S::V, S::V)) {
+fn apply<T: Math, S: Simd<T>>(s: S, d: &mut Dress<'_, T>, f: impl Fn(S::V) -> (S::V, S::V)) {
     let adds = d.mask.is_none() && !d.onto.is_empty();
     for at in (0..d.units.len()).step_by(S::LANES) {
         // SAFETY: `run` checked that the slices hold whole vectors, as many each, or are empty.
