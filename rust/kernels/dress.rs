@@ -154,46 +154,25 @@ fn drop_out<T: Math, S: Simd<T>>(s: S, d: &mut Dress<'_, T>, mask: Mask) {
     }
 }
 
-/// What four neighbouring samples' units are multiplied by: 0 or the mask's scale.
-#[inline(always)]
-fn draw<T: Math>(mask: Mask, rows: usize, width: usize, kept: &mut [[T; WIDEST]; 4]) {
-    let (keys, scale) = (round_keys(mask.key), T::from_f64(mask.scale));
-    let mut begin = 0;
-    while begin < width {
-        // Of a constant length: the compiler turns the loop over them into vectors that stay in registers for all rounds.
-        if width - begin >= AT_ONCE {
-            draw_lanes::<T, AT_ONCE>(mask, rows, &keys, scale, begin, kept);
-            begin += AT_ONCE;
-        } else {
-            draw_lanes::<T, 1>(mask, rows, &keys, scale, begin, kept);
-            begin += 1;
-        }
-    }
-}
-
 /// Lanes whose numbers are drawn side by side.
 const AT_ONCE: usize = 8;
 
-/// [`draw`] for N lanes of `kept` from `begin` on.
+/// What four neighbouring samples' units are multiplied by: 0 or the mask's scale. Lanes beyond a narrow panel get anything.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
-fn draw_lanes<T: Math, const N: usize>(
-    mask: Mask,
-    rows: usize,
-    keys: &[[u64; 2]; 10],
-    scale: T,
-    begin: usize,
-    kept: &mut [[T; WIDEST]; 4],
-) {
-    let [third, fourth] = mask.counter;
-    let mut words = [[0; N]; 4];
-    for lane in 0..N {
-        let drawn = philox([rows as u32, (mask.first_unit + begin + lane) as u32, third, fourth], keys);
-        (words[0][lane], words[1][lane], words[2][lane], words[3][lane]) = (drawn[0], drawn[1], drawn[2], drawn[3]);
-    }
-    for (kept, words) in kept.iter_mut().zip(&words) {
-        for lane in 0..N {
-            kept[begin + lane] = if words[lane] < mask.threshold { T::ZERO } else { scale };
+fn draw<T: Math>(mask: Mask, rows: usize, width: usize, kept: &mut [[T; WIDEST]; 4]) {
+    let (keys, scale, [third, fourth]) = (round_keys(mask.key), T::from_f64(mask.scale), mask.counter);
+    for begin in (0..width).step_by(AT_ONCE) {
+        let mut words = [[0; AT_ONCE]; 4];
+        // Of a constant length: the compiler turns the loop into vectors that stay in registers for all rounds.
+        for lane in 0..AT_ONCE {
+            let drawn = philox([rows as u32, (mask.first_unit + begin + lane) as u32, third, fourth], &keys);
+            (words[0][lane], words[1][lane], words[2][lane], words[3][lane]) = (drawn[0], drawn[1], drawn[2], drawn[3]);
+        }
+        for (kept, words) in kept.iter_mut().zip(&words) {
+            for lane in 0..AT_ONCE {
+                kept[begin + lane] = if words[lane] < mask.threshold { T::ZERO } else { scale };
+            }
         }
     }
 }
