@@ -285,8 +285,12 @@ def dense_bits() -> str:
     return run(BITS, "dense", 1)
 
 
-@pytest.mark.parametrize("isa", ["avx512", "avx2", "portable", "scalar"])
-@pytest.mark.parametrize(("kind", "threads"), [("csr", 1), ("csr", 3), ("columns", 2)])
+# Sparse rows are scattered by the same code whatever the instructions.
+RUNS = [(isa, *of) for isa in ("avx512", "avx2") for of in (("csr", 1), ("csr", 3), ("columns", 2))]
+RUNS += [(isa, *of) for isa in ("portable", "scalar") for of in (("csr", 3), ("columns", 2))]
+
+
+@pytest.mark.parametrize(("isa", "kind", "threads"), RUNS)
 def test_bits_depend_on_neither_format_nor_threads_nor_instructions(
     isa: str, kind: str, threads: int, dense_bits: str
 ) -> None:

@@ -7,7 +7,7 @@ use super::element::Element;
 use super::{Selection, Unfit};
 use crate::error::Error;
 use crate::isa::{Compilable, Float, Isa, Lanes, prefetch};
-use crate::panel::{Panels, PanelsMut};
+use crate::panel::PanelsMut;
 use crate::threads;
 use half::f16;
 use ndarray::{ArrayView1, ArrayView2, Axis};
@@ -82,25 +82,20 @@ impl Dense<'_> {
     ///
     /// # Errors
     /// [`Error::Panic`]
-    pub fn first_unfit<T: Float>(&self, isa: Isa, threads: Option<usize>) -> Result<Option<Unfit>, Error> {
+    pub(super) fn first_unfit<T: Float>(&self, isa: Isa, threads: Option<usize>) -> Result<Option<Unfit>, Error> {
         with_view!(self, view => first_unfit::<_, T>(view, isa, threads))
     }
     /// Whether every number is 0 or 1.
     pub fn is_binary(&self) -> bool {
         with_view!(self, view => view.iter().all(|x| [0.0, 1.0].contains(&x.convert::<f64>())))
     }
-    /// Writes the selected rows, as many as `target` has, and zeros into its padding; its panels are those of `isa`.
-    pub fn gather<T: Float>(&self, isa: Isa, selection: Selection<'_>, target: &mut Panels<T>) {
-        self.gather_lanes(isa, selection, target.view_mut());
-        target.renew_padding();
-    }
-    /// The same, but padding is left alone.
-    pub fn gather_lanes<T: Float>(&self, isa: Isa, selection: Selection<'_>, mut target: PanelsMut<'_, T>) {
+    /// Writes the selected rows, as many as `target` has, and leaves its padding alone; its panels are those of `isa`.
+    pub(super) fn gather_lanes<T: Float>(&self, isa: Isa, selection: Selection<'_>, mut target: PanelsMut<'_, T>) {
         assert_eq!(self.columns(), target.lanes(), "a sample fills a row");
         with_view!(self, view => isa.run(Gather { view, selection, target: &mut target }));
     }
     /// Writes the selected rows one after the other: `[rows][columns]`.
-    pub fn gather_plain<T: Float>(&self, selection: Selection<'_>, rows: Range<usize>, target: &mut [T]) {
+    pub(super) fn gather_plain<T: Float>(&self, selection: Selection<'_>, rows: Range<usize>, target: &mut [T]) {
         with_view!(self, view => gather_plain(view, selection, rows, target))
     }
 }

@@ -13,8 +13,8 @@ pub use element::Element;
 pub use sparse::{Indices, Sparse};
 
 use crate::error::Error;
-use crate::isa::{Float, Isa};
-use crate::panel::{Panels, PanelsMut};
+use crate::isa::{Either, Float, Isa};
+use crate::panel::{Geometry, Panels, PanelsMut};
 use std::ops::Range;
 
 /// The user's matrix, samples x columns, as it lies.
@@ -86,17 +86,6 @@ impl Matrix<'_> {
             Matrix::Sparse(sparse) => sparse.narrows::<T>(),
         }
     }
-    /// Where the first number stands that is not a finite one within T, rows first; at most so many threads look, or
-    /// as many as help.
-    ///
-    /// # Errors
-    /// [`Error::Panic`]
-    pub fn first_unfit<T: Float>(&self, isa: Isa, threads: Option<usize>) -> Result<Option<Unfit>, Error> {
-        match self {
-            Matrix::Dense(dense) => dense.first_unfit::<T>(isa, threads),
-            Matrix::Sparse(sparse) => sparse.first_unfit::<T>(isa, threads),
-        }
-    }
     /// Whether every number is 0 or 1.
     pub fn is_binary(&self) -> bool {
         match self {
@@ -104,6 +93,28 @@ impl Matrix<'_> {
             Matrix::Sparse(sparse) => sparse.values.is_binary(),
         }
     }
+}
+
+// Code for every pair of types is much. The generic functions only tell the types apart, since they are compiled anew in every
+// crate that calls them; what they call is compiled here, once.
+impl Matrix<'_> {
+    /// Where the first number stands that is not a finite one within T, rows first; at most so many threads look, or
+    /// as many as help.
+    ///
+    /// # Errors
+    /// [`Error::Panic`]
+    pub fn first_unfit<T: Float>(&self, isa: Isa, threads: Option<usize>) -> Result<Option<Unfit>, Error> {
+        self.first_unfit_of_either(T::IS_SINGLE, isa, threads)
+    }
+    fn first_unfit_of_either(&self, single: bool, isa: Isa, threads: Option<usize>) -> Result<Option<Unfit>, Error> {
+        match (self, single) {
+            (Matrix::Dense(dense), true) => dense.first_unfit::<f32>(isa, threads),
+            (Matrix::Dense(dense), false) => dense.first_unfit::<f64>(isa, threads),
+            (Matrix::Sparse(sparse), true) => sparse.first_unfit::<f32>(isa, threads),
+            (Matrix::Sparse(sparse), false) => sparse.first_unfit::<f64>(isa, threads),
+        }
+    }
+
     /// Writes the selected rows, as many as `target` has, and zeros into its padding; its panels are those of `isa`.
     pub fn gather<T: Float>(&self, isa: Isa, selection: Selection<'_>, target: &mut Panels<T>) {
         self.gather_lanes(isa, selection, target.view_mut());
@@ -111,16 +122,44 @@ impl Matrix<'_> {
     }
     /// The same, but padding may be left alone.
     pub fn gather_lanes<T: Float>(&self, isa: Isa, selection: Selection<'_>, target: PanelsMut<'_, T>) {
-        match self {
-            Matrix::Dense(dense) => dense.gather_lanes(isa, selection, target),
-            Matrix::Sparse(sparse) => sparse.gather_lanes(selection, target),
+        let (rows, lanes, geometry) = (target.rows(), target.lanes(), target.geometry());
+        self.gather_either(isa, selection, T::either(target.into_data()), rows, lanes, geometry);
+    }
+    fn gather_either(
+        &self,
+        isa: Isa,
+        selection: Selection<'_>,
+        target: Either<'_>,
+        rows: usize,
+        lanes: usize,
+        geometry: Geometry,
+    ) {
+        match (self, target) {
+            (Matrix::Dense(dense), Either::Single(data)) => {
+                dense.gather_lanes(isa, selection, PanelsMut::new(data, rows, lanes, geometry));
+            }
+            (Matrix::Dense(dense), Either::Double(data)) => {
+                dense.gather_lanes(isa, selection, PanelsMut::new(data, rows, lanes, geometry));
+            }
+            (Matrix::Sparse(sparse), Either::Single(data)) => {
+                sparse.gather_lanes(selection, PanelsMut::new(data, rows, lanes, geometry));
+            }
+            (Matrix::Sparse(sparse), Either::Double(data)) => {
+                sparse.gather_lanes(selection, PanelsMut::new(data, rows, lanes, geometry));
+            }
         }
     }
+
     /// Writes the selected rows one after the other: `[rows][columns]`.
     pub fn gather_plain<T: Float>(&self, selection: Selection<'_>, rows: Range<usize>, target: &mut [T]) {
-        match self {
-            Matrix::Dense(dense) => dense.gather_plain(selection, rows, target),
-            Matrix::Sparse(sparse) => sparse.gather_plain(selection, rows, target),
+        self.gather_plain_either(selection, rows, T::either(target));
+    }
+    fn gather_plain_either(&self, selection: Selection<'_>, rows: Range<usize>, target: Either<'_>) {
+        match (self, target) {
+            (Matrix::Dense(dense), Either::Single(target)) => dense.gather_plain(selection, rows, target),
+            (Matrix::Dense(dense), Either::Double(target)) => dense.gather_plain(selection, rows, target),
+            (Matrix::Sparse(sparse), Either::Single(target)) => sparse.gather_plain(selection, rows, target),
+            (Matrix::Sparse(sparse), Either::Double(target)) => sparse.gather_plain(selection, rows, target),
         }
     }
 }
@@ -129,7 +168,6 @@ impl Matrix<'_> {
 mod tests {
     use super::*;
     use crate::kernels::Number;
-    use crate::panel::Geometry;
     use ndarray::{Array2, ArrayView2};
 
     /// Gathers with every instruction set, in both precisions; panels had another shape and hold other numbers before.
@@ -270,10 +308,12 @@ mod tests {
 
     #[test]
     fn number_types_convert() {
-        let mut panels = Panels::<f32>::zeroed(1, 1, Geometry { lanes: 1 }, "test").unwrap();
-        Dense::U8(ndarray::arr2(&[[200u8]]).view()).gather(Isa::Scalar, Selection::From(0), &mut panels);
-        assert_eq!(panels.get(0, 0), 200.0);
-        Dense::Bool(ndarray::arr2(&[[true]]).view()).gather(Isa::Scalar, Selection::From(0), &mut panels);
-        assert_eq!(panels.get(0, 0), 1.0);
+        fn gathered(dense: Dense<'_>) -> f32 {
+            let mut panels = Panels::<f32>::zeroed(1, 1, Geometry { lanes: 1 }, "test").unwrap();
+            Matrix::Dense(dense).gather(Isa::Scalar, Selection::From(0), &mut panels);
+            panels.get(0, 0)
+        }
+        assert_eq!(gathered(Dense::U8(ndarray::arr2(&[[200]]).view())), 200.0);
+        assert_eq!(gathered(Dense::Bool(ndarray::arr2(&[[true]]).view())), 1.0);
     }
 }

@@ -132,7 +132,7 @@ impl Sparse<'_> {
     ///
     /// # Errors
     /// [`Error::Panic`]
-    pub fn first_unfit<T: Float>(&self, isa: Isa, threads: Option<usize>) -> Result<Option<Unfit>, Error> {
+    pub(super) fn first_unfit<T: Float>(&self, isa: Isa, threads: Option<usize>) -> Result<Option<Unfit>, Error> {
         let used = self.starts.at(self.rows());
         let (entry, value) = with_view!(&self.values, view => {
             let values = &view.to_slice().expect("one contiguous row")[..used];
@@ -146,7 +146,7 @@ impl Sparse<'_> {
     }
 
     /// Writes the selected rows, as many as `target` has, and zeros everywhere else.
-    pub fn gather_lanes<T: Float>(&self, selection: Selection<'_>, mut target: PanelsMut<'_, T>) {
+    pub(super) fn gather_lanes<T: Float>(&self, selection: Selection<'_>, mut target: PanelsMut<'_, T>) {
         assert_eq!(self.columns, target.lanes(), "a sample fills a row");
         let (rows, panel) = (target.rows(), target.geometry().panel());
         let (last, last_width) = (target.panels() - 1, target.width(target.panels() - 1));
@@ -162,7 +162,7 @@ impl Sparse<'_> {
     }
 
     /// Writes the selected rows one after the other: `[rows][columns]`.
-    pub fn gather_plain<T: Float>(&self, selection: Selection<'_>, rows: Range<usize>, target: &mut [T]) {
+    pub(super) fn gather_plain<T: Float>(&self, selection: Selection<'_>, rows: Range<usize>, target: &mut [T]) {
         let first = rows.start;
         target.fill(T::ZERO);
         self.scatter(selection, rows, |row, column, x| target[(row - first) * self.columns + column] = x);

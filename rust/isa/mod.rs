@@ -184,6 +184,14 @@ pub fn prefetch<T>(data: &[T]) {
     let _ = data;
 }
 
+/// Numbers of either type.
+pub enum Either<'a> {
+    /// f32
+    Single(&'a mut [f32]),
+    /// f64
+    Double(&'a mut [f64]),
+}
+
 /// `f32` or `f64`: what the kernels compute in.
 pub trait Float:
     Copy
@@ -212,6 +220,8 @@ pub trait Float:
     const NAME: &'static str;
     /// Whether this is f32.
     const IS_SINGLE: bool;
+    /// The same numbers, told apart by their type at run time.
+    fn either(numbers: &mut [Self]) -> Either<'_>;
     /// The nearest number.
     fn from_f64(x: f64) -> Self;
     /// The same number, exactly.
@@ -235,13 +245,17 @@ pub trait Float:
 }
 
 macro_rules! float {
-    ($t:ident, $bits:ident, $int:ident, $mantissa:expr, $bias:expr, $name:expr) => {
+    ($t:ident, $bits:ident, $int:ident, $mantissa:expr, $bias:expr, $name:expr, $either:path) => {
         impl Float for $t {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
             const MIN_POSITIVE: Self = $t::MIN_POSITIVE;
             const NAME: &'static str = $name;
             const IS_SINGLE: bool = size_of::<$t>() == 4;
+            #[inline(always)]
+            fn either(numbers: &mut [Self]) -> Either<'_> {
+                $either(numbers)
+            }
             #[inline(always)]
             fn from_f32(x: f32) -> Self {
                 x as $t
@@ -286,8 +300,8 @@ macro_rules! float {
         }
     };
 }
-float!(f32, u32, i32, 23, 127, "float32");
-float!(f64, u64, i64, 52, 1023, "float64");
+float!(f32, u32, i32, 23, 127, "float32", Either::Single);
+float!(f64, u64, i64, 52, 1023, "float64", Either::Double);
 
 /// The instruction sets by name, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
