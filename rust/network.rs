@@ -301,9 +301,13 @@ impl<T: Number> Network<T> {
     /// [`Error::Memory`] where it does not fit.
     pub fn prepare_state(&mut self, optimizer: &'static str, states: usize) -> Result<(), Error> {
         if self.progress.optimizer != Some(optimizer) {
-            for index in STATES.into_iter().take(states) {
+            // Room first: where there is none, the other optimizer's state stays whole.
+            let states = STATES.into_iter().take(states);
+            let (missing, there): (Vec<_>, Vec<_>) = states.partition(|&index| self.arena.buffer(index).is_empty());
+            for index in missing {
                 self.arena.materialise(index, WEIGHTS, "network: optimizer state")?;
             }
+            there.into_iter().for_each(|index| self.arena.buffer(index).fill(T::ZERO));
             let (steps, epochs) = (self.progress.steps, self.progress.epochs);
             self.progress = Progress { steps, epochs, optimizer: Some(optimizer), ..Progress::START };
         }

@@ -181,3 +181,32 @@ def test_a_full_batch_of_a_million_rows_needs_little_memory() -> None:
     command = [sys.executable, "-c", MEMORY]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert float(done.stdout) < 100
+
+
+SHORT = """
+import resource, numpy as np, lamella
+X, y = np.ones((4, 6000), "f4"), np.ones(4)
+def trained(meets_a_limit):
+    net = lamella.Network([6000, 2000, 1], seed=1)
+    momentum = {"epochs": 3, "optimizer": "momentum", "learning_rate": 1e-4, "threads": 1}
+    net.fit(X, y, **momentum)
+    if meets_a_limit:
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (20 << 20), resource.RLIM_INFINITY))
+        try:
+            net.fit(X, y, optimizer="adam", threads=1)  # one array of 48 MB more
+        except MemoryError as error:
+            print(error)
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    net.fit(X, y, **momentum)
+    return net.parameters["W1"].tobytes()
+print(trained(True) == trained(False))
+"""
+
+
+def test_a_fit_without_room_for_its_state_leaves_the_other_optimizers() -> None:
+    command = [sys.executable, "-c", SHORT]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    message, same = done.stdout.splitlines()
+    assert message.startswith("network: optimizer state")
+    assert same == "True"

@@ -35,6 +35,9 @@ class Engine:
         self.criterion = CRITERIA[case.loss]()
         self.X = torch.from_numpy(problem.X)
         self.y = torch.from_numpy(problem.y[:, None].astype(case.dtype) if binary else problem.y)
+        # Each case is compiled for its own shapes: the compiler would else make one program for all
+        # of them, and after some give up.
+        torch.compiler.reset()
         self.objective = torch.compile(self.forward) if variant == "compiled" else self.forward
         self.restart()
 

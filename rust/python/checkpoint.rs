@@ -78,10 +78,11 @@ pub fn set_state<T: Number + numpy::Element>(
         // Infinity is a second moment that overflowed, which training takes.
         plain.push((index, one_each(&names, &format!("state{s}"), state, |x: &T| !x.to_f64().is_nan())?));
     }
-    net.reset();
+    // Room first: where there is none, the state stays what it was.
     if let Some((name, count)) = known {
         net.prepare_state(name, count).map_err(exception)?;
     }
+    net.reset();
     plain.iter().for_each(|(index, numbers)| place(net, &names, *index, numbers));
     net.progress = progress;
     Ok(())
