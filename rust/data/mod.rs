@@ -134,19 +134,15 @@ impl Matrix<'_> {
         lanes: usize,
         geometry: Geometry,
     ) {
-        match (self, target) {
-            (Matrix::Dense(dense), Either::Single(data)) => {
-                dense.gather_lanes(isa, selection, PanelsMut::new(data, rows, lanes, geometry));
-            }
-            (Matrix::Dense(dense), Either::Double(data)) => {
-                dense.gather_lanes(isa, selection, PanelsMut::new(data, rows, lanes, geometry));
-            }
-            (Matrix::Sparse(sparse), Either::Single(data)) => {
-                sparse.gather_lanes(selection, PanelsMut::new(data, rows, lanes, geometry));
-            }
-            (Matrix::Sparse(sparse), Either::Double(data)) => {
-                sparse.gather_lanes(selection, PanelsMut::new(data, rows, lanes, geometry));
-            }
+        match target {
+            Either::Single(data) => self.gather_typed(isa, selection, PanelsMut::new(data, rows, lanes, geometry)),
+            Either::Double(data) => self.gather_typed(isa, selection, PanelsMut::new(data, rows, lanes, geometry)),
+        }
+    }
+    fn gather_typed<T: Float>(&self, isa: Isa, selection: Selection<'_>, target: PanelsMut<'_, T>) {
+        match self {
+            Matrix::Dense(dense) => dense.gather_lanes(isa, selection, target),
+            Matrix::Sparse(sparse) => sparse.gather_lanes(selection, target),
         }
     }
 
