@@ -285,7 +285,7 @@ def dense_bits() -> str:
     return run(BITS, "dense", 1)
 
 
-# Sparse rows are scattered by the same code whatever the instructions.
+# The two that are slow train once from each format.
 RUNS = [(isa, *of) for isa in ("avx512", "avx2") for of in (("csr", 1), ("csr", 3), ("columns", 2))]
 RUNS += [(isa, *of) for isa in ("portable", "scalar") for of in (("csr", 3), ("columns", 2))]
 
