@@ -254,6 +254,15 @@ def test_sample_weights_of_regressors(parameters: dict[str, Any]) -> None:
     agree(ours.fit(X, y, weights), theirs.fit(X, y, weights))
 
 
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_targets_below_zero_have_no_poisson_loss(early_stopping: bool) -> None:
+    X, y = counts()
+    settings: dict[str, Any] = {"loss": "poisson", "early_stopping": early_stopping, "tol": 1e-2}
+    ours, theirs = pair(REGRESSOR, max_iter=20, **settings)
+    agree(ours.fit(X, y - 5), theirs.fit(X, y - 5))
+    assert np.isnan(ours.loss_curve_).all()
+
+
 def test_a_batch_whose_weights_are_all_zero_is_an_error_as_there() -> None:
     X, y = diabetes()
     for estimator in pair(REGRESSOR, max_iter=2, batch_size=100):

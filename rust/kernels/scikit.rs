@@ -59,7 +59,7 @@ fn binary_cross_entropy<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &mut [T], 
     )
 }
 
-/// `y log(y / p) - y + p` with `p = exp(z)`, where `0 log 0` is 0: half the deviance.
+/// `y log(y / p) - y + p` with `p = exp(z)`, where `0 log 0` is 0: half the deviance. That of targets below 0 is NaN.
 #[inline(always)]
 fn poisson<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &mut [T], y: &[T]) -> S::V {
     let (zero, one) = (s.splat(T::ZERO), s.splat(T::ONE));
@@ -71,7 +71,7 @@ fn poisson<T: Math, S: Simd<T>>(s: S, outputs: usize, z: &mut [T], y: &[T]) -> S
             let (x, t) = (at(s, z, output), at(s, y, output));
             let p = math::exp(s, x);
             put(s, z, output, s.sub(p, t));
-            let log = math::log(s, s.select_lt(zero, t, t, one));
+            let log = math::log(s, s.select_lt(zero, t, t, s.select_lt(t, zero, t, one)));
             s.add(s.mul(t, s.sub(log, x)), s.sub(p, t))
         },
     )
@@ -105,7 +105,8 @@ mod tests {
             });
             all.push((losses, [0, 1, 2].map(|r| [logits.get(r, 0), logits.get(r, 1)])));
         }
-        assert!(all.iter().all(|one| *one == all[0]), "{loss:?}");
+        let bits = |one: &([f64; 3], [[f64; 2]; 3])| (one.0.map(f64::to_bits), one.1.map(|row| row.map(f64::to_bits)));
+        assert!(all.iter().all(|one| bits(one) == bits(&all[0])), "{loss:?}");
         all[0]
     }
 
@@ -145,5 +146,12 @@ mod tests {
         assert!(losses[0].abs() < 1e-15);
         near([0.0, losses[1], losses[2]], [0.0, 1f64.exp() + (-2f64).exp(), half(0.5, 2.0) + half(0.25, 5.0)]);
         assert!((gradients[2][1] - (0.25f64.exp() - 5.0)).abs() < 1e-15);
+    }
+
+    #[test]
+    fn targets_below_zero_have_no_deviance_and_the_gradient_of_others() {
+        let (losses, gradients) = run(Loss::PoissonDeviance, [[0.0, 0.5]; 3], &[-1.0, 2.0, 1.0, -0.0, 3.0, -1e-300]);
+        assert_eq!(losses.map(f64::is_nan), [true, false, true]);
+        assert!((gradients[0][0] - 2.0).abs() < 1e-15);
     }
 }
