@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import lamella
-from lamella import schedules, summary
+from lamella import functional, reference, schedules, summary
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((12, 4))
@@ -46,6 +46,9 @@ CALLS: list[tuple[str, Callable[[], object]]] = [
     ("y", lambda: network().evaluate(X, None)),  # type: ignore[arg-type]
     ("X", lambda: lamella.compare(network(), network(), 3, Y)),
     ("y", lambda: lamella.compare(network(), network(), X, Y[:3], batch_size=2)),
+    ("others", lambda: lamella.Muon(others="x")),
+    ("hidden", lambda: functional.L_layer_model(X.T, Y, [4, 3, 1], hidden=0)),  # type: ignore[arg-type]
+    ("hidden", lambda: reference.L_layer_model(X.T, Y, [4, 3, 1], hidden=0)),  # type: ignore[arg-type]
     ("at_times", lambda: schedules.Step(at_times=3)),  # type: ignore[arg-type]
     ("at_times", lambda: schedules.Step(at_times="")),  # type: ignore[arg-type]
     ("at_times", lambda: schedules.Step(at_times=(1.5,))),  # type: ignore[arg-type]
@@ -84,6 +87,26 @@ CALLS: list[tuple[str, Callable[[], object]]] = [
 def test_the_argument_is_named(name: str, call: Callable[[], object]) -> None:
     with pytest.raises((TypeError, ValueError), match=rf"^{name}(\[.*\])?: expected .*, got "):
         call()
+
+
+SHAPES = [np.array(3.0), np.ones(4), np.ones((1, 1, 4)), np.ones((12, 3)), np.ones((12, 4, 1))]
+
+
+@pytest.mark.parametrize("rows", SHAPES, ids=lambda rows: str(rows.shape))
+@pytest.mark.parametrize("name", ["fit", "partial_fit", "evaluate", "loss_and_gradients"])
+def test_shapes_that_are_none_of_the_datas_are_named(name: str, rows: Any) -> None:
+    call = getattr(network(), name)
+    with pytest.raises(ValueError, match=r"^X: expected shape \(m, 4\), got "):
+        call(rows, Y)
+    with pytest.raises(ValueError, match=r"^y: expected shape "):
+        call(X, rows)
+
+
+@pytest.mark.parametrize("rows", SHAPES, ids=lambda rows: str(rows.shape))
+@pytest.mark.parametrize("name", ["predict", "predict_proba", "decision_function", "activations"])
+def test_shapes_that_are_not_samples_are_named(name: str, rows: Any) -> None:
+    with pytest.raises(ValueError, match=r"^X: expected shape \(m, 4\), got "):
+        getattr(network(), name)(rows)
 
 
 def test_a_diagnosis_takes_a_frame() -> None:

@@ -401,7 +401,7 @@ class Muon:
         if len(coefficients) != 3 or not finite:
             raise checks.wrong("ns_coefficients", "three numbers", self.ns_coefficients)
         object.__setattr__(self, "ns_coefficients", tuple(float(x) for x in coefficients))
-        others = resolve(self.others) if isinstance(self.others, str) else self.others
+        others = named("others", self.others) if isinstance(self.others, str) else self.others
         if not isinstance(others, Elementwise):
             name = type(others).__name__
             raise TypeError(f"others: expected an optimizer of single numbers, got {name}")
@@ -445,6 +445,11 @@ BY_NAME: dict[str, Optimizer] = {
 }
 
 
+def named(argument: str, name: str) -> Optimizer:
+    """Return the optimizer that an argument names."""
+    return BY_NAME[checks.choice(argument, name, tuple(BY_NAME))]
+
+
 def resolve(optimizer: str | Optimizer, learning_rate: Rate | None = None) -> Optimizer:
     """Return the optimizer of this name, or `optimizer` itself, with this rate if one is given."""
     if not isinstance(optimizer, Optimizer):
@@ -452,7 +457,7 @@ def resolve(optimizer: str | Optimizer, learning_rate: Rate | None = None) -> Op
             raise TypeError(
                 f"optimizer: expected a name or an optimizer, got {type(optimizer).__name__}"
             )
-        optimizer = BY_NAME[checks.choice("optimizer", optimizer, tuple(BY_NAME))]
+        optimizer = named("optimizer", optimizer)
     return optimizer if learning_rate is None else replace(optimizer, learning_rate=learning_rate)
 
 

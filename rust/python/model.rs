@@ -272,8 +272,9 @@ impl Network {
         with_core!(&*self.inner, net => {
             let mut rows = 0;
             let x = arrays::is_plain(X, |shape| {
-                rows = shape[0];
-                matches!(*shape, [rows, columns] if rows > 0 && columns == net.features())
+                let [m, features] = *shape else { return false };
+                rows = m;
+                m > 0 && features == net.features()
             });
             if !x {
                 return Ok(false);

@@ -151,9 +151,10 @@ def _denormalize(
 def layers_like(hidden: str | Sequence[str], output: str, dims: Sequence[int]) -> list[Dense]:
     """Return plain layers with checked activations."""
     count = len(dims) - 2
-    each = [hidden] * max(1, count) if isinstance(hidden, str) else list(hidden)
+    several = isinstance(hidden, Sequence | np.ndarray) and not isinstance(hidden, str)
+    each = list(hidden) if several else [hidden] * max(1, count)
     names = [checks.choice("hidden", name, checks.HIDDEN) for name in each]
-    if not isinstance(hidden, str) and len(each) != count:
+    if several and len(each) != count:
         raise checks.wrong("hidden", f"{count} activations", len(each))
     names = [*names[:count], checks.output(output, dims[-1])]
     return [Dense(units, name) for units, name in zip(dims[1:], names, strict=True)]
