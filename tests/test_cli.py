@@ -26,6 +26,14 @@ def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str
     )
 
 
+def status_of(arguments: list[str]) -> int:
+    """Return the exit status of a command line that runs in this process."""
+    try:
+        return cli.main(arguments)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+
+
 def test_demo_learns_the_digits_and_agrees_with_the_reference(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -100,11 +108,20 @@ def test_info_names_version_kernels_and_threads() -> None:
         ("demo --epochs 1 --hidden 99999999999", 1, "lamella: error: "),
     ],
 )
-def test_mistakes_end_in_one_line(arguments: str, status: int, message: str) -> None:
-    result = run(*arguments.split())
-    assert result.returncode == status
-    assert message in result.stderr.splitlines()[-1]
-    assert "Traceback" not in result.stderr
+def test_mistakes_end_in_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: str, status: int, message: str
+) -> None:
+    assert status_of(arguments.split()) == status
+    errors = capsys.readouterr().err
+    assert message in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+
+
+def test_a_process_ends_with_the_status_of_its_mistake() -> None:
+    for arguments, status in (["fly"], 2), (["info", "nowhere.safetensors"], 1):
+        result = run(*arguments)
+        assert result.returncode == status
+        assert arguments[-1] in result.stderr.splitlines()[-1]
 
 
 def test_unknown_kernels_are_an_error() -> None:
@@ -115,10 +132,9 @@ def test_unknown_kernels_are_an_error() -> None:
 
 
 @pytest.mark.parametrize("command", ["", "demo", "train", "predict", "info", "bench"])
-def test_help_explains(command: str) -> None:
-    result = run(*command.split(), "--help")
-    assert result.returncode == 0
-    assert "usage: lamella" in result.stdout
+def test_help_explains(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert status_of([*command.split(), "--help"]) == 0
+    assert f"usage: {' '.join(['lamella', *command.split()])} [-h]" in capsys.readouterr().out
 
 
 # --- train and predict -----------------------------------------------------------------------
