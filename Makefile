@@ -10,7 +10,7 @@ PIP = bin/python -m pip --disable-pip-version-check install --quiet --no-compile
 # Two rows of tests run at once. NumPy's threads would wait for each other on busy processors: one is several times as fast.
 PYTEST = OPENBLAS_NUM_THREADS=1 $(VENV)/test/bin/python -m pytest --benchmark-disable $(ARGS)
 # What Python tests run behind those of Rust.
-SECOND := bench tests/test_cli.py tests/test_data.py tests/test_determinism.py tests/test_examples.py
+SECOND := bench $(patsubst %,tests/test_%.py,cli constraints data determinism examples package)
 PROGRAMS = $${CARGO_TARGET_DIR:-target}/release
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lamella needs Python 3.11 or newer")'
 export PIP_NO_INPUT = 1

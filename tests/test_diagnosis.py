@@ -125,10 +125,13 @@ def test_it_costs_little() -> None:
         return time.thread_time() - began
 
     seconds(True)
-    runs = [(seconds(False), seconds(True)) for _ in range(5)]
-    plain, diagnosed = (min(run[i] for run in runs) for i in (0, 1))
-    # The first and the last measurement are made however short a fit is.
-    assert diagnosed < 1.15 * plain + 0.02
+    plain = diagnosed = np.inf
+    for turn in range(30):  # a processor that another one's work slows down may need many
+        plain, diagnosed = min(plain, seconds(False)), min(diagnosed, seconds(True))
+        # The first and the last measurement are made however short a fit is.
+        if turn >= 4 and diagnosed < 1.15 * plain + 0.02:
+            return
+    pytest.fail(f"{diagnosed:.3f} s instead of {plain:.3f} s")
 
 
 def test_a_measurement_copies_the_parameters_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,7 +157,7 @@ def test_two_fits_are_one_and_partial_fit_goes_on() -> None:
         ({"adjust_lr_fn": "none"}, ValueError, "adjust_lr_fn"),
         ({"epsilon": 0.0}, ValueError, "epsilon"),
         ({"others": "muon"}, TypeError, "others"),
-        ({"others": "none"}, ValueError, "optimizer"),
+        ({"others": "none"}, ValueError, "others"),
     ],
 )
 def test_settings_out_of_range_are_refused(
