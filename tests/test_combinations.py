@@ -26,6 +26,7 @@ from lamella.losses import Loss
 
 MOST_STEPS = 12
 
+# Not Lion, whose steps are signs of what may be rounding.
 OPTIMIZERS = [
     lamella.SGD(),
     lamella.SGD(momentum=0.9),
@@ -157,13 +158,13 @@ def cases(draw: Any, dtype: str) -> Case:
 def test_any_training_equals_the_reference(case: Case, threads: int) -> None:
     net = case.network
     statistics, averages = net.statistics, dict[str, Array]()
-    expected, losses_ = reference.fit(
+    expected, curve = reference.fit(
         net.parameters, case.X.T, case.y.T, layers=net.layers, statistics=statistics,
         averages=averages if case.fit["average"] else None, seed=net.seed, l1=net.l1, l2=net.l2,
         decay_biases=net.decay_biases, loss=net.criterion, loss_scale=net._task.scale, **case.fit,
     )  # fmt: skip
     history = net.fit(case.X, case.y, threads=threads, **case.fit)
-    assert difference(history.loss, losses_) <= 1e-8
+    assert difference(history.loss, curve) <= 1e-8
     close(net.parameters, expected)
     close(net.statistics, statistics)
     if case.fit["average"]:

@@ -139,6 +139,8 @@ impl Matrix<'_> {
             Either::Double(data) => self.gather_typed(isa, selection, PanelsMut::new(data, rows, lanes, geometry)),
         }
     }
+
+    /// The same into panels of one type.
     fn gather_typed<T: Float>(&self, isa: Isa, selection: Selection<'_>, target: PanelsMut<'_, T>) {
         match self {
             Matrix::Dense(dense) => dense.gather_lanes(isa, selection, target),
