@@ -21,6 +21,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 import contest
 import counts
+import descent
 import engines
 import guard
 import peaks
@@ -68,6 +69,14 @@ def test_a_search_of_many_networks_runs(capsys: pytest.CaptureFixture[str]) -> N
 
     many.main(["--rounds", "1", "--chunk", "2", "--epochs", "1"])
     assert "fit_many, 2 threads" in capsys.readouterr().out
+
+
+def test_descents_of_the_course_start_at_the_same_cost() -> None:
+    # After a hundred iterations the comparison itself holds them to each other.
+    problem = make_problem(CASES[descent.CASE])
+    names = ("L_layer_model", "fit", "numpy")
+    costs = [descent.MAKERS[name](problem, 1)(1) for name in names]
+    assert costs == pytest.approx([costs[-1]] * len(names), rel=1e-5)
 
 
 def test_widths_in_brackets_are_repeated() -> None:

@@ -25,7 +25,7 @@ from typing import Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from . import _core, checks, course, matrices, optimizers, passes
+from . import _core, checks, course, matrices, optimizers, passes, span
 from .checks import Array
 from .course import (
     COSTS_EVERY,
@@ -239,6 +239,11 @@ def L_layer_model(
     are so small (0.01) that networks of more than two or three layers hardly move for thousands
     of iterations; `init="lecun"` or `"he"` keep the signal's size through the layers.
 
+    Where samples have more features than there are samples, and the update is that of SGD without
+    penalties, `max_norm` and `clip_value`, the first layer is trained in the space that the
+    samples span (see `span.py`) as soon as that takes clearly fewer operations: in float64, and
+    what differs is rounding.
+
     What is asked for between iterations (validation, early stopping, callbacks, a time limit)
     and what W and b do not tell (normalisation, residual connections, exponential outputs) is
     `lamella.Network`'s.
@@ -326,36 +331,44 @@ def L_layer_model(
     asked = None
     if not isinstance(task.loss, Loss):
         asked = Batches(task.loss, task.Y.T, weighted=w is not None)
-    net = _network(task.dims, hidden, output, task.start["W1"].dtype, dropout, task.told.core)
-    net.set_parameters(list(task.start.values()))
-    net.set_max_norms([checks.clip("max_norm", max_norm)] * (len(task.dims) - 1))
-    m = task.X.shape[1]
+    m, dtype = task.X.shape[1], task.start["W1"].dtype
     epochs = checks.integer("num_iterations", num_iterations)
     size = checks.batch_size(batch_size, m)
     rule, schedule = optimizers.split(optimizers.for_course(optimizer, learning_rate, COURSE_RATE))
+    l1, l2 = checks.number("l1", l1), checks.number("l2", l2)
+    max_norm = checks.clip("max_norm", max_norm)
+    settings = {
+        "batch_size": size,
+        "rates": optimizers.rates(rule, schedule, Clock(0, 0, 0, -(-m // (size or m))), epochs),
+        "penalty": (l1, l2, checks.flag("decay_biases", decay_biases)),
+        **optimizers.amendments(clip_value, clip_norm, average),
+        "shuffle": checks.flag("shuffle", shuffle),
+        "seed": checks.seed(seed),
+        "threads": checks.threads(threads),
+        "report": course.report_cost if checks.flag("print_cost", print_cost) else None,
+    }
+    hidden = checks.choice("hidden", hidden, checks.HIDDEN)
+    found = None
+    if span.keeps(rule, l1, l2, max_norm, clip_value) and span.pays(task.dims, m, epochs, dtype):
+        found = span.reduced(task, threads)
+    X, _, start, dims, *_ = found.inside if found else task
+    net = _network(dims, hidden, output, start["W1"].dtype, dropout, task.told.core)
+    net.set_parameters(list(start.values()))
+    net.set_max_norms([max_norm] * (len(task.dims) - 1))
     losses = net.fit(
-        task.X.T,
+        X.T,
         task.Y.T,
         epochs=epochs,
-        batch_size=size,
         optimizer=rule.spec(),
-        rates=optimizers.rates(rule, schedule, Clock(0, 0, 0, -(-m // (size or m))), epochs),
-        penalty=(
-            checks.number("l1", l1),
-            checks.number("l2", l2),
-            checks.flag("decay_biases", decay_biases),
-        ),
-        **optimizers.amendments(clip_value, clip_norm, average),
         loss_scale=1.0,
         loss=asked,
         weights=w,
-        shuffle=checks.flag("shuffle", shuffle),
-        seed=checks.seed(seed),
-        threads=checks.threads(threads),
-        report=course.report_cost if checks.flag("print_cost", print_cost) else None,
         report_every=COSTS_EVERY,
+        **settings,
     )
     arrays = (None if average is None else net.get_average()) or net.get_parameters()
+    if found:
+        arrays = found.restored(arrays)
     columns = [b.reshape(-1, 1) for b in arrays[1::2]]
     return dictionary(arrays[0::2], columns), losses[::COSTS_EVERY].tolist()
 

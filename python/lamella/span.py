@@ -1,0 +1,178 @@
+"""Gradient descent with fewer numbers, where samples have more features than there are samples.
+
+A first layer's gradient is `dW = dZ X^T`: gradient descent moves W only within the space that the
+samples span. With `X = Q L^T`, Q (n, m) orthonormal, a network on the rows of L (m, m) that starts
+at `V = W Q` has the same Z, and `dV = dZ L = dW Q`: its descent is that of W, in m numbers a unit
+rather than n. What W has beside the span stays. (The representer theorem: Schölkopf, Herbrich,
+Smola, "A generalized representer theorem", 2001.)
+
+That holds for rules that are linear in the gradient and ask nothing of single weights: SGD,
+momentum, Nesterov, clipping by norm, moving averages; any batches, losses and layers behind. It
+holds in exact arithmetic; here all of it is float64, and rounding differs by as much as that of
+the plain descent does.
+
+Q is never made. L is the Cholesky factor of `X^T X`, whose rounding is all that Z sees of it.
+`V L^T = Z` gives V, and `A L = V - V0` what each sample has added: `W = W0 + A X^T`. Large products
+are the core's and the rest is element by element: the same bits on every machine, for every number
+of threads.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core
+from .checks import Array
+from .course import CourseTask
+from .layers import Dense, core_layer
+from .optimizers import SGD, Optimizer
+
+Floats = NDArray[np.float64]
+
+MOST_SAMPLES = 2048
+"""Beyond, the matrices of samples x samples would be tens of megabytes each."""
+
+LEAST_SAVED = 1e8
+"""Multiplications and additions that must be saved: a few times what the fixed costs are worth."""
+
+BLOCK = 64
+"""Columns that are eliminated before a product brings the others up to date."""
+
+NUMBERS_AT_ONCE = 1 << 22
+"""Of X, in float64, while products of samples are made: 32 MiB."""
+
+SMALLEST, LARGEST = 1e-250, 1e250
+"""Squares of lengths that leave room for products and quotients."""
+
+LEAST_OF_ITS_OWN = 1e-8
+"""What a sample's square has outside of the span of those before it, as a share. Rounding is
+divided by its root: with less, W would have fewer digits than plain descent gives it."""
+
+
+def keeps(rule: Optimizer, l1: float, l2: float, max_norm: object, clip_value: object) -> bool:
+    """Tell whether updates do not depend on the coordinates that the first layer is held in."""
+    return isinstance(rule, SGD) and not (l1 or l2) and max_norm is None and clip_value is None
+
+
+def pays(dims: tuple[int, ...], m: int, epochs: int, dtype: np.dtype[np.floating]) -> bool:
+    """Tell, by counting multiplications, whether `epochs` on m samples end sooner in their span."""
+    n, h = dims[:2]
+    behind = 3.0 * sum(a * b for a, b in pairwise(dims[1:]))
+    plain = epochs * m * (2.0 * n * h + behind) * (0.5 if dtype == np.float32 else 1.0)
+    there_and_back = m * m * (0.5 * n + m / 3 + 2.0 * h) + 2.0 * m * n * h
+    saved = plain - there_and_back - epochs * m * (2.0 * m * h + behind)
+    return m <= MOST_SAMPLES and saved > max(plain / 3, LEAST_SAVED)
+
+
+class Span(NamedTuple):
+    """A course task, and the same in coordinates of its samples' span.
+
+    Attributes
+    ----------
+    whole : CourseTask
+    inside : CourseTask
+        In float64, m features a sample: its X is the transpose of L.
+    threads : int or None
+        As for `lamella.L_layer_model`.
+    """
+
+    whole: CourseTask
+    inside: CourseTask
+    threads: int | None
+
+    def restored(self, arrays: list[Array]) -> list[Array]:
+        """Return the parameters that were trained inside in the whole task's coordinates."""
+        moved = (arrays[0] - self.inside.start["W1"]).T
+        # L^T A^T = moved, from its last row on, is a system with ones and zeros where L's are.
+        added = _solved(self.inside.X[::-1, ::-1], moved[::-1], self.threads)[::-1].T
+        W = self.whole.start["W1"]
+        first = W + _product(self.whole.X, added, self.threads).T
+        return [array.astype(W.dtype, copy=False) for array in (first, *arrays[1:])]
+
+
+def reduced(task: CourseTask, threads: int | None) -> Span | None:
+    """Return a task with its samples' span; None where float64 does not hold that as well as W.
+
+    That is where squares leave its range, or samples are nearly combinations of others.
+    """
+    products = _products_of_samples(task.X, threads)
+    squares = products.diagonal()
+    if not np.all(squares < LARGEST) or np.any(task.X[:, squares < SMALLEST]):
+        return None
+    L = _factor(products, task.X, threads)
+    if L is None:
+        return None
+    start = {name: array.astype(np.float64) for name, array in task.start.items()}
+    Z = _product(task.X.T, start["W1"], threads)
+    if not np.all(np.isfinite(Z)):
+        return None
+    start["W1"] = np.ascontiguousarray(_solved(L, Z, threads).T)
+    dims = (len(L), *task.dims[1:])
+    return Span(task, task._replace(X=L.T, start=start, dims=dims), threads)
+
+
+def _product(rows: Array, weights: Array, threads: int | None = None) -> Floats:
+    """Return `rows @ weights.T`, in float64, by the core."""
+    units, inputs = weights.shape
+    layer = core_layer(Dense(units, "identity", bias=False))
+    net = _core.Network(inputs, [layer], ("squared_error", []), "float64")
+    net.set_parameters([weights])
+    return net.outputs(rows, logits=True, threads=threads)
+
+
+def _products_of_samples(X: Array, threads: int | None) -> Floats:
+    """Return the lower triangle of `X^T X` (m, m), block by block, and numbers above it."""
+    n, m = X.shape
+    products = np.zeros((m, m))
+    size = max(1, min(m, NUMBERS_AT_ONCE // n))
+    for first in range(0, m, size):
+        block = slice(first, first + size)
+        weights = X[:, block].T.astype(np.float64)
+        products[first:, block] = _product(X[:, first:].T, weights, threads)
+    return products
+
+
+def _factor(K: Floats, X: Array, threads: int | None) -> Floats | None:
+    """Return L, lower triangular, with `L L^T = K`, of K's lower triangle, which is overwritten.
+
+    A sample of zeros, or equal to one before it, adds nothing to the span: L has a column of
+    zeros there. None where a sample is all but a combination of those before it.
+    """
+    squares = K.diagonal().copy()
+    L = np.zeros_like(K)
+    for first in range(0, len(K), BLOCK):
+        last = min(first + BLOCK, len(K))
+        for k in range(first, last):
+            if K[k, k] > LEAST_OF_ITS_OWN * squares[k]:
+                L[k:, k] = K[k:, k] / np.sqrt(K[k, k])
+                K[k + 1 :, k + 1 : last] -= L[k + 1 :, k, None] * L[k + 1 : last, k]
+            elif not _repeats(X, squares, k):
+                return None
+        below = L[last:, first:last]
+        if below.size:
+            K[last:, last:] -= _product(below, below, threads)
+    return L
+
+
+def _repeats(X: Array, squares: Floats, k: int) -> bool:
+    """Tell whether sample k is zeros, or equal to one before it."""
+    alike = np.flatnonzero(squares[:k] == squares[k])
+    return squares[k] == 0 or any(np.array_equal(X[:, j], X[:, k]) for j in alike)
+
+
+def _solved(L: Floats, B: Floats, threads: int | None = None) -> Floats:
+    """Return Y of `L Y = B`; a row of it is 0 where L's diagonal is."""
+    Y = np.array(B)
+    diagonal = L.diagonal()
+    for first in range(0, len(L), BLOCK):
+        last = min(first + BLOCK, len(L))
+        for k in range(first, last):
+            Y[k] = Y[k] / diagonal[k] if diagonal[k] else 0.0
+            Y[k + 1 : last] -= L[k + 1 : last, k, None] * Y[k]
+        if last < len(L):
+            Y[last:] -= _product(L[last:, first:last], Y[first:last].T, threads)
+    return Y
