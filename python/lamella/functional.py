@@ -240,9 +240,9 @@ def L_layer_model(
     of iterations; `init="lecun"` or `"he"` keep the signal's size through the layers.
 
     Where samples have more features than there are samples, and the update is that of SGD without
-    penalties, `max_norm` and `clip_value`, the first layer is trained in the space that the
-    samples span (see `span.py`) as soon as that takes clearly fewer operations: in float64, and
-    what differs is rounding.
+    `l1` and `clip_value`, the first layer is trained in the space that the samples span (see
+    `span.py`) as soon as that takes clearly fewer operations: in float64, and what differs is
+    rounding.
 
     What is asked for between iterations (validation, early stopping, callbacks, a time limit)
     and what W and b do not tell (normalisation, residual connections, exponential outputs) is
@@ -349,7 +349,7 @@ def L_layer_model(
     }
     hidden = checks.choice("hidden", hidden, checks.HIDDEN)
     found = None
-    if span.keeps(rule, l1, l2, max_norm, clip_value) and span.pays(task.dims, m, epochs, dtype):
+    if span.keeps(rule, l1, clip_value) and span.pays(task.dims, m, epochs, dtype):
         found = span.reduced(task, threads)
     X, _, start, dims, *_ = found.inside if found else task
     net = _network(dims, hidden, output, start["W1"].dtype, dropout, task.told.core)

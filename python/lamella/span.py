@@ -7,9 +7,11 @@ rather than n. What W has beside the span stays. (The representer theorem: Schö
 Smola, "A generalized representer theorem", 2001.)
 
 That holds for rules that are linear in the gradient and ask nothing of single weights: SGD,
-momentum, Nesterov, clipping by norm, moving averages; any batches, losses and layers behind. It
-holds in exact arithmetic; here all of it is float64, and rounding differs by as much as that of
-the plain descent does.
+momentum, Nesterov, clipping by norm, moving averages; any batches, losses and layers behind. For
+penalties of squares and bounds of lengths, V has one number more a unit, with the length of what
+its w has beside the span, of a feature that all samples have 0 of: it shrinks as that does. All of
+it holds in exact arithmetic; here it is float64, and rounding differs by as much as that of the
+plain descent does.
 
 Q is never made. L is the Cholesky factor of `X^T X`, whose rounding is all that Z sees of it.
 `V L^T = Z` gives V, and `A L = V - V0` what each sample has added: `W = W0 + A X^T`. Large products
@@ -53,9 +55,9 @@ LEAST_OF_ITS_OWN = 1e-8
 divided by its root: with less, W would have fewer digits than plain descent gives it."""
 
 
-def keeps(rule: Optimizer, l1: float, l2: float, max_norm: object, clip_value: object) -> bool:
+def keeps(rule: Optimizer, l1: float, clip_value: object) -> bool:
     """Tell whether updates do not depend on the coordinates that the first layer is held in."""
-    return isinstance(rule, SGD) and not (l1 or l2) and max_norm is None and clip_value is None
+    return isinstance(rule, SGD) and not l1 and clip_value is None
 
 
 def pays(dims: tuple[int, ...], m: int, epochs: int, dtype: np.dtype[np.floating]) -> bool:
@@ -75,7 +77,7 @@ class Span(NamedTuple):
     ----------
     whole : CourseTask
     inside : CourseTask
-        In float64, m features a sample: its X is the transpose of L.
+        In float64, m + 1 features a sample: its X is the transpose of L and a row of zeros.
     threads : int or None
         As for `lamella.L_layer_model`.
     """
@@ -86,12 +88,20 @@ class Span(NamedTuple):
 
     def restored(self, arrays: list[Array]) -> list[Array]:
         """Return the parameters that were trained inside in the whole task's coordinates."""
-        moved = (arrays[0] - self.inside.start["W1"]).T
-        # L^T A^T = moved, from its last row on, is a system with ones and zeros where L's are.
-        added = _solved(self.inside.X[::-1, ::-1], moved[::-1], self.threads)[::-1].T
+        (V0, beside0), (V, beside) = map(_parted, (self.inside.start["W1"], arrays[0]))
+        left = np.divide(beside, beside0, out=np.ones_like(beside), where=beside0 > 0)
+        moved = (V - left * V0).T
+        # L^T A^T = moved, from its last row on, is a system with zeros where L has them.
+        L = self.inside.X[:-1].T
+        added = _solved(L[::-1, ::-1].T, moved[::-1], self.threads)[::-1].T
         W = self.whole.start["W1"]
-        first = W + _product(self.whole.X, added, self.threads).T
+        first = left * W + _product(self.whole.X, added, self.threads).T
         return [array.astype(W.dtype, copy=False) for array in (first, *arrays[1:])]
+
+
+def _parted(W: Array) -> tuple[Array, Array]:
+    """Return what weights have inside the span, and the lengths beside it as a column."""
+    return W[:, :-1], W[:, -1:]
 
 
 def reduced(task: CourseTask, threads: int | None) -> Span | None:
@@ -107,12 +117,22 @@ def reduced(task: CourseTask, threads: int | None) -> Span | None:
     if L is None:
         return None
     start = {name: array.astype(np.float64) for name, array in task.start.items()}
-    Z = _product(task.X.T, start["W1"], threads)
-    if not np.all(np.isfinite(Z)):
+    W = start["W1"]
+    with np.errstate(over="ignore", invalid="ignore"):  # seen below
+        V = _solved(L, _product(task.X.T, W, threads), threads).T
+        beside = np.sqrt(np.maximum(_squares(W) - _squares(V), 0.0))
+    start["W1"] = np.concatenate([V, beside], axis=1)
+    if not np.all(np.isfinite(start["W1"])):
         return None
-    start["W1"] = np.ascontiguousarray(_solved(L, Z, threads).T)
-    dims = (len(L), *task.dims[1:])
-    return Span(task, task._replace(X=L.T, start=start, dims=dims), threads)
+    m = len(L)
+    X = np.concatenate([L.T, np.zeros((1, m))])
+    inside = task._replace(X=X, start=start, dims=(m + 1, *task.dims[1:]))
+    return Span(task, inside, threads)
+
+
+def _squares(W: Array) -> Array:
+    """Return each row's sum of squares as a column, added up one after the other."""
+    return np.array([[np.cumsum(w * w)[-1]] for w in W])
 
 
 def _product(rows: Array, weights: Array, threads: int | None = None) -> Floats:
