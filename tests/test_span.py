@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from conftest import Array, agree, difference
 
 import lamella
 from lamella import _core, functional, reference, schedules, span
+from lamella.course import CourseTask
 
 RNG = np.random.default_rng(11)
 N, M = 150, 70
@@ -33,8 +35,8 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     found: list[bool] = []
     reduced = span.reduced
 
-    def noted(*arguments: Any) -> span.Span | None:
-        result = reduced(*arguments)
+    def noted(task: CourseTask, threads: int | None, *, lengths: bool) -> span.Span | None:
+        result = reduced(task, threads, lengths=lengths)
         found.append(result is not None)
         return result
 
@@ -141,29 +143,61 @@ def test_what_rounding_would_spoil_is_trained_plainly(samples: Array, taken: lis
     agree(ours, theirs, 1e-12)
 
 
-def test_huge_samples_diverge_as_they_do_plainly(taken: list[bool]) -> None:
-    plain = lamella.Network([N, 4, 1], init="lecun", dtype="float64", seed=3)
-    with pytest.raises(lamella.DivergenceError) as expected:
-        plain.fit(X.T * 1e155, BITS[0], epochs=50, optimizer="sgd", learning_rate=0.0075)
-    with pytest.raises(lamella.DivergenceError) as raised:
-        functional.L_layer_model(X * 1e155, BITS, [N, 4, 1], num_iterations=50, init="lecun")
-    assert taken == [False]
-    assert "layer" in str(raised.value)
-    assert "layer" in str(expected.value)
+def both(monkeypatch: pytest.MonkeyPatch, train: Callable[[], object]) -> tuple[str, str]:
+    """Return what training says of an error, in the span and plainly."""
+
+    def message() -> str:
+        with pytest.raises((lamella.DivergenceError, ValueError)) as raised:
+            train()
+        return str(raised.value).replace("e+", "e")  # two ways to write a number
+
+    inside = message()
+    with monkeypatch.context() as plainly:
+        plainly.setattr(span, "pays", lambda *_: False)
+        return inside, message()
 
 
-def test_a_divergence_is_named_as_in_plain_descent(
-    taken: list[bool], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "train",
+    [
+        lambda: functional.L_layer_model(X * 1e155, BITS, [N, 4, 1], num_iterations=50, init="he"),
+        lambda: functional.L_layer_model(
+            X * 1e120, BITS, [N, 1], num_iterations=5, output="identity",
+            parameters={"W1": np.full((1, N), 1e200), "b1": np.zeros((1, 1))},
+        ),
+        lambda: functional.L_layer_model(
+            X, VALUES * 1e39, [N, 2], num_iterations=5, output="identity", dtype="float32"
+        ),
+        lambda: functional.L_layer_model(
+            np.where(np.eye(N, M) > 0, np.nan, X), BITS, [N, 2, 1], num_iterations=5
+        ),
+        lambda: functional.L_layer_model(X, VALUES, [N, 6, 2], 1e6, 50, output="identity"),
+    ],
+    ids=["squares", "products", "targets of float32", "NaN", "rate"],
+)  # fmt: skip
+def test_errors_are_those_of_plain_descent(
+    train: Callable[[], object], taken: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train() -> str:
-        with pytest.raises(lamella.DivergenceError) as raised:
-            functional.L_layer_model(X, VALUES, [N, 6, 2], 1e6, 50, init="he", output="identity")
-        return str(raised.value)
+    inside, plainly = both(monkeypatch, train)
+    assert inside == plainly
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_last_step_out_of_range_is_no_error(
+    dtype: str, taken: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate = 1e306 if dtype == "float64" else 1e37
+
+    def train() -> dict[str, Array]:
+        return functional.L_layer_model(
+            X * 100, VALUES * 100, [N, 2], rate, 1, init="lecun", output="identity", dtype=dtype
+        )[0]
 
     inside = train()
     assert taken == [True]
     monkeypatch.setattr(span, "pays", lambda *_: False)
-    assert inside == train()
+    for name, plain in train().items():
+        np.testing.assert_allclose(inside[name], plain, rtol=1e-3, err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +233,52 @@ def test_float32_ends_nearer_than_float32_does(
         assert difference(array, exact[name]) <= max(1e-7, difference(plain[name], exact[name]))
 
 
+def test_a_loss_in_python_sees_the_dtype_that_was_asked_for(taken: list[bool]) -> None:
+    seen = set()
+
+    def loss(Z: Array, Y: Array) -> tuple[Array, Array]:
+        seen.add(Z.dtype.name)
+        return squares(Z, Y)
+
+    for dtype in ("float32", "float64"):
+        functional.L_layer_model(
+            X, VALUES, [N, 2], num_iterations=2, output="identity", loss=loss, dtype=dtype
+        )
+    assert seen == {"float32", "float64"}
+    assert taken == [True], "in float64"
+
+
+ONE_HOT = np.tile(np.eye(50)[RNG.integers(0, 50, (M, 3))].reshape(M, N).T[:, : M // 2], 2)
+
+
+@pytest.mark.parametrize(
+    "options", [{"l2": 0.5}, {"max_norm": 0.05}, {"l2": 0.5, "optimizer": "momentum"}], ids=str
+)
+@pytest.mark.parametrize("beside", [0.0, 1e-9, 1e-3])
+def test_weights_that_lie_in_the_span(
+    options: dict[str, Any], beside: float, taken: list[bool]
+) -> None:
+    weights = RNG.standard_normal((4, M)) @ X.T / M + beside * RNG.standard_normal((4, N))
+    start = functional.initialize_parameters_deep([N, 4, 1], init="lecun") | {"W1": weights}
+    compare(X, BITS, [N, 4, 1], num_iterations=301, parameters=start, **options)
+    assert taken == [True]
+
+
+def test_equal_samples_are_found_among_many_of_the_same_length(
+    monkeypatch: pytest.MonkeyPatch, taken: list[bool]
+) -> None:
+    compared, equal = [], np.array_equal
+
+    def noted(a: Array, b: Array) -> bool:
+        compared.append((a, b))
+        return equal(a, b)
+
+    monkeypatch.setattr(np, "array_equal", noted)
+    functional.L_layer_model(ONE_HOT, BITS, [N, 4, 1], num_iterations=2, init="lecun")
+    assert taken == [True]
+    assert len(compared) == M // 2, "each with its own alone"
+
+
 def test_nothing_given_is_changed(taken: list[bool]) -> None:
     samples, start = X.copy(), functional.initialize_parameters_deep([N, 4, 1], init="lecun")
     kept = {name: array.copy() for name, array in start.items()}
@@ -218,6 +298,7 @@ def test_it_is_used_where_it_saves_operations() -> None:
     assert not span.pays((300, 20, 1), 209, 2500, single), "float32 takes half the time"
     assert not span.pays((12288, 20, 4000, 4000, 1), 209, 2500, single), "other layers are most"
     assert not span.pays((100, 20, 1), 20, 50, double), "too small to matter"
+    assert not span.pays((1_000_000, 5, 1), 60, 7, double), "products of so many features take long"
     assert not span.pays((100_000, 20, 1), 3000, 2500, double), "too many products of samples"
 
 

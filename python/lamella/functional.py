@@ -267,7 +267,8 @@ def L_layer_model(
     init : str or float
         See `lamella.initializers`.
     dtype : {"float64", "float32"}
-        Of the initial parameters, and so of the computation.
+        Of the initial parameters, and so of the computation (but in the samples' span) and of
+        what is returned.
     hidden, output : str
     loss : str, Loss or callable, optional
         As for `lamella.Network`, but that costs are sums over outputs where its losses are means
@@ -331,46 +332,53 @@ def L_layer_model(
     asked = None
     if not isinstance(task.loss, Loss):
         asked = Batches(task.loss, task.Y.T, weighted=w is not None)
-    m, dtype = task.X.shape[1], task.start["W1"].dtype
+    hidden = checks.choice("hidden", hidden, checks.HIDDEN)
+    m, kind = task.X.shape[1], task.start["W1"].dtype
+    max_norm = checks.clip("max_norm", max_norm)
     epochs = checks.integer("num_iterations", num_iterations)
     size = checks.batch_size(batch_size, m)
     rule, schedule = optimizers.split(optimizers.for_course(optimizer, learning_rate, COURSE_RATE))
     l1, l2 = checks.number("l1", l1), checks.number("l2", l2)
-    max_norm = checks.clip("max_norm", max_norm)
+    threads = checks.threads(threads)
     settings = {
+        "epochs": epochs,
         "batch_size": size,
+        "optimizer": rule.spec(),
         "rates": optimizers.rates(rule, schedule, Clock(0, 0, 0, -(-m // (size or m))), epochs),
         "penalty": (l1, l2, checks.flag("decay_biases", decay_biases)),
         **optimizers.amendments(clip_value, clip_norm, average),
+        "loss_scale": 1.0,
+        "loss": asked,
+        "weights": w,
         "shuffle": checks.flag("shuffle", shuffle),
         "seed": checks.seed(seed),
-        "threads": checks.threads(threads),
+        "threads": threads,
         "report": course.report_cost if checks.flag("print_cost", print_cost) else None,
+        "report_every": COSTS_EVERY,
     }
-    hidden = checks.choice("hidden", hidden, checks.HIDDEN)
-    found = None
-    if span.keeps(rule, l1, clip_value) and span.pays(task.dims, m, epochs, dtype):
-        found = span.reduced(task, threads)
-    X, _, start, dims, *_ = found.inside if found else task
-    net = _network(dims, hidden, output, start["W1"].dtype, dropout, task.told.core)
-    net.set_parameters(list(start.values()))
-    net.set_max_norms([max_norm] * (len(task.dims) - 1))
-    losses = net.fit(
-        X.T,
-        task.Y.T,
-        epochs=epochs,
-        optimizer=rule.spec(),
-        loss_scale=1.0,
-        loss=asked,
-        weights=w,
-        report_every=COSTS_EVERY,
-        **settings,
-    )
-    arrays = (None if average is None else net.get_average()) or net.get_parameters()
+
+    def trained(task: course.CourseTask) -> tuple[list[Array], list[float]]:
+        dtype = task.start["W1"].dtype
+        net = _network(task.dims, hidden, output, dtype, dropout, task.told.core)
+        net.set_parameters(list(task.start.values()))
+        net.set_max_norms([max_norm] * (len(task.dims) - 1))
+        losses = net.fit(task.X.T, task.Y.T, **settings)
+        arrays = (None if average is None else net.get_average()) or net.get_parameters()
+        return arrays, losses[::COSTS_EVERY].tolist()
+
+    # A loss in Python sees the task's own dtype.
+    suits = span.keeps(rule, l1, clip_value) and (asked is None or kind == np.float64)
+    arrays = found = None
+    if suits and span.pays(task.dims, m, epochs, kind):
+        matrices.finite("Y", task.Y.T, kind)
+        found = span.reduced(task, threads, lengths=bool(l2) or max_norm is not None)
     if found:
-        arrays = found.restored(arrays)
+        inside, costs = trained(found.inside)
+        arrays = found.restored(inside)
+    if arrays is None:
+        arrays, costs = trained(task)
     columns = [b.reshape(-1, 1) for b in arrays[1::2]]
-    return dictionary(arrays[0::2], columns), losses[::COSTS_EVERY].tolist()
+    return dictionary(arrays[0::2], columns), costs
 
 
 def predict(

@@ -50,9 +50,13 @@ NUMBERS_AT_ONCE = 1 << 22
 SMALLEST, LARGEST = 1e-250, 1e250
 """Squares of lengths that leave room for products and quotients."""
 
-LEAST_OF_ITS_OWN = 1e-8
-"""What a sample's square has outside of the span of those before it, as a share. Rounding is
-divided by its root: with less, W would have fewer digits than plain descent gives it."""
+LEAST_OF_ITS_OWN, LEAST_WITH_LENGTHS = 1e-8, 1e-5
+"""What a sample's square has outside of the span of those before it, as a share: rounding is
+divided by its root in W, and by itself in lengths of W, where penalties or bounds ask for these."""
+
+MARGIN = 8
+"""How many times the operations before and after must go into those of plain descent: they are
+slower, the products' for many features most of all."""
 
 
 def keeps(rule: Optimizer, l1: float, clip_value: object) -> bool:
@@ -66,7 +70,7 @@ def pays(dims: tuple[int, ...], m: int, epochs: int, dtype: np.dtype[np.floating
     behind = 3.0 * sum(a * b for a, b in pairwise(dims[1:]))
     plain = epochs * m * (2.0 * n * h + behind) * (0.5 if dtype == np.float32 else 1.0)
     there_and_back = m * m * (0.5 * n + m / 3 + 2.0 * h) + 2.0 * m * n * h
-    saved = plain - there_and_back - epochs * m * (2.0 * m * h + behind)
+    saved = plain - MARGIN * there_and_back - epochs * m * (2.0 * m * h + behind)
     return m <= MOST_SAMPLES and saved > max(plain / 3, LEAST_SAVED)
 
 
@@ -86,17 +90,22 @@ class Span(NamedTuple):
     inside: CourseTask
     threads: int | None
 
-    def restored(self, arrays: list[Array]) -> list[Array]:
-        """Return the parameters that were trained inside in the whole task's coordinates."""
+    def restored(self, arrays: list[Array]) -> list[Array] | None:
+        """Return the parameters that were trained inside in the whole task's coordinates.
+
+        None where these leave the range of float64.
+        """
+        W, L = self.whole.start["W1"], self.inside.X[:-1].T
         (V0, beside0), (V, beside) = map(_parted, (self.inside.start["W1"], arrays[0]))
-        left = np.divide(beside, beside0, out=np.ones_like(beside), where=beside0 > 0)
-        moved = (V - left * V0).T
-        # L^T A^T = moved, from its last row on, is a system with zeros where L has them.
-        L = self.inside.X[:-1].T
-        added = _solved(L[::-1, ::-1].T, moved[::-1], self.threads)[::-1].T
-        W = self.whole.start["W1"]
-        first = left * W + _product(self.whole.X, added, self.threads).T
-        return [array.astype(W.dtype, copy=False) for array in (first, *arrays[1:])]
+        with np.errstate(all="ignore"):  # the caller learns of it, or has infinity
+            left = np.divide(beside, beside0, out=np.ones_like(beside), where=beside0 > 0)
+            moved = (V - left * V0).T
+            # L^T A^T = moved, from its last row on, is a system with zeros where L has them.
+            added = _solved(L[::-1, ::-1].T, moved[::-1], self.threads)
+            if added is None:
+                return None
+            first = left * W + _product(self.whole.X, added[::-1].T, self.threads).T
+            return [array.astype(W.dtype, copy=False) for array in (first, *arrays[1:])]
 
 
 def _parted(W: Array) -> tuple[Array, Array]:
@@ -104,30 +113,42 @@ def _parted(W: Array) -> tuple[Array, Array]:
     return W[:, :-1], W[:, -1:]
 
 
-def reduced(task: CourseTask, threads: int | None) -> Span | None:
+def reduced(task: CourseTask, threads: int | None, *, lengths: bool) -> Span | None:
     """Return a task with its samples' span; None where float64 does not hold that as well as W.
 
-    That is where squares leave its range, or samples are nearly combinations of others.
+    That is where squares leave its range, or samples are nearly combinations of others. With
+    `lengths`, those of W's rows matter.
     """
     products = _products_of_samples(task.X, threads)
     squares = products.diagonal()
     if not np.all(squares < LARGEST) or np.any(task.X[:, squares < SMALLEST]):
         return None
-    L = _factor(products, task.X, threads)
-    if L is None:
-        return None
+    L = _factor(products, task.X, LEAST_WITH_LENGTHS if lengths else LEAST_OF_ITS_OWN, threads)
     start = {name: array.astype(np.float64) for name, array in task.start.items()}
-    W = start["W1"]
-    with np.errstate(over="ignore", invalid="ignore"):  # seen below
-        V = _solved(L, _product(task.X.T, W, threads), threads).T
-        beside = np.sqrt(np.maximum(_squares(W) - _squares(V), 0.0))
-    start["W1"] = np.concatenate([V, beside], axis=1)
-    if not np.all(np.isfinite(start["W1"])):
+    first = None if L is None else _first_weights(task.X, start["W1"], L, threads)
+    if L is None or first is None:
         return None
-    m = len(L)
-    X = np.concatenate([L.T, np.zeros((1, m))])
-    inside = task._replace(X=X, start=start, dims=(m + 1, *task.dims[1:]))
+    start["W1"] = first
+    X = np.concatenate([L.T, np.zeros((1, len(L)))])
+    inside = task._replace(X=X, start=start, dims=(len(X), *task.dims[1:]))
     return Span(task, inside, threads)
+
+
+def _first_weights(X: Array, W: Floats, L: Floats, threads: int | None) -> Floats | None:
+    """Return W in the coordinates of the span, and the lengths beside it as a last column.
+
+    These lengths are differences of squares. They are kept above rounding, so that what is beside
+    the span can shrink; that lengthens no row by more than its own rounding.
+    """
+    with np.errstate(over="ignore"):
+        own = _squares(W)
+    if not np.all(own < LARGEST) or np.any(W[own[:, 0] < SMALLEST]):
+        return None
+    V = _solved(L, _product(X.T, W, threads), threads)
+    if V is None:
+        return None
+    beside = np.sqrt(np.maximum(own - _squares(V.T), np.finfo(np.float64).eps * own))
+    return np.concatenate([V.T, beside], axis=1)
 
 
 def _squares(W: Array) -> Array:
@@ -135,7 +156,7 @@ def _squares(W: Array) -> Array:
     return np.array([[np.cumsum(w * w)[-1]] for w in W])
 
 
-def _product(rows: Array, weights: Array, threads: int | None = None) -> Floats:
+def _product(rows: Array, weights: Array, threads: int | None) -> Floats:
     """Return `rows @ weights.T`, in float64, by the core."""
     units, inputs = weights.shape
     layer = core_layer(Dense(units, "identity", bias=False))
@@ -145,7 +166,7 @@ def _product(rows: Array, weights: Array, threads: int | None = None) -> Floats:
 
 
 def _products_of_samples(X: Array, threads: int | None) -> Floats:
-    """Return the lower triangle of `X^T X` (m, m), block by block, and numbers above it."""
+    """Return `X^T X` (m, m), block by block; what is above its diagonal is not to be read."""
     n, m = X.shape
     products = np.zeros((m, m))
     size = max(1, min(m, NUMBERS_AT_ONCE // n))
@@ -156,21 +177,21 @@ def _products_of_samples(X: Array, threads: int | None) -> Floats:
     return products
 
 
-def _factor(K: Floats, X: Array, threads: int | None) -> Floats | None:
+def _factor(K: Floats, X: Array, least: float, threads: int | None) -> Floats | None:
     """Return L, lower triangular, with `L L^T = K`, of K's lower triangle, which is overwritten.
 
     A sample of zeros, or equal to one before it, adds nothing to the span: L has a column of
-    zeros there. None where a sample is all but a combination of those before it.
+    zeros there. None where another's square has less than a share of `least` of its own.
     """
     squares = K.diagonal().copy()
     L = np.zeros_like(K)
     for first in range(0, len(K), BLOCK):
         last = min(first + BLOCK, len(K))
         for k in range(first, last):
-            if K[k, k] > LEAST_OF_ITS_OWN * squares[k]:
+            if K[k, k] > least * squares[k]:
                 L[k:, k] = K[k:, k] / np.sqrt(K[k, k])
                 K[k + 1 :, k + 1 : last] -= L[k + 1 :, k, None] * L[k + 1 : last, k]
-            elif not _repeats(X, squares, k):
+            elif not _repeats(X, squares, L, k):
                 return None
         below = L[last:, first:last]
         if below.size:
@@ -178,14 +199,16 @@ def _factor(K: Floats, X: Array, threads: int | None) -> Floats | None:
     return L
 
 
-def _repeats(X: Array, squares: Floats, k: int) -> bool:
+def _repeats(X: Array, squares: Floats, L: Floats, k: int) -> bool:
     """Tell whether sample k is zeros, or equal to one before it."""
-    alike = np.flatnonzero(squares[:k] == squares[k])
-    return squares[k] == 0 or any(np.array_equal(X[:, j], X[:, k]) for j in alike)
+    # Rows of L of equal samples are equal, up to the first's own diagonal.
+    alike = (squares[:k] == squares[k]) & (L[k, :k] == L.diagonal()[:k]) & (L[k, :k] > 0)
+    same = (np.array_equal(X[:, j], X[:, k]) for j in np.flatnonzero(alike))
+    return squares[k] == 0 or any(same)
 
 
-def _solved(L: Floats, B: Floats, threads: int | None = None) -> Floats:
-    """Return Y of `L Y = B`; a row of it is 0 where L's diagonal is."""
+def _solved(L: Floats, B: Floats, threads: int | None) -> Floats | None:
+    """Return Y of `L Y = B`, a row of it 0 where L's diagonal is; None if it is not finite."""
     Y = np.array(B)
     diagonal = L.diagonal()
     for first in range(0, len(L), BLOCK):
@@ -193,6 +216,8 @@ def _solved(L: Floats, B: Floats, threads: int | None = None) -> Floats:
         for k in range(first, last):
             Y[k] = Y[k] / diagonal[k] if diagonal[k] else 0.0
             Y[k + 1 : last] -= L[k + 1 : last, k, None] * Y[k]
+        if not np.all(np.isfinite(Y[first:last])):
+            return None
         if last < len(L):
             Y[last:] -= _product(L[last:, first:last], Y[first:last].T, threads)
     return Y
