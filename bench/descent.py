@@ -9,7 +9,8 @@ The course's network on rows as wide as its pictures, from the same start:
 
 The rivals make `--few` iterations a turn. Each turn is a process of its own, with one thread or
 two, and they alternate. Medians are printed: microseconds an iteration, and how many times as long
-as `L_layer_model` each takes with its better number of threads. All must end at the same cost.
+as `L_layer_model` each takes with its better number of threads. All must have the same cost after
+100 iterations.
 """
 
 import argparse
@@ -19,11 +20,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 from cases import Array, Problem, load_cases, make_problem
 from contest import worker_environment
 from engines import ENGINES
+from worker import seeing_one_cpu
 
 CASE, RATE = "course", 0.0075
 Train = Callable[[int], float]
@@ -134,7 +137,9 @@ MAKERS = {
 def turn(name: str, dtype: str, threads: int, iterations: int) -> tuple[float, float]:
     """Train once, after a short call that warms up; return seconds and the cost after a hundred."""
     case = replace(load_cases()[CASE], dtype=dtype)
-    train = MAKERS[name](make_problem(case), threads)
+    one = name == "jax" and threads == 1  # it sizes its pool by the processors it may use
+    with seeing_one_cpu() if one else nullcontext():
+        train = MAKERS[name](make_problem(case), threads)
     cost = train(101)
     began = time.perf_counter()
     train(iterations)
@@ -144,8 +149,6 @@ def turn(name: str, dtype: str, threads: int, iterations: int) -> tuple[float, f
 def process(name: str, dtype: str, threads: int, iterations: int) -> tuple[float, float]:
     """Do the same in a process of its own."""
     command = [sys.executable, __file__, "--turn", name, dtype, str(threads), str(iterations)]
-    if name == "jax" and threads == 1:  # it sizes its pool by the processors it may use
-        command = ["taskset", "-c", "0", *command]
     done = subprocess.run(command, env=worker_environment(str(threads)), capture_output=True,
                           text=True, check=False)  # fmt: skip
     if done.returncode:

@@ -10,8 +10,8 @@ That holds for rules that are linear in the gradient and ask nothing of single w
 momentum, Nesterov, clipping by norm, moving averages; any batches, losses and layers behind. For
 penalties of squares and bounds of lengths, V has one number more a unit, with the length of what
 its w has beside the span, of a feature that all samples have 0 of: it shrinks as that does. All of
-it holds in exact arithmetic; here it is float64, and rounding differs by as much as that of the
-plain descent does.
+it holds in exact arithmetic; here it is float64, whose rounding has cost up to a digit more than it
+does in plain descent (measured).
 
 Q is never made. L is the Cholesky factor of `X^T X`, whose rounding is all that Z sees of it.
 `V L^T = Z` gives V, and `A L = V - V0` what each sample has added: `W = W0 + A X^T`. Large products
@@ -124,9 +124,11 @@ def reduced(task: CourseTask, threads: int | None, *, lengths: bool) -> Span | N
     if not np.all(squares < LARGEST) or np.any(task.X[:, squares < SMALLEST]):
         return None
     L = _factor(products, task.X, LEAST_WITH_LENGTHS if lengths else LEAST_OF_ITS_OWN, threads)
+    if L is None:
+        return None
     start = {name: array.astype(np.float64) for name, array in task.start.items()}
-    first = None if L is None else _first_weights(task.X, start["W1"], L, threads)
-    if L is None or first is None:
+    first = _first_weights(task.X, start["W1"], L, threads)
+    if first is None:
         return None
     start["W1"] = first
     X = np.concatenate([L.T, np.zeros((1, len(L)))])
