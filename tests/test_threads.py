@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -101,9 +102,9 @@ print(team())
 def test_threadpoolctl_bounds_the_threads(first: str) -> None:
     pytest.importorskip("threadpoolctl")
     script = """
+import importlib.util
+importlib.util.find_spec("threadpoolctl")  # to ask whether it is there is not to import it
 from threadpoolctl import threadpool_info, threadpool_limits
-if sys.argv[1:] == ["lamella"]:
-    lamella.threadpool.register()
 lamella.threadpool.register()  # once more changes nothing
 found = [library for library in threadpool_info() if library["user_api"] == "lamella"]
 print(len(found), found[0]["version"] == lamella.__version__)
@@ -115,9 +116,27 @@ print(team() > 1)
 """
     if first == "threadpoolctl":
         script = TEAM.replace("import lamella", "import threadpoolctl, lamella") + script
-    else:
-        script = f"sys.argv = ['', 'lamella']\n{script}"
     assert run(script).split() == ["1", "True", "1", "2", "1", "1", "True"]
+
+
+@pytest.mark.parametrize(("body", "said"), [("", "imported"), ("1 / 0", "ZeroDivisionError")])
+def test_a_threadpoolctl_that_cannot_be_registered_with_is_left_alone(
+    body: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "threadpoolctl.py").write_text(body)
+    script = """
+import sys
+import lamella
+sys.path.insert(0, sys.argv[1])
+try:
+    import threadpoolctl
+    print("imported")
+except Exception as error:
+    print(type(error).__name__)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (done.stdout.strip(), done.returncode) == (said, 0), done.stderr
 
 
 @needs_two

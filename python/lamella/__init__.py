@@ -6,7 +6,6 @@
 Everything is imported when it is first used, so that the import stays light.
 """
 
-import sys as _sys
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
@@ -120,8 +119,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_LATER, *_MODULES})
 
 
-if "threadpoolctl" in _sys.modules:
-    threadpool.register()
+threadpool.register_when_imported()
 
 __all__ = [
     "LBFGS",

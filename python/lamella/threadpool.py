@@ -1,13 +1,16 @@
 """Lamella among thread pools: what threadpoolctl needs to limit the core's threads.
 
-Owns the controller that threadpoolctl asks; importing the package registers it where threadpoolctl
-was imported before, else call `register`. Leaves the limit itself to the core
-(`rust/threads.rs`), which exports it by name for this purpose.
+Owns the controller that threadpoolctl asks, and when that hears of it: once both packages are
+imported, in whatever order. Leaves the limit itself to the core (`rust/threads.rs`), which exports
+it by name for this purpose.
 """
 
 from __future__ import annotations
 
+import sys
 from functools import cache
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 __all__ = ["register"]
 
@@ -49,3 +52,46 @@ def register() -> None:
             return _core.__version__
 
     threadpoolctl.register(Controller)
+
+
+def _register_with(module: ModuleType) -> None:
+    # Before threadpoolctl 3.2 (2023) nobody could register.
+    if hasattr(module, "register"):
+        register()
+
+
+class _Importing:
+    """Sees threadpoolctl being imported, and registers behind it."""
+
+    asks = False  # the other finders
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """Return the spec that the other finders have for threadpoolctl."""
+        if name != "threadpoolctl" or self.asks:
+            return None
+        from importlib.util import find_spec
+
+        self.asks = True
+        try:
+            spec = find_spec(name)
+        finally:
+            self.asks = False
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module: ModuleType) -> None:
+                execute(module)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
+                _register_with(module)
+
+            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
+
+
+def register_when_imported() -> None:
+    """Call `register` now if threadpoolctl is imported, else when it will be."""
+    if "threadpoolctl" in sys.modules:
+        _register_with(sys.modules["threadpoolctl"])
+    elif not any(isinstance(finder, _Importing) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Importing())
