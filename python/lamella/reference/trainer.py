@@ -294,6 +294,8 @@ class Penalty(NamedTuple):
 
     def of(self, parameters: Parameters) -> float:
         """Return the penalty of all parameters."""
+        if self.l1 == self.l2 == 0:
+            return 0.0
         covered = [p for name, p in parameters.items() if self.covers(name)]
         absolute = sum(float(np.sum(np.abs(p), dtype=np.float64)) for p in covered)
         squares = sum(float(np.sum(p**2, dtype=np.float64)) for p in covered)
@@ -332,7 +334,7 @@ def _loss_and_gradients(
         raise DivergenceError(_divergence(training.step, passed))
     grads = backward(dZ.astype(X.dtype), parameters, layers, passed, rounded)
     for name, p in parameters.items():
-        if penalty.covers(name):
+        if (penalty.l1 or penalty.l2) and penalty.covers(name):
             grads[f"d{name}"] += penalty.l2 * p + penalty.l1 * np.sign(p)
     return loss, grads
 
