@@ -35,6 +35,9 @@
 //! would be multiplied by it: `step/sparsity.rs` looks at the rows, `kernels/nonzeros.rs` lists what is left. While all numbers are finite, no bit depends on
 //! it.
 //!
+//! A prediction can be walked back as well, down to the gradient of its inputs (`train/input_gradients.rs`): the same kernels, with the
+//! running statistics as constants.
+//!
 //! What couples all weights has phases of its own behind these two, each with a barrier: the norm of the whole gradient, which
 //! then stays in memory until the update; Muon's directions, a layer a claim; the lengths of weights that are to stay
 //! short, and their shortening (`train/phase.rs` names them, `train/amendments.rs` says when they come).

@@ -62,8 +62,13 @@ def check(
 
 def in_float64(network: Network) -> Network:
     """Return a copy whose parameters and computation are float64."""
+    return in_precision(network, "float64")
+
+
+def in_precision(network: Network, precision: str) -> Network:
+    """Return a copy whose parameters and computation are float32 or float64."""
     state = network.__getstate__()
-    state |= {"dtype": np.dtype(np.float64), "precision": "float64"}
-    double = object.__new__(type(network))
-    double.__setstate__(state)
-    return double
+    state |= {"dtype": np.dtype(precision), "precision": precision}
+    copy = object.__new__(type(network))
+    copy.__setstate__(state)
+    return copy

@@ -601,6 +601,55 @@ class Network:
         """Return the logits `(m, n_outputs)`: what the output activation is applied to."""
         return self._net.outputs(self._rows(X), logits=True, threads=checks.threads(threads))
 
+    def input_gradients(
+        self,
+        X: ArrayLike | CSR,
+        directions: ArrayLike | None = None,
+        *,
+        logits: bool = False,
+        threads: int | None = None,
+    ) -> Array:
+        """Return the gradient of the answers with respect to the inputs.
+
+        Row i is the gradient of `directions[i] . outputs[i]` by the features of sample i (a
+        vector-Jacobian product), in a prediction: nothing is dropped, batch normalisation uses its
+        running statistics. In mixed precision it is that of the same weights in float32.
+
+        Parameters
+        ----------
+        X : array_like (m, n_features)
+        directions : array_like (m, n_outputs) or (n_outputs,), optional
+            The weight of each output; needed where there are several. For the gradient of a loss,
+            its gradient by the outputs.
+        logits : bool
+            Whether the outputs are those of `decision_function`, in place of what the output
+            activation makes of them: probabilities (sigmoid, softmax) or exponentials.
+        threads : int, optional
+
+        Returns
+        -------
+        ndarray (m, n_features)
+            Dense, in the network's dtype.
+        """
+        from . import sensitivity
+
+        rows, threads = self._rows(X), checks.threads(threads)
+        logits = checks.flag("logits", logits)
+        return sensitivity.input_gradients(self, rows, directions, logits=logits, threads=threads)
+
+    def jacobian(
+        self, X: ArrayLike | CSR, *, logits: bool = False, threads: int | None = None
+    ) -> Array:
+        """Return the derivative of each output by each feature, `(m, n_outputs, n_features)`.
+
+        As `input_gradients`, one way back for each output.
+        """
+        from . import sensitivity
+
+        rows, threads = self._rows(X), checks.threads(threads)
+        logits = checks.flag("logits", logits)
+        return sensitivity.jacobian(self, rows, logits=logits, threads=threads)
+
     def evaluate(
         self,
         X: ArrayLike | CSR,

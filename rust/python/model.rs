@@ -14,6 +14,7 @@ use lamella::kernels::{Loss, Number};
 use lamella::network::{AVERAGE, GRADIENT, LayerSpec, Network as Core, WEIGHTS};
 use lamella::step::{Draw, TargetData};
 use lamella::train::infer::{self, Spares, Wanted, infer};
+use lamella::train::input_gradients::input_gradients;
 use lamella::train::optimizer::Optimizer;
 use lamella::train::options::{Options, Scikit};
 use lamella::train::penalty;
@@ -302,6 +303,30 @@ impl Network {
                 answer(py, model, &x, None, wanted, threads)
             });
             Ok(filled?.1)
+        })
+    }
+
+    /// dX (m, n_features) of a prediction, from its dZ of the last layer, `deltas` (m, n_outputs).
+    #[pyo3(signature = (X, deltas, *, threads))]
+    #[allow(non_snake_case)]
+    fn input_gradients<'py>(
+        &self,
+        py: Python<'py>,
+        X: &Bound<'py, PyAny>,
+        deltas: &Bound<'py, PyAny>,
+        threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        check_threads(threads).map_err(exception)?;
+        let mut host = Interpreter::new(None);
+        with_model!(&*self.inner, model => {
+            let x = Samples::new("X", X)?;
+            let x = x.matrix();
+            let deltas = arrays::plain("deltas", deltas, (x.rows(), model.net.outputs()))?;
+            let gradients = unlocked(py, || {
+                check_columns(&model.net, &x, threads)?;
+                input_gradients(&model.net, &model.spares, &x, &deltas, threads, &mut host)
+            });
+            Ok(arrays::matrix(py, x.rows(), model.net.features(), host.settle(gradients)?))
         })
     }
 

@@ -3,8 +3,10 @@
 use super::weights::Weights;
 use super::{PanelBlock, Slice, blocks, dress, panel_of, product};
 use crate::activation::Activation;
-use crate::kernels::{Finish, Number, Product, Start};
+use crate::error::Error;
+use crate::kernels::{Finish, INPUT_SEGMENT, Mirror, Number, Product, Start};
 use crate::network::{Form, Network};
+use crate::panel::{Buffer, Panels};
 
 /// dZ of all layers but the last, from the last one's, in a network without batch normalisation.
 pub fn backward<T: Number>(network: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>) {
@@ -12,6 +14,72 @@ pub fn backward<T: Number>(network: &Network<T>, from: Weights<'_, T>, slice: &m
     enter(network, from, slice, top);
     for l in (1..=top).rev() {
         data(network, from, slice, l);
+    }
+}
+
+/// What the gradient of a network's inputs is made with: training reads no mirror of the first layer, so it has none.
+pub struct Bottom<T> {
+    /// The first layer's mirror, where its form needs one.
+    mirror: Buffer<T>,
+    /// A panel's earlier segments of sums, where there are several.
+    totals: Buffer<T>,
+    /// dX, `(m, n[0])`
+    pub result: Panels<T>,
+}
+
+impl<T: Number> Bottom<T> {
+    /// For at most `capacity` rows; `from` has the first layer's weights.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where it does not fit.
+    pub fn new(network: &Network<T>, from: Weights<'_, T>, capacity: usize) -> Result<Self, Error> {
+        let (layer, what) = (&network.layers[0], "input gradients");
+        let geometry = network.geometry;
+        let (panel, wide) = (geometry.panel(), layer.form == Form::Wide);
+        let numbers = if wide { layer.mirror_stride().saturating_mul(layer.panels()) } else { 0 };
+        let mut mirror = Buffer::zeroed(numbers, what)?;
+        for (p, row) in (0..layer.panels()).flat_map(|p| (0..layer.inputs).step_by(panel).map(move |row| (p, row))) {
+            if wide {
+                let (rows, width, mirror_width) =
+                    (panel.min(layer.inputs - row), layer.width(p), layer.mirror_width(row));
+                let weights = &from.weights[layer.row(p, row)..][..rows * width];
+                let begin = layer.mirror_block(p, row) - layer.mirror;
+                let mirror = &mut mirror[begin..begin + width * mirror_width];
+                from.kernels.mirror(&mut Mirror { weights, rows, width, mirror, mirror_width });
+            }
+        }
+        let totals = if layer.outputs > INPUT_SEGMENT { capacity.saturating_mul(panel) } else { 0 };
+        let totals = Buffer::zeroed(totals, what)?;
+        Ok(Bottom { mirror, totals, result: Panels::zeroed(capacity, layer.inputs, geometry, what)? })
+    }
+}
+
+/// dX of a pass forward that was a prediction, from the last layer's dZ. Not in mixed precision.
+pub fn inputs<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>, bottom: &mut Bottom<T>) {
+    debug_assert!(net.pair_kernels.is_none() && slice.training.is_none());
+    let top = net.layers.len() - 1;
+    enter(net, from, slice, top);
+    for l in (1..=top).rev() {
+        data(net, from, slice, l);
+        if net.layers[l - 1].couples() {
+            // Here nothing has to be summed over the batch first.
+            enter(net, from, slice, l - 1);
+        }
+    }
+    let Bottom { mirror, totals, result } = bottom;
+    result.reshape(slice.rows(), net.features());
+    let (from, a) = (Weights { mirror, ..from }, slice.deltas[0].view());
+    for p in 0..result.panels() {
+        let totals = panel_of(totals, a.rows(), 0, result.width(p));
+        for depth in blocks(a.lanes()) {
+            let block = PanelBlock { p, a, depth, totals, c: result.panel_mut(p) };
+            panel_block(net, from, 0, block, Finish::Apply(Activation::Identity));
+        }
+    }
+    if net.layers[0].residual {
+        // dA of the first layer went past its weights as well.
+        let passed = slice.stream.data_mut();
+        result.data_mut().iter_mut().zip(passed).for_each(|(dx, &mut da)| *dx += da);
     }
 }
 

@@ -89,9 +89,10 @@ pub fn sums<T: Number>(net: &Network<T>, slice: &mut Slice<T>, l: usize) {
     net.kernels.normalize(&mut Normalize::Sums { deltas, normed, sums });
 }
 
-/// dY of layer `l` becomes dZ.
+/// dY of layer `l` becomes dZ: in training through the batch's statistics too, in a prediction past the running ones.
 pub fn denormalize<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>, l: usize) {
     let layer = &net.layers[l];
+    let trains = slice.training.is_some();
     let Some(kept) = &mut slice.kept[l] else { return };
     let (deltas, normed, affine) = (&mut slice.deltas[l], &kept.normed, &from.weights[layer.affine()]);
     match layer.norm {
@@ -103,7 +104,7 @@ pub fn denormalize<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mu
         Some(Norm::Batch { .. }) => {
             let statistics = net.statistics.read();
             let of = statistics.get(place(net, l));
-            let (inverse, means) = (&of.inverse, &of.backward);
+            let (inverse, means) = if trains { (&of.inverse, &of.backward) } else { (&of.running_inverse, &of.still) };
             net.kernels.normalize(&mut Normalize::BackByUnit { deltas, normed, inverse, affine, means });
         }
     }

@@ -78,7 +78,7 @@ pub fn labels_per_row<T: Number>(network: &Network<T>) -> usize {
     if answer(network) == Answer::Class { 1 } else { network.outputs() }
 }
 
-/// Slices kept for the next passes forward through one network. Calls may overlap: each takes slices of its own.
+/// Slices kept for the next passes through one network that are not training. Calls may overlap: each takes slices of its own.
 pub struct Spares<T>(Mutex<Vec<Slice<T>>>);
 
 /// So many slices are kept: as many as a call on few threads takes, or several calls at once.
@@ -90,18 +90,20 @@ impl<T: Number> Spares<T> {
         Spares(Mutex::new(Vec::new()))
     }
 
-    fn take(&self, network: &Network<T>, rows: usize) -> Result<Slice<T>, Error> {
+    pub(super) fn take(&self, network: &Network<T>, rows: usize, role: Role) -> Result<Slice<T>, Error> {
         let mut kept = lock(&self.0);
-        if let Some(at) = kept.iter().position(|slice| slice.serves(rows, Role::Answers)) {
+        if let Some(at) = kept.iter().position(|slice| slice.serves(rows, role)) {
             return Ok(kept.swap_remove(at));
         }
         // One that is too small makes room for a larger one.
-        kept.pop();
+        if let Some(at) = kept.iter().position(|slice| slice.serves(0, role)) {
+            kept.swap_remove(at);
+        }
         drop(kept);
-        Slice::new(network, rows, Role::Answers)
+        Slice::new(network, rows, role)
     }
 
-    fn put(&self, slice: Slice<T>) {
+    pub(super) fn put(&self, slice: Slice<T>) {
         let mut kept = lock(&self.0);
         if kept.len() < MOST_SPARES {
             kept.push(slice);
@@ -199,7 +201,7 @@ pub fn activations<T: Number>(
         return Err(Error::Memory { what: "activations", bytes });
     }
     let mut all: Vec<Vec<T>> = network.layers.iter().map(|layer| vec![T::ZERO; rows * layer.outputs]).collect();
-    let mut slice = spares.take(network, step.min(rows))?;
+    let mut slice = spares.take(network, step.min(rows), Role::Answers)?;
     let (mut poller, host) = (Poller::new(), Mutex::new(host));
     for first in (0..rows).step_by(step) {
         let count = step.min(rows - first);
@@ -267,7 +269,7 @@ impl<T: Number> Call<'_, '_, '_, T> {
     ) -> Result<(), Error> {
         let (rows, step) = (self.n_rows(), self.plan.slice_rows);
         let per_row = wanted.len() / rows;
-        let mut slice = self.spares.take(self.network, step.min(rows))?;
+        let mut slice = self.spares.take(self.network, step.min(rows), Role::Answers)?;
         let (mut poller, mut spare) = (Poller::new(), None);
         for first in (0..rows).step_by(step) {
             let count = step.min(rows - first);
@@ -310,7 +312,7 @@ impl<T: Number> Call<'_, '_, '_, T> {
             }
         };
         threads::run(threads, |team, worker| {
-            let mut slice = match self.spares.take(self.network, step) {
+            let mut slice = match self.spares.take(self.network, step, Role::Answers) {
                 Ok(slice) => slice,
                 Err(error) => return fail(error),
             };
@@ -340,7 +342,7 @@ impl<T: Number> Call<'_, '_, '_, T> {
     fn by_panels(&self, wanted: Wanted<'_, T>, losses: &mut [f64], host: &Mutex<&mut dyn Host>) -> Result<(), Error> {
         let (network, rows, threads) = (self.network, self.n_rows(), self.plan.threads);
         let sharing = Sharing::forward(network, rows, threads);
-        let mut slice = self.spares.take(network, rows)?;
+        let mut slice = self.spares.take(network, rows, Role::Answers)?;
         slice.gather(network, self.x, self.selection(0..rows), rows);
         sharing.enter(&mut slice, 0);
         let (slices, stopped, outcome) = (Parts::new(vec![slice]), AtomicBool::new(false), Mutex::new(Ok(())));

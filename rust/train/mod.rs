@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod course;
 pub mod exchange;
 pub mod infer;
+pub mod input_gradients;
 pub mod many;
 pub mod optimizer;
 pub mod options;

@@ -29,6 +29,7 @@ from .functions import (
 )
 from .layers import bfloat16
 from .lbfgs import fit_lbfgs
+from .sensitivity import input_gradients
 from .trainer import epoch_order, fit
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "fit_lbfgs",
     "gradient_check",
     "initialize_parameters_deep",
+    "input_gradients",
     "predict",
     "relu",
     "sigmoid",

@@ -112,7 +112,7 @@ def backward(
         layer, here = layers[n - 1], passed[n - 1]
         if n < len(layers):
             dY = dA * here.kept * DERIVATIVES[str(layer.activation)](here.Y)
-            dZ = _denormalize(dY, n, layer, parameters, here, grads)
+            dZ = denormalize(dY, n, layer, parameters, here, grads)
         dZ = rounded(dZ)
         grads[f"dW{n}"] = dZ @ rounded(here.A_prev).T
         grads[f"db{n}"] = np.sum(dZ, axis=1, keepdims=True)
@@ -124,7 +124,7 @@ def backward(
     }
 
 
-def _denormalize(
+def denormalize(
     dY: Array,
     n: int,
     layer: Dense,

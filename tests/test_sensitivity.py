@@ -1,0 +1,233 @@
+"""How answers change with inputs: the reference, differences, every setting of a network."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lamella
+from lamella import BatchNorm, Dense, LayerNorm, _core, reference
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "plain": {"layers": [7, 20, 5, 3], "hidden": "tanh"},
+    "softmax": {"layers": [7, 20, 3], "hidden": "silu", "output": "softmax"},
+    "sigmoid": {"layers": [4, 9, 1], "hidden": "gelu", "output": "sigmoid"},
+    "counts": {"layers": [4, 9, 2], "hidden": "softplus", "output": "exponential"},
+    "linear": {"layers": [70, 3]},
+    "one": {"layers": [1, 1]},
+    "narrow": {"layers": [500, 3, 2], "hidden": "mish"},
+    "wide": {"layers": [65, 130, 67, 37], "hidden": "elu"},
+    # Sums of two segments, also in the first layer's product.
+    "long": {"layers": [20, 4200, 3], "hidden": "tanh"},
+    "far": {"layers": [4500, 40, 3], "hidden": "tanh"},
+    "dropped": {"layers": [7, 20, 9, 3], "hidden": "tanh", "dropout": 0.5},
+    "batch": {"layers": [7, 33, 20, 3], "hidden": "tanh", "norm": "batch"},
+    "layer": {"layers": [7, 33, 20, 3], "hidden": "silu", "norm": "layer"},
+    "residual": {"layers": [9, 9, 9, 9, 2], "hidden": "tanh", "residual": True},
+    "all": {
+        "layers": [
+            20,
+            Dense(20, "gelu", norm=BatchNorm(), residual=True, dropout=0.2),
+            Dense(20, "silu", norm=LayerNorm(), residual=True),
+            Dense(31, "tanh", bias=False),
+            Dense(4, "softmax"),
+        ]
+    },
+}
+
+
+def made(name: str, dtype: str = "float64", rows: int = 60) -> tuple[lamella.Network, Array]:
+    """Return a network that was trained a little, so that nothing is as it was drawn, and rows."""
+    net = lamella.Network(**NETWORKS[name], dtype=dtype, seed=3)
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((rows, net.n_features)).astype(dtype)
+    if net.output == "softmax":
+        y = rng.integers(0, net.n_outputs, rows)
+    else:
+        y = rng.integers(0, 2, (rows, net.n_outputs))
+    net.fit(X, y, epochs=3, batch_size=16)
+    return net, X
+
+
+def difference(ours: Array, theirs: Array) -> float:
+    """Return the greatest difference over the greatest number."""
+    return float(np.max(np.abs(ours - theirs)) / np.max(np.abs(theirs)))
+
+
+@pytest.mark.parametrize("rows", [1, 60, 700])
+@pytest.mark.parametrize("logits", [False, True])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_they_are_the_references(name: str, logits: bool, rows: int) -> None:
+    net, X = made(name, rows=rows)
+    v = np.random.default_rng(1).standard_normal((rows, net.n_outputs))
+    theirs = reference.input_gradients(
+        net.parameters, X.T, v.T, net.layers, net.statistics, logits=logits
+    )
+    assert difference(net.input_gradients(X, v, logits=logits), theirs.T) < 1e-12
+
+
+@pytest.mark.parametrize("logits", [False, True])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("long", "far")])
+def test_jacobians_are_differences(name: str, logits: bool) -> None:
+    net, X = made(name)
+    X = X[:5]
+    smooth = net.output == "identity" or logits
+    answers = net.decision_function if smooth else net.predict_proba
+    if net.output == "exponential" and not logits:
+        answers = net.predict
+    J, h = net.jacobian(X, logits=logits), 1e-6
+    assert J.shape == (5, net.n_outputs, net.n_features)
+    for i in range(net.n_features):
+        step = h * np.eye(net.n_features)[i]
+        expected = (answers(X + step) - answers(X - step)).reshape(5, -1) / (2 * h)
+        np.testing.assert_allclose(J[:, :, i], expected, rtol=1e-6, atol=1e-8)
+
+
+def test_float32_is_close_to_float64() -> None:
+    for name in NETWORKS:
+        net, X = made(name, "float32")
+        double = lamella.gradients.in_float64(net)
+        v = np.ones(net.n_outputs)
+        ours = net.input_gradients(X, v, logits=True)
+        assert ours.dtype == np.float32
+        assert difference(ours, double.input_gradients(X, v, logits=True)) < 2e-5
+
+
+def test_a_descent_of_a_loss_takes_its_gradient_by_the_outputs() -> None:
+    net, X = made("softmax")
+    y = np.arange(len(X)) % 3
+
+    def loss(X: Array) -> float:
+        return float(-np.log(net.predict_proba(X)[np.arange(len(X)), y]).sum())
+
+    by_logits = net.predict_proba(X) - np.eye(3)[y]
+    gradient = net.input_gradients(X, by_logits, logits=True)
+    assert loss(X - 1e-3 * gradient) < loss(X)
+    along = 1e-6 * gradient
+    expected = (loss(X + along) - loss(X - along)) / 2e-6
+    assert np.sum(gradient**2) == pytest.approx(expected, rel=1e-6)
+
+
+def test_directions_may_be_one_for_all_rows_or_left_out_for_one_output() -> None:
+    net, X = made("plain")
+    v = np.array([1.0, -2.0, 0.5])
+    assert (net.input_gradients(X, v) == net.input_gradients(X, np.tile(v, (60, 1)))).all()
+    one, X = made("sigmoid")
+    ours = one.input_gradients(X)
+    for ones in (np.ones((60, 1)), np.ones(60), [1]):
+        assert (one.input_gradients(X, ones) == ours).all()
+
+
+def test_a_saturated_probability_keeps_its_digits() -> None:
+    net = lamella.Network([1, 1], output="sigmoid")
+    net.parameters = {"W1": [[1.0]], "b1": [0.0]}
+    slopes = net.input_gradients([[30.0], [-30.0]]).ravel()
+    np.testing.assert_allclose(slopes, np.exp(-30.0), rtol=1e-6)
+
+
+def test_every_input_that_predict_takes() -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    net, _ = made("far")
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((300, 4500)) * (rng.random((300, 4500)) < 0.02)
+    v = np.ones(3)
+    expected = net.input_gradients(X, v)
+    for same in (sparse.csr_array(X), np.asfortranarray(X), X[:, ::-1][:, ::-1]):
+        assert net.input_gradients(same, v).tobytes() == expected.tobytes()
+    assert net.jacobian(sparse.csr_array(X[:3])).shape == (3, 3, 4500)
+
+
+@pytest.mark.parametrize("name", ["plain", "all", "far", "wide"])
+def test_neither_threads_nor_company_change_a_bit(name: str) -> None:
+    net, X = made(name, "float32", rows=700)
+    v = np.random.default_rng(1).standard_normal((700, net.n_outputs))
+    expected = net.input_gradients(X, v, threads=1)
+    for threads in (2, 3, 7, None):
+        assert net.input_gradients(X, v, threads=threads).tobytes() == expected.tobytes()
+    for rows in (slice(0, 1), slice(3, 40), slice(500, 700)):
+        assert (net.input_gradients(X[rows], v[rows]) == expected[rows]).all()
+
+
+BITS = """
+import hashlib
+import sys
+import test_sensitivity as tests
+from lamella import _core
+assert _core.info()["isa"] == sys.argv[1]
+for name in tests.NETWORKS:
+    net, X = tests.made(name, "float32", rows=37)
+    print(hashlib.sha256(net.jacobian(X).tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("isa", ["avx512", "avx2", "portable"])
+def test_no_instruction_set_changes_a_bit(isa: str) -> None:
+    if isa not in _core.info()["available"]:
+        pytest.skip(f"this CPU has no {isa}")
+
+    def hashes(isa: str) -> str:
+        environment = {**os.environ, "LAMELLA_ISA": isa, "PYTHONPATH": os.path.dirname(__file__)}
+        inherited = os.environ.get("PYTHONPATH")
+        if inherited:
+            environment["PYTHONPATH"] += os.pathsep + inherited
+        command = [sys.executable, "-c", BITS, isa]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert hashes(isa) == hashes("scalar")
+
+
+def test_calls_leave_training_and_predictions_alone() -> None:
+    net, X = made("all")
+    twin, _ = made("all")
+    for _ in range(3):
+        answers = net.predict_proba(X[:9])
+        net.jacobian(X[:30])
+        assert (net.predict_proba(X[:9]) == answers).all()
+        for model in (net, twin):
+            model.fit(X, np.arange(60) % 4, epochs=1)
+        net.input_gradients(X, np.ones(4))
+    for name, value in net.parameters.items():
+        assert (value == twin.parameters[name]).all()
+    assert net.statistics["mean1"].tobytes() == twin.statistics["mean1"].tobytes()
+
+
+@pytest.mark.skipif(
+    "avx512bf16" not in _core.info()["features"] or _core.info()["isa"] != "avx512",
+    reason="this CPU has no AVX-512 BF16",
+)
+def test_mixed_precision_answers_by_its_weights_in_float32() -> None:
+    net, X = made("plain", "float32")
+    mixed = lamella.Network(**NETWORKS["plain"], dtype="bfloat16")
+    mixed.parameters = net.parameters
+    assert (mixed.jacobian(X) == net.jacobian(X)).all()
+
+
+def test_mistakes_are_named() -> None:
+    net, X = made("plain")
+    for v, message in [
+        (None, r"directions: expected shape \(3,\) or \(60, 3\) for 3 outputs, got None"),
+        (np.ones(60), r"directions: expected shape \(3,\) or \(60, 3\), got \(60,\)"),
+        (np.ones((3, 60)), r"directions: expected shape"),
+        ([1, 2, np.nan], r"directions: expected finite numbers, got nan"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            net.input_gradients(X, v)
+    with pytest.raises(TypeError, match="directions: expected an array of real numbers"):
+        net.input_gradients(X, ["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"X: expected shape \(m, 7\)"):
+        net.jacobian(X[:, 1:])
+    with pytest.raises(ValueError, match=r"X: expected .*finite.* row 1, column 2"):
+        net.jacobian(np.where(np.arange(420).reshape(60, 7) == 9, np.inf, X))
+    with pytest.raises(TypeError, match="logits"):
+        net.input_gradients(X, [1, 1, 1], logits="yes")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="threads"):
+        net.input_gradients(X, [1, 1, 1], threads=0)
