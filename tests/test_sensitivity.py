@@ -125,11 +125,58 @@ def test_directions_may_be_one_for_all_rows_or_left_out_for_one_output() -> None
         assert (one.input_gradients(X, ones) == ours).all()
 
 
-def test_a_saturated_probability_keeps_its_digits() -> None:
-    net = lamella.Network([1, 1], output="sigmoid")
-    net.parameters = {"W1": [[1.0]], "b1": [0.0]}
-    slopes = net.input_gradients([[30.0], [-30.0]]).ravel()
-    np.testing.assert_allclose(slopes, np.exp(-30.0), rtol=1e-6)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("z", [0.5, 5.0, 15.0, 30.0, -30.0])
+def test_saturated_probabilities_keep_their_digits(z: float, dtype: str) -> None:
+    # Two classes whose logits are z and -z: the first's probability is sigmoid(2 z).
+    two = lamella.Network([1, 2], output="softmax", dtype=dtype)
+    two.parameters = {"W1": [[1.0], [-1.0]], "b1": [0.0, 0.0]}
+    one = lamella.Network([1, 1], output="sigmoid", dtype=dtype)
+    one.parameters = {"W1": [[2.0]], "b1": [0.0]}
+    expected = 2 * np.exp(-2 * abs(z)) / (1 + np.exp(-2 * abs(z))) ** 2
+    tolerance = 1e-5 if dtype == "float32" else 1e-13
+    first, second = two.jacobian([[z]])[0, :, 0].tolist()
+    assert first == pytest.approx(expected, rel=tolerance)
+    assert second == pytest.approx(-expected, rel=tolerance)
+    assert one.input_gradients([[z]]).item() == pytest.approx(expected, rel=tolerance)
+    for net, v in ((two, [[1.0], [0.0]]), (one, [[1.0]])):
+        theirs = reference.input_gradients(
+            net.parameters, np.array([[z]], dtype), np.array(v, dtype), net.layers
+        )
+        assert theirs.item() == pytest.approx(expected, rel=tolerance)
+
+
+def test_one_output_that_overflows_leaves_the_others() -> None:
+    net = lamella.Network([1, 2], output="exponential")
+    net.parameters = {"W1": [[100.0], [1.0]], "b1": [0.0, 0.0]}
+    with np.errstate(all="raise"):
+        infinite, finite = net.jacobian([[5.0]])[0, :, 0]
+    assert np.isinf(infinite)
+    assert finite == pytest.approx(np.exp(5), rel=1e-6)
+
+
+def test_a_normalised_unit_that_overflows_is_flat() -> None:
+    net = lamella.Network([2, 4, 1], hidden="tanh", norm="batch")
+    net.statistics = {name: np.zeros_like(value) for name, value in net.statistics.items()}
+    X = np.full((1, 2), 1e37, "f")
+    assert np.isfinite(net.predict(X)).all()
+    assert (net.input_gradients(X) == 0).all()
+
+
+def test_many_outputs_are_taken_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, X = made("wide")
+    expected = net.jacobian(X)
+    monkeypatch.setattr("lamella.sensitivity.MOST_DELTAS", 37 * 60 * 5 + 1)
+    assert net.jacobian(X).tobytes() == expected.tobytes()
+    for k in (0, 36):
+        assert (net.input_gradients(X, np.eye(37)[k]) == expected[:, k]).all()
+
+
+def test_a_jacobian_larger_than_the_memory_is_refused() -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    net = lamella.Network([100_000, 2, 1000])
+    with pytest.raises(MemoryError, match="jacobian: 40000000000000 bytes"):
+        net.jacobian(sparse.csr_array((100_000, 100_000), dtype="f4"))
 
 
 def test_every_input_that_predict_takes() -> None:
@@ -217,7 +264,7 @@ def test_mistakes_are_named() -> None:
         (None, r"directions: expected shape \(3,\) or \(60, 3\) for 3 outputs, got None"),
         (np.ones(60), r"directions: expected shape \(3,\) or \(60, 3\), got \(60,\)"),
         (np.ones((3, 60)), r"directions: expected shape"),
-        ([1, 2, np.nan], r"directions: expected finite numbers, got nan"),
+        ([1, 2, np.nan], r"directions: expected finite numbers, got nan at row 0, column 2"),
     ]:
         with pytest.raises(ValueError, match=message):
             net.input_gradients(X, v)

@@ -102,8 +102,10 @@ print(team())
 def test_threadpoolctl_bounds_the_threads(first: str) -> None:
     pytest.importorskip("threadpoolctl")
     script = """
-import importlib.util
-importlib.util.find_spec("threadpoolctl")  # to ask whether it is there is not to import it
+import importlib.util, pickle
+spec = importlib.util.find_spec("threadpoolctl")  # to ask whether it is there is not to import it
+assert "threadpool_limits" in spec.loader.get_source("threadpoolctl")
+assert pickle.loads(pickle.dumps(spec)).origin == spec.origin
 from threadpoolctl import threadpool_info, threadpool_limits
 lamella.threadpool.register()  # once more changes nothing
 found = [library for library in threadpool_info() if library["user_api"] == "lamella"]
@@ -113,13 +115,26 @@ with threadpool_limits(1):
 with threadpool_limits(1, user_api="lamella"):
     print(team())
 print(team() > 1)
+del sys.modules["threadpoolctl"]
+import threadpoolctl  # another one
+lamella.threadpool.register()
+with threadpoolctl.threadpool_limits(1):
+    print(team())
 """
     if first == "threadpoolctl":
         script = TEAM.replace("import lamella", "import threadpoolctl, lamella") + script
-    assert run(script).split() == ["1", "True", "1", "2", "1", "1", "True"]
+    assert run(script).split() == ["1", "True", "1", "2", "1", "1", "True", "1"]
 
 
-@pytest.mark.parametrize(("body", "said"), [("", "imported"), ("1 / 0", "ZeroDivisionError")])
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("", "imported"),
+        ("def register(controller): ...", "imported"),
+        ("LibController = object\ndef register(controller): 1 / 0", "imported"),
+        ("1 / 0", "ZeroDivisionError"),
+    ],
+)
 def test_a_threadpoolctl_that_cannot_be_registered_with_is_left_alone(
     body: str, said: str, tmp_path: Path
 ) -> None:

@@ -642,7 +642,7 @@ class Network:
     ) -> Array:
         """Return the derivative of each output by each feature, `(m, n_outputs, n_features)`.
 
-        As `input_gradients`, one way back for each output.
+        As `input_gradients`, forward once and back for each output.
         """
         from . import sensitivity
 

@@ -19,6 +19,9 @@ from .matrices import CSR
 if TYPE_CHECKING:
     from .network import Network
 
+MOST_DELTAS = 1 << 22
+"""Numbers of all outputs' directions that a Jacobian makes at once."""
+
 
 def input_gradients(
     network: Network,
@@ -32,22 +35,25 @@ def input_gradients(
     v = _directions(directions, rows.shape[0], network.n_outputs, network.dtype)
     network = _in_full_precision(network)
     Z = _logits(network, rows, logits=logits, threads=threads)
-    return network._net.input_gradients(
-        rows, _through_output(network.output, Z, v), threads=threads
-    )
+    deltas = _through_output(network.output, Z, v)
+    return network._net.input_gradients(rows, deltas, 1, threads=threads)
 
 
 def jacobian(network: Network, rows: Array | CSR, *, logits: bool, threads: int | None) -> Array:
-    """Do what `Network.jacobian` says, of checked rows."""
-    m, outputs = rows.shape[0], network.n_outputs
+    """Do what `Network.jacobian` says, of checked rows: forward once, back for each output."""
+    (m, features), outputs = rows.shape, network.n_outputs
     network = _in_full_precision(network)
     Z = _logits(network, rows, logits=logits, threads=threads)
-    result = np.empty((m, outputs, rows.shape[1]), network.dtype)
-    for k in range(outputs):
-        v = np.zeros((m, outputs), network.dtype)
-        v[:, k] = 1
-        deltas = _through_output(network.output, Z, v)
-        result[:, k] = network._net.input_gradients(rows, deltas, threads=threads)
+    # As many outputs at once as need no more room than this for their directions.
+    several = min(outputs, max(1, MOST_DELTAS // (m * outputs)))
+    _core.check_memory("jacobian", m * outputs * features * network.dtype.itemsize)
+    result = np.empty((m, outputs, features), network.dtype)
+    for first in range(0, outputs, several):
+        count = min(several, outputs - first)
+        unit = np.eye(count, outputs, first, dtype=network.dtype)
+        deltas = [_through_output(network.output, Z, np.tile(v, (m, 1))) for v in unit]
+        part = network._net.input_gradients(rows, np.concatenate(deltas), count, threads=threads)
+        result[:, first : first + count] = part.reshape(m, count, features)
     return result
 
 
@@ -68,8 +74,9 @@ def _directions(
     array = matrices.real("directions", value)
     if array.shape not in shapes:
         raise wrong("directions", f"shape {spelled}", array.shape)
+    array = array.reshape(-1, outputs)
     matrices.finite("directions", array, dtype)
-    array = array.reshape(-1, outputs).astype(dtype, copy=False)
+    array = array.astype(dtype, copy=False)
     return array if len(array) == m else np.repeat(array, m, axis=0)
 
 
@@ -91,7 +98,10 @@ def _through_output(output: str, Z: Array | None, v: Array) -> Array:
     elif output == "exponential":
         slopes = _core.elementwise("exp", Z)
     else:
+        # A (v - A . v), by differences to the likeliest class's v: near 1 nothing cancels then.
         slopes = _core.softmax(Z)
+        v = v - np.take_along_axis(v, slopes.argmax(axis=1)[:, None], axis=1)
         v = v - np.sum(slopes * v, axis=1, keepdims=True)
-    result: Array = v * slopes
+    with np.errstate(over="ignore", invalid="ignore"):
+        result: Array = np.where(v == 0, v, v * slopes)  # an exponential may be infinite
     return result

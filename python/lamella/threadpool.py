@@ -8,14 +8,18 @@ it by name for this purpose.
 from __future__ import annotations
 
 import sys
-from functools import cache
+from contextlib import suppress
+from copy import copy
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
 
 __all__ = ["register"]
 
 
-@cache
 def register() -> None:
     """Let `threadpoolctl.threadpool_limits` bound the threads of calls with `threads=None`.
 
@@ -28,6 +32,9 @@ def register() -> None:
         If threadpoolctl is not installed.
     """
     import threadpoolctl
+
+    if _registered_with(threadpoolctl):
+        return
 
     class Controller(threadpoolctl.LibController):  # type: ignore[misc]
         """The core's shared library, known by what it exports."""
@@ -52,21 +59,51 @@ def register() -> None:
             return _core.__version__
 
     threadpoolctl.register(Controller)
+    _controllers.append(Controller)
 
 
-def _register_with(module: ModuleType) -> None:
-    # Before threadpoolctl 3.2 (2023) nobody could register.
-    if hasattr(module, "register"):
+_controllers: list[type] = []
+"""What was registered: with threadpoolctl as it was imported then."""
+
+
+def _registered_with(module: ModuleType) -> bool:
+    return any(issubclass(controller, module.LibController) for controller in _controllers)
+
+
+def _register_if_possible() -> None:
+    # Another package's import must not fail for this: before 3.2 (2023) it takes no controllers.
+    with suppress(Exception):
         register()
 
 
+class _Registering:
+    """A loader that registers behind another one's work, and is that one in all else."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "loader":  # while it is copied
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Execute the module as if this were not here."""
+        module.__loader__ = self.loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.loader
+        self.loader.exec_module(module)
+        sys.meta_path[:] = [f for f in sys.meta_path if not isinstance(f, _Importing)]
+        _register_if_possible()
+
+
 class _Importing:
-    """Sees threadpoolctl being imported, and registers behind it."""
+    """Finds threadpoolctl where the other finders do, with a loader that registers."""
 
     asks = False  # the other finders
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """Return the spec that the other finders have for threadpoolctl."""
+        """Return the other finders' spec of threadpoolctl, and nothing of other modules."""
         if name != "threadpoolctl" or self.asks:
             return None
         from importlib.util import find_spec
@@ -76,22 +113,15 @@ class _Importing:
             spec = find_spec(name)
         finally:
             self.asks = False
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def execute_and_register(module: ModuleType) -> None:
-                execute(module)
-                if self in sys.meta_path:
-                    sys.meta_path.remove(self)
-                _register_with(module)
-
-            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            spec = copy(spec)
+            spec.loader = cast("Loader", _Registering(spec.loader))
         return spec
 
 
 def register_when_imported() -> None:
     """Call `register` now if threadpoolctl is imported, else when it will be."""
     if "threadpoolctl" in sys.modules:
-        _register_with(sys.modules["threadpoolctl"])
+        _register_if_possible()
     elif not any(isinstance(finder, _Importing) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Importing())

@@ -15,8 +15,6 @@ pub struct Statistics<T> {
     pub inverse: Buffer<T>,
     /// Means over the batch of dY, then of dY times the normed.
     pub backward: Buffer<T>,
-    /// The same of a prediction, whose statistics do not depend on its samples: zeros.
-    pub still: Buffer<T>,
     /// Running mean, what predictions use.
     pub running_mean: Buffer<T>,
     /// Running variance, unbiased.
@@ -33,7 +31,6 @@ impl<T: Number> Statistics<T> {
             squares: zeros(1)?,
             inverse: zeros(1)?,
             backward: zeros(2)?,
-            still: zeros(2)?,
             running_mean: zeros(1)?,
             running_variance: zeros(1)?,
             running_inverse: zeros(1)?,

@@ -155,6 +155,15 @@ fn info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(dict)
 }
 
+/// Raises MemoryError, which names `what`, where `bytes` more cannot be used.
+#[pyfunction]
+fn check_memory(what: &str, bytes: usize) -> PyResult<()> {
+    if lamella::memory::suffices(bytes) {
+        return Ok(());
+    }
+    Err(PyMemoryError::new_err(format!("{what}: {bytes} bytes could not be allocated")))
+}
+
 /// What this machine can do at most: billions of operations a second ("f32", "f64", "bf16") or of bytes read ("memory").
 ///
 /// One measurement of so many seconds on so many threads, with the kernels that are chosen.
@@ -197,6 +206,8 @@ fn features() -> Vec<&'static str> {
 mod _core {
     #[pymodule_export]
     use super::DivergenceError;
+    #[pymodule_export]
+    use super::check_memory;
     #[pymodule_export]
     use super::checkpoint::{file_header, parse_file};
     #[pymodule_export]

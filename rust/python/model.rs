@@ -306,14 +306,16 @@ impl Network {
         })
     }
 
-    /// dX (m, n_features) of a prediction, from its dZ of the last layer, `deltas` (m, n_outputs).
-    #[pyo3(signature = (X, deltas, *, threads))]
+    /// dX of a prediction for `count` dZ of the last layer, `deltas` (count m, n_outputs): (m count, n_features), each sample's
+    /// beside each other.
+    #[pyo3(signature = (X, deltas, count, *, threads))]
     #[allow(non_snake_case)]
     fn input_gradients<'py>(
         &self,
         py: Python<'py>,
         X: &Bound<'py, PyAny>,
         deltas: &Bound<'py, PyAny>,
+        count: usize,
         threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyAny>> {
         check_threads(threads).map_err(exception)?;
@@ -321,12 +323,13 @@ impl Network {
         with_model!(&*self.inner, model => {
             let x = Samples::new("X", X)?;
             let x = x.matrix();
-            let deltas = arrays::plain("deltas", deltas, (x.rows(), model.net.outputs()))?;
+            let rows = x.rows().saturating_mul(count);
+            let deltas = arrays::plain("deltas", deltas, (rows, model.net.outputs()))?;
             let gradients = unlocked(py, || {
                 check_columns(&model.net, &x, threads)?;
-                input_gradients(&model.net, &model.spares, &x, &deltas, threads, &mut host)
+                input_gradients(&model.net, &model.spares, &x, (&deltas, count), threads, &mut host)
             });
-            Ok(arrays::matrix(py, x.rows(), model.net.features(), host.settle(gradients)?))
+            Ok(arrays::matrix(py, rows, model.net.features(), host.settle(gradients)?))
         })
     }
 

@@ -17,45 +17,58 @@ pub fn backward<T: Number>(network: &Network<T>, from: Weights<'_, T>, slice: &m
     }
 }
 
-/// What the gradient of a network's inputs is made with: training reads no mirror of the first layer, so it has none.
+/// What an error calls the numbers of input gradients.
+const INPUTS: &str = "input gradients";
+
+/// The first layer's mirror, which training does not read and the arena does not have; empty where its form needs none.
+///
+/// # Errors
+/// [`Error::Memory`] where it does not fit.
+pub fn first_mirror<T: Number>(net: &Network<T>, from: Weights<'_, T>) -> Result<Buffer<T>, Error> {
+    let (layer, panel) = (&net.layers[0], net.geometry.panel());
+    if layer.form == Form::Narrow {
+        return Buffer::zeroed(0, INPUTS);
+    }
+    let mut mirror = Buffer::zeroed(layer.mirror_stride().saturating_mul(layer.panels()), INPUTS)?;
+    for (p, row) in (0..layer.panels()).flat_map(|p| (0..layer.inputs).step_by(panel).map(move |row| (p, row))) {
+        let (rows, width, mirror_width) = (panel.min(layer.inputs - row), layer.width(p), layer.mirror_width(row));
+        let weights = &from.weights[layer.row(p, row)..][..rows * width];
+        let begin = layer.mirror_block(p, row) - layer.mirror;
+        let mirror = &mut mirror[begin..begin + width * mirror_width];
+        from.kernels.mirror(&mut Mirror { weights, rows, width, mirror, mirror_width });
+    }
+    Ok(mirror)
+}
+
+/// A slice's dX.
 pub struct Bottom<T> {
-    /// The first layer's mirror, where its form needs one.
-    mirror: Buffer<T>,
+    /// `(m, n[0])`
+    pub result: Panels<T>,
     /// A panel's earlier segments of sums, where there are several.
     totals: Buffer<T>,
-    /// dX, `(m, n[0])`
-    pub result: Panels<T>,
 }
 
 impl<T: Number> Bottom<T> {
-    /// For at most `capacity` rows; `from` has the first layer's weights.
+    /// For at most `capacity` rows.
     ///
     /// # Errors
     /// [`Error::Memory`] where it does not fit.
-    pub fn new(network: &Network<T>, from: Weights<'_, T>, capacity: usize) -> Result<Self, Error> {
-        let (layer, what) = (&network.layers[0], "input gradients");
-        let geometry = network.geometry;
-        let (panel, wide) = (geometry.panel(), layer.form == Form::Wide);
-        let numbers = if wide { layer.mirror_stride().saturating_mul(layer.panels()) } else { 0 };
-        let mut mirror = Buffer::zeroed(numbers, what)?;
-        for (p, row) in (0..layer.panels()).flat_map(|p| (0..layer.inputs).step_by(panel).map(move |row| (p, row))) {
-            if wide {
-                let (rows, width, mirror_width) =
-                    (panel.min(layer.inputs - row), layer.width(p), layer.mirror_width(row));
-                let weights = &from.weights[layer.row(p, row)..][..rows * width];
-                let begin = layer.mirror_block(p, row) - layer.mirror;
-                let mirror = &mut mirror[begin..begin + width * mirror_width];
-                from.kernels.mirror(&mut Mirror { weights, rows, width, mirror, mirror_width });
-            }
-        }
-        let totals = if layer.outputs > INPUT_SEGMENT { capacity.saturating_mul(panel) } else { 0 };
-        let totals = Buffer::zeroed(totals, what)?;
-        Ok(Bottom { mirror, totals, result: Panels::zeroed(capacity, layer.inputs, geometry, what)? })
+    pub fn new(net: &Network<T>, capacity: usize) -> Result<Self, Error> {
+        let several = net.layers[0].outputs > INPUT_SEGMENT;
+        let totals = if several { capacity.saturating_mul(net.geometry.panel()) } else { 0 };
+        let result = Panels::zeroed(capacity, net.features(), net.geometry, INPUTS)?;
+        Ok(Bottom { result, totals: Buffer::zeroed(totals, INPUTS)? })
     }
 }
 
-/// dX of a pass forward that was a prediction, from the last layer's dZ. Not in mixed precision.
-pub fn inputs<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>, bottom: &mut Bottom<T>) {
+/// dX of a pass forward that was a prediction, from the last layer's dZ; `mirror` is the first layer's. Not in mixed precision.
+pub fn inputs<T: Number>(
+    net: &Network<T>,
+    from: Weights<'_, T>,
+    mirror: &[T],
+    slice: &mut Slice<T>,
+    bottom: &mut Bottom<T>,
+) {
     debug_assert!(net.pair_kernels.is_none() && slice.training.is_none());
     let top = net.layers.len() - 1;
     enter(net, from, slice, top);
@@ -66,7 +79,7 @@ pub fn inputs<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Sli
             enter(net, from, slice, l - 1);
         }
     }
-    let Bottom { mirror, totals, result } = bottom;
+    let Bottom { result, totals } = bottom;
     result.reshape(slice.rows(), net.features());
     let (from, a) = (Weights { mirror, ..from }, slice.deltas[0].view());
     for p in 0..result.panels() {

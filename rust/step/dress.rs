@@ -104,8 +104,22 @@ pub fn denormalize<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mu
         Some(Norm::Batch { .. }) => {
             let statistics = net.statistics.read();
             let of = statistics.get(place(net, l));
-            let (inverse, means) = if trains { (&of.inverse, &of.backward) } else { (&of.running_inverse, &of.still) };
+            if !trains {
+                return scale(deltas, affine, &of.running_inverse);
+            }
+            let (inverse, means) = (&of.inverse, &of.backward);
             net.kernels.normalize(&mut Normalize::BackByUnit { deltas, normed, inverse, affine, means });
+        }
+    }
+}
+
+/// `dZ = gamma inverse dY`, in place: where statistics are constants, normalised Z is no part of it, which may have overflowed.
+fn scale<T: Number>(deltas: &mut Panels<T>, gamma: &[T], inverse: &[T]) {
+    for p in 0..deltas.panels() {
+        let (width, first) = (deltas.width(p), p * deltas.geometry().panel());
+        let by = gamma[first..first + width].iter().zip(&inverse[first..first + width]);
+        for row in deltas.panel_mut(p).chunks_exact_mut(width) {
+            row.iter_mut().zip(by.clone()).for_each(|(x, (&gamma, &inverse))| *x = *x * (gamma * inverse));
         }
     }
 }

@@ -480,12 +480,18 @@ impl<T: Number> Call<'_, '_, '_, T> {
 
 /// Panels to plain rows.
 pub fn unpack<T: Number>(panels: &Panels<T>, rows: &mut [T]) {
+    unpack_beside(panels, rows, 1, 0);
+}
+
+/// Panels to matrix number `at` of those that stand row beside row, `count` of them and of as many lanes each.
+pub fn unpack_beside<T: Number>(panels: &Panels<T>, rows: &mut [T], count: usize, at: usize) {
     let n = panels.lanes();
     for p in 0..panels.panels() {
         let (width, first) = (panels.width(p), p * panels.geometry().panel());
         let used = width.min(n - first);
-        for (row, from) in rows.chunks_exact_mut(n).zip(panels.panel(p).chunks_exact(width)) {
-            row[first..first + used].copy_from_slice(&from[..used]);
+        let from = at * n + first;
+        for (row, numbers) in rows.chunks_exact_mut(count * n).zip(panels.panel(p).chunks_exact(width)) {
+            row[from..from + used].copy_from_slice(&numbers[..used]);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Nothing is dropped, and batch normalisation's running statistics are constants. Rows do not depend on each other, so neither
 //! slices nor threads change a bit.
 
-use super::infer::{Spares, unpack};
+use super::infer::{Spares, unpack_beside};
 use super::{Host, Poller, lock};
 use crate::data::{Matrix, Selection};
 use crate::error::Error;
@@ -18,7 +18,7 @@ use crate::threads;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// dX `(m, n[0])` of the rows of `x`, from their dZ[L] `(m, n[L])`, row after row.
+/// dX of the rows of `x` for `count` dZ[L] of each, `(count, m, n[L])`: `(m, count, n[0])`.
 ///
 /// # Errors
 /// [`Error::Value`] in mixed precision, whose products have no input gradients; [`Error::Memory`], [`Error::Panic`], or what the
@@ -27,7 +27,7 @@ pub fn input_gradients<T: Number>(
     network: &Network<T>,
     spares: &Spares<T>,
     x: &Matrix<'_>,
-    deltas: &[T],
+    (deltas, count): (&[T], usize),
     threads: Option<usize>,
     host: &mut dyn Host,
 ) -> Result<Vec<T>, Error> {
@@ -35,35 +35,42 @@ pub fn input_gradients<T: Number>(
     if network.pair_kernels.is_some() {
         return Err(Error::expected("dtype", "float32 or float64", "bfloat16"));
     }
-    if deltas.len() != rows.saturating_mul(outputs) {
-        return Err(Error::expected("deltas", format!("{rows} rows of {outputs} numbers"), deltas.len()));
+    if deltas.len() != rows.saturating_mul(outputs).saturating_mul(count) {
+        return Err(Error::expected("deltas", format!("{count} x {rows} rows of {outputs} numbers"), deltas.len()));
     }
-    let bytes = rows.saturating_mul(features).saturating_mul(size_of::<T>());
+    let numbers = rows.saturating_mul(features).saturating_mul(count);
+    let bytes = numbers.saturating_mul(size_of::<T>());
     if !memory::suffices(bytes) {
         return Err(Error::Memory { what: "input gradients", bytes });
     }
-    let mut gradients = vec![T::ZERO; rows * features];
-    if rows == 0 {
+    let mut gradients = vec![T::ZERO; numbers];
+    if numbers == 0 {
         return Ok(gradients);
     }
     let plan = plan::inference(network, rows, threads);
     let step = if plan.by_panels { rows.div_ceil(plan.threads) } else { plan.slice_rows };
-    let work = 4.0 * (network.n_parameters() * step) as f64;
-    let chunks: Vec<_> = gradients.chunks_mut(step * features).map(Mutex::new).collect();
+    let work = (2.0 + 2.0 * count as f64) * (network.n_parameters() * step) as f64;
+    let mirror = {
+        let reading = network.arena.read();
+        backward::first_mirror(network, Weights::of(&reading, network.kernels))?
+    };
+    let chunks: Vec<_> = gradients.chunks_mut(step * count * features).map(Mutex::new).collect();
     let (host, stop, outcome) = (Mutex::new(host), AtomicBool::new(false), Mutex::new(Ok(())));
     threads::run(plan.threads.min(chunks.len()), |team, worker| {
         let pass = || -> Result<(), Error> {
             let mut slice = spares.take(network, step.min(rows), Role::Learns)?;
             let reading = network.arena.read();
             let from = Weights::of(&reading, network.kernels);
-            let (mut bottom, mut poller) = (Bottom::new(network, from, step.min(rows))?, Poller::new());
+            let (mut bottom, mut poller) = (Bottom::new(network, step.min(rows))?, Poller::new());
             for i in (worker..chunks.len()).step_by(team.size()) {
-                let (first, count) = (i * step, step.min(rows - i * step));
-                slice.gather(network, x, Selection::From(first), count);
+                let (first, some) = (i * step, step.min(rows - i * step));
+                slice.gather(network, x, Selection::From(first), some);
                 forward::forward(network, from, &mut slice);
-                slice.set_delta(&deltas[first * outputs..(first + count) * outputs], |_| T::ONE);
-                backward::inputs(network, from, &mut slice, &mut bottom);
-                unpack(&bottom.result, &mut lock(&chunks[i]));
+                for at in 0..count {
+                    slice.set_delta(&deltas[(at * rows + first) * outputs..][..some * outputs], |_| T::ONE);
+                    backward::inputs(network, from, &mirror, &mut slice, &mut bottom);
+                    unpack_beside(&bottom.result, &mut lock(&chunks[i]), count, at);
+                }
                 if worker == 0 {
                     poller.poll(work, &host)?;
                 }
@@ -122,13 +129,17 @@ mod tests {
             (0..2).for_each(|l| network.set_layer(l, weight, |_| 1.0));
             let x = Array2::<f32>::ones((rows, features));
             let x = Matrix::Dense(Dense::F32(x.view()));
-            let deltas: Vec<f32> = (0..rows * outputs).map(|n| (n % 5) as f32 - 2.0).collect();
-            let ours =
-                |threads| input_gradients(&network, &Spares::new(), &x, &deltas, Some(threads), &mut Nobody).unwrap();
-            let expected: Vec<f32> = (0..rows * features)
+            let delta = |at: usize, row: usize, k: usize| ((at + 2 * row + 3 * k) % 5) as f32 - 2.0;
+            let all = (0..2).flat_map(|at| (0..rows).map(move |row| (at, row)));
+            let deltas: Vec<f32> = all.flat_map(|(at, row)| (0..outputs).map(move |k| delta(at, row, k))).collect();
+            let ours = |threads| {
+                let deltas = (&deltas[..], 2);
+                input_gradients(&network, &Spares::new(), &x, deltas, Some(threads), &mut Nobody).unwrap()
+            };
+            let expected: Vec<f32> = (0..rows * 2 * features)
                 .map(|n| {
-                    let (row, i) = (n / features, n % features);
-                    let hidden = |j| (0..outputs).map(|k| deltas[row * outputs + k] * weight(k, j)).sum::<f32>();
+                    let (row, at, i) = (n / features / 2, n / features % 2, n % features);
+                    let hidden = |j| (0..outputs).map(|k| delta(at, row, k) * weight(k, j)).sum::<f32>();
                     (0..units).map(|j| hidden(j) * weight(j, i)).sum()
                 })
                 .collect();
@@ -143,7 +154,7 @@ mod tests {
         let network = Network::<f32>::new(3, &specs, Loss::SquaredError, Isa::Scalar).unwrap();
         let x = Array2::<f32>::ones((4, 3));
         let x = Matrix::Dense(Dense::F32(x.view()));
-        let error = input_gradients(&network, &Spares::new(), &x, &[0.0; 7], None, &mut Nobody).unwrap_err();
-        assert_eq!(error.to_string(), "deltas: expected 4 rows of 2 numbers, got 7");
+        let error = input_gradients(&network, &Spares::new(), &x, (&[0.0; 7], 1), None, &mut Nobody).unwrap_err();
+        assert_eq!(error.to_string(), "deltas: expected 1 x 4 rows of 2 numbers, got 7");
     }
 }

@@ -70,8 +70,11 @@ def _through_norm(
 def _through_output(output: str, Z: Array, v: Array) -> Array:
     """Return `v^T dA/dZ` of each sample."""
     A = ACTIVATIONS[output](Z)
-    slopes = {"sigmoid": A * (1 - A), "identity": np.ones_like(A)}.get(output, A)
-    if output == "softmax":
-        v = v - np.sum(A * v, axis=0, keepdims=True)
-    result: Array = v * slopes
+    if output == "softmax":  # A (v - A . v), by differences, of which none cancels
+        v = sum(A[j] * (v - v[j]) for j in range(len(A)))
+    slopes = {
+        "sigmoid": A * ACTIVATIONS["sigmoid"](-Z),  # 1 - A
+        "identity": np.ones_like(A),
+    }
+    result: Array = v * slopes.get(output, A)
     return result
