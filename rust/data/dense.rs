@@ -3,13 +3,12 @@
 //! Rows that lie one after the other are read once, in order, and dealt out to the panels; where samples are
 //! neighbours (Fortran order), columns are read instead.
 
-use super::element::Element;
+use super::element::{Element, Half};
 use super::{Selection, Unfit};
 use crate::error::Error;
 use crate::isa::{Compilable, Float, Isa, Lanes, prefetch};
 use crate::panel::PanelsMut;
 use crate::threads;
-use half::f16;
 use ndarray::{ArrayView1, ArrayView2, Axis};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -22,7 +21,7 @@ pub enum Dense<'a> {
     /// 64-bit floats.
     F64(ArrayView2<'a, f64>),
     /// 16-bit floats.
-    F16(ArrayView2<'a, f16>),
+    F16(ArrayView2<'a, Half>),
     /// Bytes.
     U8(ArrayView2<'a, u8>),
     /// Unsigned 16-bit integers.

@@ -9,7 +9,7 @@ mod element;
 mod sparse;
 
 pub use dense::Dense;
-pub use element::Element;
+pub use element::{Element, Half};
 pub use sparse::{Indices, Sparse};
 
 use crate::error::Error;

@@ -4,14 +4,16 @@
 //! lock is released. (Python code that writes into the array meanwhile races with the reader, as with NumPy's own
 //! functions.)
 
-use half::f16;
-use lamella::data::{Dense, Indices, Matrix, Sparse};
+use lamella::data::{Dense, Half, Indices, Matrix, Sparse};
 use lamella::error::Error;
 use lamella::kernels::Number;
 use numpy::ndarray::{Array2, ArrayView2, Dimension, IntoDimension};
 use numpy::npyffi::PY_ARRAY_API;
 use numpy::prelude::*;
-use numpy::{IntoPyArray, PyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArray, ToNpyDims};
+use numpy::{
+    IntoPyArray, PyArray, PyArray1, PyArray2, PyArrayDescr, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArray,
+    ToNpyDims,
+};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
@@ -21,8 +23,8 @@ pub enum Held<'py> {
     F32(PyReadonlyArray2<'py, f32>),
     /// 64-bit floats.
     F64(PyReadonlyArray2<'py, f64>),
-    /// 16-bit floats.
-    F16(PyReadonlyArray2<'py, f16>),
+    /// 16-bit floats, seen as the integers of their bits.
+    F16(PyReadonlyArray2<'py, u16>),
     /// Bytes.
     U8(PyReadonlyArray2<'py, u8>),
     /// Unsigned 16-bit integers.
@@ -61,7 +63,10 @@ impl<'py> Held<'py> {
                 $(if let Ok(array) = object.extract() { return Ok(Held::$variant(array)); })*
             };
         }
-        first_of!(F32, F64, U8, I64, Bool, F16, U16, U32, U64, I8, I16, I32);
+        first_of!(F32, F64, U8, I64, Bool, U16, U32, U64, I8, I16, I32);
+        if array.dtype().is_equiv_to(&PyArrayDescr::new(object.py(), "float16")?) {
+            return Ok(Held::F16(object.call_method1("view", ("uint16",))?.extract()?));
+        }
         let got = array.dtype().str()?;
         Err(PyTypeError::new_err(format!("{name}: expected a real numeric dtype in native byte order, got {got}")))
     }
@@ -70,7 +75,11 @@ impl<'py> Held<'py> {
         match self {
             Held::F32(array) => Dense::F32(array.as_array()),
             Held::F64(array) => Dense::F64(array.as_array()),
-            Held::F16(array) => Dense::F16(array.as_array()),
+            Held::F16(array) => {
+                let bits = array.as_array().raw_view().cast::<Half>();
+                // SAFETY: a `Half` is an `u16` and nothing else, and the array is held for as long as the view.
+                Dense::F16(unsafe { bits.deref_into_view() })
+            }
             Held::U8(array) => Dense::U8(array.as_array()),
             Held::U16(array) => Dense::U16(array.as_array()),
             Held::U32(array) => Dense::U32(array.as_array()),
