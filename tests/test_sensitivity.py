@@ -178,7 +178,7 @@ def test_many_outputs_are_taken_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch)
 def test_a_jacobian_larger_than_the_memory_is_refused() -> None:
     sparse = pytest.importorskip("scipy.sparse")
     net = lamella.Network([100_000, 2, 1000])
-    with pytest.raises(MemoryError, match="jacobian: 40000000000000 bytes"):
+    with pytest.raises(MemoryError, match="result: 40040000000000 bytes"):
         net.jacobian(sparse.csr_array((100_000, 100_000), dtype="f4"))
 
 
@@ -266,6 +266,30 @@ def test_mixed_precision_answers_by_its_weights_in_float32() -> None:
     mixed = lamella.Network(**NETWORKS["plain"], dtype="bfloat16")
     mixed.parameters = net.parameters
     assert (mixed.jacobian(X) == net.jacobian(X)).all()
+
+
+def test_a_network_in_mixed_precision_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What CPUs without the instructions can show: the copy has weights and statistics.
+    for name in ("plain", "batch"):
+        net, X = made(name, "float32")
+        expected = net.jacobian(X)
+        monkeypatch.setattr(net, "precision", "bfloat16")
+        assert net.jacobian(X).tobytes() == expected.tobytes()
+        monkeypatch.undo()
+
+
+def test_the_references_mistakes_are_named() -> None:
+    net, X = made("batch")
+    v = np.ones((3, len(X)))
+    mistakes: list[tuple[dict[str, Any], str]] = [
+        ({"X": X}, r"X: expected shape \(7, m\)"),
+        ({"directions": v.T}, r"directions: expected shape \(3, 60\)"),
+        ({"statistics": None}, "statistics: expected those of batch normalisation, got None"),
+    ]
+    for changed, message in mistakes:
+        right: dict[str, Any] = {"X": X.T, "directions": v, "statistics": net.statistics}
+        with pytest.raises(ValueError, match=message):
+            reference.input_gradients(net.parameters, layers=net.layers, **right | changed)
 
 
 def test_mistakes_are_named() -> None:

@@ -630,6 +630,11 @@ class Network:
         -------
         ndarray (m, n_features)
             Dense, in the network's dtype.
+
+        Raises
+        ------
+        ValueError
+            If directions are missing where they are needed, of another shape or not finite.
         """
         from . import sensitivity
 
@@ -642,7 +647,8 @@ class Network:
     ) -> Array:
         """Return the derivative of each output by each feature, `(m, n_outputs, n_features)`.
 
-        As `input_gradients`, forward once and back for each output.
+        As `input_gradients`, forward once and back for each output. A `MemoryError` where it
+        has no room.
         """
         from . import sensitivity
 

@@ -44,16 +44,22 @@ def jacobian(network: Network, rows: Array | CSR, *, logits: bool, threads: int 
     (m, features), outputs = rows.shape, network.n_outputs
     network = _in_full_precision(network)
     Z = _logits(network, rows, logits=logits, threads=threads)
+
+    def part(first: int, count: int) -> Array:
+        unit = np.eye(count, outputs, first, dtype=network.dtype)
+        deltas = [_through_output(network.output, Z, np.tile(v, (m, 1))) for v in unit]
+        found = network._net.input_gradients(rows, np.concatenate(deltas), count, threads=threads)
+        return found.reshape(m, count, features)
+
     # As many outputs at once as need no more room than this for their directions.
-    several = min(outputs, max(1, MOST_DELTAS // (m * outputs)))
-    _core.check_memory("jacobian", m * outputs * features * network.dtype.itemsize)
+    several = max(1, MOST_DELTAS // (m * outputs))
+    if several >= outputs:
+        return part(0, outputs)
+    _core.check_memory(m * (outputs + several) * features * network.dtype.itemsize)
     result = np.empty((m, outputs, features), network.dtype)
     for first in range(0, outputs, several):
         count = min(several, outputs - first)
-        unit = np.eye(count, outputs, first, dtype=network.dtype)
-        deltas = [_through_output(network.output, Z, np.tile(v, (m, 1))) for v in unit]
-        part = network._net.input_gradients(rows, np.concatenate(deltas), count, threads=threads)
-        result[:, first : first + count] = part.reshape(m, count, features)
+        result[:, first : first + count] = part(first, count)
     return result
 
 

@@ -5,7 +5,7 @@
 
 use crate::isa::Float;
 
-/// A float of 16 bits (IEEE 754 binary16, NumPy's float16), by its bits. It is only read: data may be of it, nothing computes with it.
+/// A float of 16 bits (IEEE 754 binary16, NumPy's float16), by its bits. Data may be of it; nothing computes with it.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Half(pub u16);

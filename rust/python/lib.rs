@@ -155,13 +155,11 @@ fn info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(dict)
 }
 
-/// Raises MemoryError, which names `what`, where `bytes` more cannot be used.
+/// Raises MemoryError where a result of so many bytes has no room.
 #[pyfunction]
-fn check_memory(what: &str, bytes: usize) -> PyResult<()> {
-    if lamella::memory::suffices(bytes) {
-        return Ok(());
-    }
-    Err(PyMemoryError::new_err(format!("{what}: {bytes} bytes could not be allocated")))
+fn check_memory(bytes: usize) -> PyResult<()> {
+    let refused = || exception(Error::Memory { what: "result", bytes });
+    lamella::memory::suffices(bytes).then_some(()).ok_or_else(refused)
 }
 
 /// What this machine can do at most: billions of operations a second ("f32", "f64", "bf16") or of bytes read ("memory").

@@ -40,15 +40,15 @@ pub fn first_mirror<T: Number>(net: &Network<T>, from: Weights<'_, T>) -> Result
     Ok(mirror)
 }
 
-/// A slice's dX.
-pub struct Bottom<T> {
+/// A slice's dX, the gradient of its inputs.
+pub struct InputGradient<T> {
     /// `(m, n[0])`
     pub result: Panels<T>,
     /// A panel's earlier segments of sums, where there are several.
     totals: Buffer<T>,
 }
 
-impl<T: Number> Bottom<T> {
+impl<T: Number> InputGradient<T> {
     /// For at most `capacity` rows.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl<T: Number> Bottom<T> {
         let several = net.layers[0].outputs > INPUT_SEGMENT;
         let totals = if several { capacity.saturating_mul(net.geometry.panel()) } else { 0 };
         let result = Panels::zeroed(capacity, net.features(), net.geometry, INPUTS)?;
-        Ok(Bottom { result, totals: Buffer::zeroed(totals, INPUTS)? })
+        Ok(InputGradient { result, totals: Buffer::zeroed(totals, INPUTS)? })
     }
 }
 
@@ -67,7 +67,7 @@ pub fn inputs<T: Number>(
     from: Weights<'_, T>,
     mirror: &[T],
     slice: &mut Slice<T>,
-    bottom: &mut Bottom<T>,
+    into: &mut InputGradient<T>,
 ) {
     debug_assert!(net.pair_kernels.is_none() && slice.training.is_none());
     let top = net.layers.len() - 1;
@@ -79,7 +79,7 @@ pub fn inputs<T: Number>(
             enter(net, from, slice, l - 1);
         }
     }
-    let Bottom { result, totals } = bottom;
+    let InputGradient { result, totals } = into;
     result.reshape(slice.rows(), net.features());
     let (from, a) = (Weights { mirror, ..from }, slice.deltas[0].view());
     for p in 0..result.panels() {

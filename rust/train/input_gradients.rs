@@ -11,7 +11,7 @@ use crate::kernels::Number;
 use crate::memory;
 use crate::network::Network;
 use crate::plan;
-use crate::step::backward::{self, Bottom};
+use crate::step::backward::{self, InputGradient};
 use crate::step::weights::Weights;
 use crate::step::{Role, forward};
 use crate::threads;
@@ -49,7 +49,7 @@ pub fn input_gradients<T: Number>(
     }
     let plan = plan::inference(network, rows, threads);
     let step = if plan.by_panels { rows.div_ceil(plan.threads) } else { plan.slice_rows };
-    let work = (2.0 + 2.0 * count as f64) * (network.n_parameters() * step) as f64;
+    let work = 4.0 * (network.n_parameters() * step) as f64;
     let mirror = {
         let reading = network.arena.read();
         backward::first_mirror(network, Weights::of(&reading, network.kernels))?
@@ -61,21 +61,21 @@ pub fn input_gradients<T: Number>(
             let mut slice = spares.take(network, step.min(rows), Role::Learns)?;
             let reading = network.arena.read();
             let from = Weights::of(&reading, network.kernels);
-            let (mut bottom, mut poller) = (Bottom::new(network, step.min(rows))?, Poller::new());
+            let (mut gradient, mut poller) = (InputGradient::new(network, step.min(rows))?, Poller::new());
             for i in (worker..chunks.len()).step_by(team.size()) {
                 let (first, some) = (i * step, step.min(rows - i * step));
                 slice.gather(network, x, Selection::From(first), some);
                 forward::forward(network, from, &mut slice);
                 for at in 0..count {
                     slice.set_delta(&deltas[(at * rows + first) * outputs..][..some * outputs], |_| T::ONE);
-                    backward::inputs(network, from, &mirror, &mut slice, &mut bottom);
-                    unpack_beside(&bottom.result, &mut lock(&chunks[i]), count, at);
-                }
-                if worker == 0 {
-                    poller.poll(work, &host)?;
-                }
-                if stop.load(Ordering::Relaxed) {
-                    break;
+                    backward::inputs(network, from, &mirror, &mut slice, &mut gradient);
+                    unpack_beside(&gradient.result, &mut lock(&chunks[i]), count, at);
+                    if worker == 0 {
+                        poller.poll(work, &host)?;
+                    }
+                    if stop.load(Ordering::Relaxed) {
+                        return Ok(());
+                    }
                 }
             }
             spares.put(slice);

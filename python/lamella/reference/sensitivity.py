@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from .. import checks, matrices
 from ..checks import Array
 from ..course import Parameters
 from ..layers import BatchNorm, Dense
@@ -36,15 +37,24 @@ def input_gradients(
     layers : sequence of Dense
         As `Network.layers`.
     statistics : dict of ndarray, optional
-        As `Network.statistics`.
+        As `Network.statistics`; needed where a layer has batch normalisation.
     logits : bool
         Of Z[L] in place of A[L].
 
     Returns
     -------
     ndarray (n[0], m)
+
+    Raises
+    ------
+    ValueError
+        If X, directions or statistics do not fit the layers.
     """
-    dA = directions
+    W = parameters["W1"]
+    X = matrices.samples("X", X, W.shape[1], W.dtype)
+    dA = matrices.shaped("directions", directions, (layers[-1].units, X.shape[1]))
+    if statistics is None and any(isinstance(layer.norm, BatchNorm) for layer in layers):
+        raise checks.wrong("statistics", "those of batch normalisation", None)
     _, passed = forward(X, parameters, layers, statistics=statistics)
     for n in range(len(layers), 0, -1):
         layer, here = layers[n - 1], passed[n - 1]
