@@ -64,6 +64,8 @@ struct Raw<T> {
     begin: usize,
     whole: usize,
     end: usize,
+    /// Whole vectors of the next block.
+    follow: usize,
     /// Whether the depth ends with the block.
     ends: bool,
     sums: *mut T,
@@ -88,7 +90,8 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for DotsOp<'_, '_, T
             let sums = &mut d.scratch[..(last - first) * units * partials::<T>()];
             let mut begin = 0;
             while begin < depth {
-                let numbers = (begin + block::<T>()).min(d.a.geometry().padded(depth));
+                let padded = d.a.geometry().padded(depth);
+                let (numbers, next) = ((begin + block::<T>()).min(padded), (begin + 2 * block::<T>()).min(padded));
                 let raw = Raw {
                     a: d.a.data().as_ptr(),
                     a_rows: rows,
@@ -99,6 +102,7 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for DotsOp<'_, '_, T
                     begin: begin / S::LANES,
                     whole: numbers / S::LANES,
                     end: numbers.div_ceil(S::LANES),
+                    follow: (next - numbers) / S::LANES,
                     ends: begin + block::<T>() >= depth,
                     sums: sums.as_mut_ptr(),
                 };
@@ -171,6 +175,51 @@ unsafe fn sweep<T: Math, S: Simd<T>, O: Operand<T, S>, const W: usize>(s: S, ope
     }
 }
 
+/// What of a is read next, asked for in even shares, one before each tile. With the first tile alone, as much again as it reads, it
+/// would be waited for: that tile took three times as long as the others, a quarter of a long sum's time. A sum of one block reads
+/// what a layer has just written, and asks for nothing.
+struct Ahead<T> {
+    /// The first row in the panel at which the rest begins.
+    a: *const T,
+    /// Panels that were not asked for.
+    left: usize,
+    /// Panels of a share.
+    share: usize,
+}
+
+impl<T: Math> Ahead<T> {
+    /// The R rows behind the R from `row` on, or of the next block the first; `turns` shares.
+    #[inline(always)]
+    fn new<const R: usize>(raw: &Raw<T>, row: usize, vectors: usize, lanes: usize, turns: usize) -> Self {
+        let (row, begin, left) = if raw.begin == 0 && raw.ends {
+            (0, 0, 0)
+        } else if row + 2 * R <= raw.last {
+            (row + R, raw.begin, (raw.whole - raw.begin) / vectors)
+        } else if raw.first + R <= raw.last {
+            (raw.first, raw.whole, raw.follow / vectors)
+        } else {
+            (0, 0, 0)
+        };
+        let a = raw.a.wrapping_add(begin * lanes * raw.a_rows + row * vectors * lanes);
+        Ahead { a, left, share: left.div_ceil(turns) }
+    }
+
+    /// Asks for a share.
+    ///
+    /// # Safety
+    /// The R rows exist in the panels.
+    #[inline(always)]
+    unsafe fn ask<const R: usize>(&mut self, raw: &Raw<T>, panel: usize) {
+        let count = self.share.min(self.left);
+        for _ in 0..count {
+            // SAFETY: the caller's promise.
+            prefetch(unsafe { std::slice::from_raw_parts(self.a, R * panel) });
+            self.a = self.a.wrapping_add(panel * raw.a_rows);
+        }
+        self.left -= count;
+    }
+}
+
 /// R rows of a against all rows of b; returns R.
 #[inline(always)]
 unsafe fn across<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const W: usize>(
@@ -179,41 +228,36 @@ unsafe fn across<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const W:
     raw: &Raw<T>,
     row: usize,
 ) -> usize {
-    let follows = row + 2 * R <= raw.a_rows;
+    let vectors = 2 / O::TERMS;
+    let columns = if W == 1 {
+        4
+    } else if const { W <= 4 && R * W <= 8 } {
+        2
+    } else {
+        1
+    };
+    let mut ahead = Ahead::new::<R>(raw, row, vectors, S::LANES, raw.b_rows.div_ceil(columns));
     let mut column = 0;
     while column < raw.b_rows {
         let left = raw.b_rows - column;
-        let asks = follows && column == 0;
-        // SAFETY: column + the tile's columns <= b_rows, and where it asks, R rows follow; the rest is the caller's promise.
+        // SAFETY: column + the tile's columns <= b_rows, and what is asked for is of rows `first..last`, by whole panels; the rest
+        // is the caller's promise.
         column += unsafe {
+            ahead.ask::<R>(raw, vectors * S::LANES);
             match left {
-                4.. if const { W == 1 } && asks => tile::<T, S, O, R, 4, W, true>(s, operand, raw, row, column),
-                4.. if const { W == 1 } => tile::<T, S, O, R, 4, W, false>(s, operand, raw, row, column),
-                2.. if const { W <= 4 && R * W <= 8 } && asks => {
-                    tile::<T, S, O, R, 2, W, true>(s, operand, raw, row, column)
-                }
-                2.. if const { W <= 4 && R * W <= 8 } => tile::<T, S, O, R, 2, W, false>(s, operand, raw, row, column),
-                _ if asks => tile::<T, S, O, R, 1, W, true>(s, operand, raw, row, column),
-                _ => tile::<T, S, O, R, 1, W, false>(s, operand, raw, row, column),
+                4.. if const { W == 1 } => tile::<T, S, O, R, 4, W>(s, operand, raw, row, column),
+                2.. if const { W <= 4 && R * W <= 8 } => tile::<T, S, O, R, 2, W>(s, operand, raw, row, column),
+                _ => tile::<T, S, O, R, 1, W>(s, operand, raw, row, column),
             }
         };
     }
     R
 }
 
-/// R x C sums of W vectors over one block; returns C. A tile that ASKS has the next R rows of a fetched meanwhile: a constant,
-/// since looking in the loop costs a tenth of it where vectors are short.
+/// R x C sums of W vectors over one block; returns C.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
-unsafe fn tile<
-    T: Math,
-    S: Simd<T>,
-    O: Operand<T, S>,
-    const R: usize,
-    const C: usize,
-    const W: usize,
-    const ASKS: bool,
->(
+unsafe fn tile<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const C: usize, const W: usize>(
     s: S,
     operand: O,
     raw: &Raw<T>,
@@ -223,8 +267,8 @@ unsafe fn tile<
     let mut acc = [[[s.splat(T::ZERO); W]; C]; R];
     // Vectors of a panel, two or of pairs one, and numbers of its rows.
     let (vectors, panel) = (2 / O::TERMS, 2 / O::TERMS * S::LANES);
-    // SAFETY: the caller vouches for rows `row..row + R` of a (`row..row + 2 R` where it ASKS), `column..column + C` of b and
-    // vectors `begin..end` of both; the last panel is as narrow as what is left for it.
+    // SAFETY: the caller vouches for rows `row..row + R` of a, `column..column + C` of b and vectors `begin..end` of both; the
+    // last panel is as narrow as what is left for it.
     unsafe {
         let mut at = raw.begin;
         // Whole rounds of the W partials, panel by panel: two rounds where W is 1 (a panel), and where it is 2 (two panels, for
@@ -235,9 +279,6 @@ unsafe fn tile<
                 let first = at + vectors * i;
                 let a = raw.a.add(first * S::LANES * raw.a_rows + row * panel);
                 let b = raw.b.add(first * S::LANES * raw.b_rows + column * panel);
-                if ASKS {
-                    prefetch(std::slice::from_raw_parts(a.add(R * panel), R * panel));
-                }
                 for v in 0..vectors {
                     let w = (vectors * i + v) % W;
                     step(s, operand, a.add(v * S::LANES), b.add(v * S::LANES), panel, w, &mut acc);

@@ -9,12 +9,17 @@ use super::gemm::{chain, term};
 use super::math::Math;
 use super::nonzeros::{Nonzeros, group_lanes};
 use super::operand::Operand;
-use crate::isa::{Operation, Simd};
+use crate::isa::{Operation, Simd, prefetch};
 use crate::panel::PanelsRef;
 use std::ops::Range;
 
 /// Terms of one chain in the weight gradient: samples. A constant of the format: changing it changes bits.
 pub const SAMPLE_SEGMENT: usize = 1024;
+
+/// A panel of b serves at most so many rows where the next one is asked for meanwhile: it would come too late for so few.
+const FEW_ROWS: usize = 32;
+/// Bytes of a slice's b that do not stay in the second cache from the forward product on.
+const LARGE: usize = 128 << 10;
 
 /// The two operands of a weight gradient in one slice of samples; both have the slice's samples as rows.
 #[derive(Clone, Copy)]
@@ -57,6 +62,8 @@ struct Block<'g, 'a, T> {
     a_width: usize,
     goes_on: bool,
     bias: bool,
+    /// Whether the next panel of b, as wide as panels are, is asked for meanwhile.
+    asks: bool,
     c: *mut T,
 }
 
@@ -98,7 +105,9 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for GradientOp<'_, '
             assert_eq!((pair.a.lanes(), pair.b.lanes(), pair.a.rows()), (a.lanes(), b.lanes(), pair.b.rows()));
             assert!(pair.nonzeros.is_none_or(|nonzeros| nonzeros.fits(pair.a)), "the places are this matrix's");
         }
+        let waits = a.lanes() <= FEW_ROWS && size_of_val(b.data()) >= LARGE;
         for lane_panel in g.lane_panels.clone() {
+            let asks = waits && (lane_panel + 2) * panel <= b.lanes();
             let width = b.geometry().width(b.lanes(), lane_panel);
             let strip = &mut g.c[(lane_panel - g.lane_panels.start) * rows_of * panel..][..rows_of * width];
             for row_panel in g.row_panels.clone() {
@@ -106,7 +115,7 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for GradientOp<'_, '
                 let c = strip[(row - first) * width..].as_mut_ptr();
                 let bias = g.bias && row + panel >= end;
                 let a_width = a.geometry().width(a.lanes(), row_panel);
-                let block = Block { pairs: g.pairs, row_panel, lane_panel, a_width, goes_on: g.goes_on, bias, c };
+                let block = Block { pairs: g.pairs, row_panel, lane_panel, a_width, goes_on: g.goes_on, bias, asks, c };
                 let rows = panel.min(end - row);
                 // SAFETY: from there on the strip has rows x width numbers, and one row more in the last panel if the biases are
                 // wanted; every pair has the same lanes, so the panels, which the assertions count, exist in each.
@@ -223,6 +232,13 @@ unsafe fn gradient_tile<
             }
             let a = panel_start(pair.a, g.row_panel, panel).add(row);
             let (b, samples) = (panel_start(pair.b, g.lane_panel, panel), pair.a.rows());
+            if g.asks {
+                // Each tile asks for its rows' share of the samples.
+                let (at, all) = (g.row_panel * panel + row, pair.a.lanes());
+                let (from, to) = (at * samples / all, (at + R).min(all) * samples / all);
+                let next = panel_start(pair.b, g.lane_panel + 1, panel);
+                prefetch(std::slice::from_raw_parts(next.add(from * panel), (to - from) * panel));
+            }
             if let (true, Some(nonzeros)) = (SKIPS, pair.nonzeros) {
                 let samples = nonzeros.group((g.row_panel * panel + row) / R.max(1));
                 if g.a_width == panel {
