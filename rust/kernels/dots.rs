@@ -14,6 +14,7 @@ use super::math::Math;
 use super::operand::Operand;
 use crate::isa::{Operation, Simd, prefetch};
 use crate::panel::{PanelsMut, PanelsRef};
+use std::ops::Range;
 
 /// Inputs of one chain's block: those of a tile of samples (2 KiB each) stay in the first cache while all units pass over them.
 /// A constant of the format: changing it changes bits.
@@ -64,8 +65,8 @@ struct Raw<T> {
     begin: usize,
     whole: usize,
     end: usize,
-    /// Whole vectors of the next block.
-    follow: usize,
+    /// Where the next block's whole vectors end.
+    next: usize,
     /// Whether the depth ends with the block.
     ends: bool,
     sums: *mut T,
@@ -102,7 +103,7 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for DotsOp<'_, '_, T
                     begin: begin / S::LANES,
                     whole: numbers / S::LANES,
                     end: numbers.div_ceil(S::LANES),
-                    follow: (next - numbers) / S::LANES,
+                    next: next / S::LANES,
                     ends: begin + block::<T>() >= depth,
                     sums: sums.as_mut_ptr(),
                 };
@@ -175,48 +176,27 @@ unsafe fn sweep<T: Math, S: Simd<T>, O: Operand<T, S>, const W: usize>(s: S, ope
     }
 }
 
-/// What of a is read next, asked for in even shares, one before each tile. With the first tile alone, as much again as it reads, it
-/// would be waited for: that tile took three times as long as the others, a quarter of a long sum's time. A sum of one block reads
-/// what a layer has just written, and asks for nothing.
-struct Ahead<T> {
-    /// The first row in the panel at which the rest begins.
-    a: *const T,
-    /// Panels that were not asked for.
-    left: usize,
-    /// Panels of a share.
-    share: usize,
-}
-
-impl<T: Math> Ahead<T> {
-    /// The R rows behind the R from `row` on, or of the next block the first; `turns` shares.
-    #[inline(always)]
-    fn new<const R: usize>(raw: &Raw<T>, row: usize, vectors: usize, lanes: usize, turns: usize) -> Self {
-        let (row, begin, left) = if raw.begin == 0 && raw.ends {
-            (0, 0, 0)
-        } else if row + 2 * R <= raw.last {
-            (row + R, raw.begin, (raw.whole - raw.begin) / vectors)
-        } else if raw.first + R <= raw.last {
-            (raw.first, raw.whole, raw.follow / vectors)
-        } else {
-            (0, 0, 0)
-        };
-        let a = raw.a.wrapping_add(begin * lanes * raw.a_rows + row * vectors * lanes);
-        Ahead { a, left, share: left.div_ceil(turns) }
-    }
-
-    /// Asks for a share.
-    ///
-    /// # Safety
-    /// The R rows exist in the panels.
-    #[inline(always)]
-    unsafe fn ask<const R: usize>(&mut self, raw: &Raw<T>, panel: usize) {
-        let count = self.share.min(self.left);
-        for _ in 0..count {
-            // SAFETY: the caller's promise.
-            prefetch(unsafe { std::slice::from_raw_parts(self.a, R * panel) });
-            self.a = self.a.wrapping_add(panel * raw.a_rows);
-        }
-        self.left -= count;
+/// Asks for what of a is read after `rows`: as many rows behind them, or the first of the next block. `columns` of b get their share
+/// of the panels: with the first tile alone, as much again as it reads, it would be waited for. (That tile took three times as long
+/// as the others, a quarter of a long sum's time.)
+///
+/// # Safety
+/// These rows are among `first..last`; `vectors` of `lanes` numbers are a panel.
+#[inline(never)]
+unsafe fn ask<T: Math>(raw: &Raw<T>, rows: Range<usize>, columns: Range<usize>, vectors: usize, lanes: usize) {
+    let (count, panel) = (rows.len(), vectors * lanes);
+    let (row, begin, end) = match rows.end + count <= raw.last {
+        true => (rows.end, raw.begin, raw.whole),
+        false => (raw.first, raw.whole, raw.next),
+    };
+    let panels = (end - begin) / vectors;
+    let share = panels * columns.start / raw.b_rows..panels * columns.end.min(raw.b_rows) / raw.b_rows;
+    for p in share {
+        // SAFETY: as many rows as `rows` from that one on end by `last`, and the panel is a whole one of either block.
+        prefetch(unsafe {
+            let panel_of_a = raw.a.add((begin + p * vectors) * lanes * raw.a_rows);
+            std::slice::from_raw_parts(panel_of_a.add(row * panel), count * panel)
+        });
     }
 }
 
@@ -228,7 +208,8 @@ unsafe fn across<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const W:
     raw: &Raw<T>,
     row: usize,
 ) -> usize {
-    let vectors = 2 / O::TERMS;
+    // A sum of one block reads what a layer has just written.
+    let asks = raw.begin > 0 || !raw.ends;
     let columns = if W == 1 {
         4
     } else if const { W <= 4 && R * W <= 8 } {
@@ -236,14 +217,14 @@ unsafe fn across<T: Math, S: Simd<T>, O: Operand<T, S>, const R: usize, const W:
     } else {
         1
     };
-    let mut ahead = Ahead::new::<R>(raw, row, vectors, S::LANES, raw.b_rows.div_ceil(columns));
     let mut column = 0;
     while column < raw.b_rows {
         let left = raw.b_rows - column;
-        // SAFETY: column + the tile's columns <= b_rows, and what is asked for is of rows `first..last`, by whole panels; the rest
-        // is the caller's promise.
+        // SAFETY: column + the tile's columns <= b_rows, and the R rows are among `first..last`; the rest is the caller's promise.
         column += unsafe {
-            ahead.ask::<R>(raw, vectors * S::LANES);
+            if asks {
+                ask(raw, row..row + R, column..column + columns, 2 / O::TERMS, S::LANES);
+            }
             match left {
                 4.. if const { W == 1 } => tile::<T, S, O, R, 4, W>(s, operand, raw, row, column),
                 2.. if const { W <= 4 && R * W <= 8 } => tile::<T, S, O, R, 2, W>(s, operand, raw, row, column),

@@ -19,7 +19,7 @@ pub const SAMPLE_SEGMENT: usize = 1024;
 /// A panel of b serves at most so many rows where the next one is asked for meanwhile: it would come too late for so few.
 const FEW_ROWS: usize = 32;
 /// Bytes of a slice's b that do not stay in the second cache from the forward product on.
-const LARGE: usize = 128 << 10;
+const LARGE: usize = 1 << 20;
 
 /// The two operands of a weight gradient in one slice of samples; both have the slice's samples as rows.
 #[derive(Clone, Copy)]
@@ -233,7 +233,7 @@ unsafe fn gradient_tile<
             let a = panel_start(pair.a, g.row_panel, panel).add(row);
             let (b, samples) = (panel_start(pair.b, g.lane_panel, panel), pair.a.rows());
             if g.asks {
-                // Each tile asks for its rows' share of the samples.
+                // Each tile asks for its rows' share of the samples: all of them at once would be waited for.
                 let (at, all) = (g.row_panel * panel + row, pair.a.lanes());
                 let (from, to) = (at * samples / all, (at + R).min(all) * samples / all);
                 let next = panel_start(pair.b, g.lane_panel + 1, panel);
