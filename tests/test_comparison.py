@@ -44,6 +44,13 @@ def test_running_statistics_and_batch_norm_agree() -> None:
     assert found, str(found)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "lion"])
+def test_a_bias_without_effect_may_go_anywhere(optimizer: str) -> None:
+    """Before batch normalisation; rules that divide by the gradient's size step by its rounding."""
+    found = compare(network(norm="batch"), "reference", X, Y, optimizer=optimizer, tolerance=1e-7)
+    assert found, str(found)
+
+
 @pytest.mark.parametrize(("tensor", "layer"), [("W2", 2), ("b3", 3)])
 def test_a_different_start_is_found_where_it_shows(tensor: str, layer: int) -> None:
     a, b = network(), network()

@@ -87,11 +87,35 @@ def test_a_large_first_step_alone_is_no_rate_that_is_too_high(epochs: int) -> No
     assert not history.diagnosis.findings()
 
 
+@pytest.mark.parametrize("offset", [0.0, -10.0, 10.0])
+def test_a_falling_loss_may_lie_below_zero(offset: float) -> None:
+    """As a likelihood's may: what it began with has no sign that matters."""
+
+    def likelihood(z: Any, y: Any) -> tuple[float, Any]:
+        error = z[:, 0] - y
+        return float(np.mean(error**2)) / 2 + offset, error[:, None] / len(y)
+
+    net = Network([64, 32, 1], loss=likelihood)
+    history = net.fit(X, Y / 10, epochs=3, diagnose=True)
+    assert history.loss[-1] < history.loss[0]
+    assert not history.diagnosis.findings()  # type: ignore[union-attr]
+    worse = Network([64, 32, 1], loss=lambda z, y: (likelihood(z, y)[0], -likelihood(z, y)[1]))
+    found = worse.fit(X, Y / 10, epochs=3, learning_rate=0.02, diagnose=True).diagnosis
+    assert "the loss rose" in str(found)
+
+
 def test_divergence_brings_its_diagnosis() -> None:
     net = Network([64, 32, 10], hidden="identity")
     with pytest.raises(lamella.DivergenceError, match="step") as raised:
         net.fit(X, np.eye(10)[Y], epochs=5, optimizer="sgd", learning_rate=50.0, diagnose=True)
     assert any("diagnosis" in note for note in raised.value.__notes__)
+
+
+def test_divergence_that_nothing_announced_brings_none() -> None:
+    net = Network([64, 32, 10], hidden="identity")
+    with pytest.raises(lamella.DivergenceError) as raised:
+        net.fit(X * 1e30, np.eye(10)[Y], optimizer="sgd", diagnose=True)
+    assert not any("healthy" in note for note in getattr(raised.value, "__notes__", []))
 
 
 @pytest.mark.parametrize("settings", [{}, {"norm": "batch", "dropout": 0.3}])

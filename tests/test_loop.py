@@ -508,6 +508,45 @@ def test_the_finders_suggestion_trains() -> None:
     assert len(steep.rates) < 200
 
 
+@pytest.mark.parametrize("offset", [0.0, -1.0, -10.0])
+def test_the_finder_takes_losses_below_zero(offset: float) -> None:
+    """An offset changes no gradient, so it should not end the search."""
+
+    def shifted(z: Array, y: Array) -> tuple[float, Array]:
+        error = z[:, 0] - y
+        return float(np.mean(error**2)) / 2 + offset, error[:, None] / len(y)
+
+    net = lamella.Network([X.shape[1], 16, 1], loss=shifted)
+    net.fit(X, X[:, 0], epochs=20)
+    search = net.find_learning_rate(X, X[:, 0], steps=60)
+    assert len(search.rates) > 30
+    assert search.suggestion is not None
+
+
+# --- losses in Python ---
+
+
+def likelihood(z: Array, y: Array) -> tuple[float, Array]:
+    """Return a Gaussian's, of mean and logarithm of the variance: two outputs for one target."""
+    precise, error = np.exp(-z[:, 1]), z[:, 0] - y
+    gradient = np.stack([precise * error, 0.5 - 0.5 * precise * error**2], axis=1)
+    return float(np.mean(0.5 * (precise * error**2 + z[:, 1]))), gradient / len(y)
+
+
+def test_targets_of_a_loss_in_python_need_not_be_answers() -> None:
+    net = lamella.Network([X.shape[1], 8, 2], loss=likelihood)
+    options: dict[str, Any] = {"epochs": 2, "validation_fraction": 0.2}
+    assert set(net.fit(X, X[:, 0], **options).metrics) == {"val_loss"}
+    with pytest.raises(ValueError, match=r"^metrics: expected functions, or targets of numbers"):
+        net.fit(X, X[:, 0], metrics=["r2"], **options)
+    assert net.epochs == 2  # before any work
+
+    def error(y: Array, answers: Array) -> float:
+        return float(np.mean((y - answers[:, 0]) ** 2))
+
+    assert "val_error" in net.fit(X, X[:, 0], metrics=[error], **options).metrics
+
+
 # --- errors ---
 
 

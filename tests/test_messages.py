@@ -171,3 +171,54 @@ def test_estimators_name_their_arguments() -> None:
             call()
     with pytest.raises(ValueError, match=r"^validation_data: "):
         train(early_stopping=True, validation_data=(1, 2))
+
+
+def test_settings_that_a_network_is_made_with_stay() -> None:
+    net = network()
+    for name, value in {
+        "loss": "huber",
+        "output": "sigmoid",
+        "layers": (),
+        "max_norm": 1.0,
+    }.items():
+        with pytest.raises(AttributeError, match=rf"^{name}: fixed when a network is made"):
+            setattr(net, name, value)
+    with pytest.raises(TypeError, match=r"^l2: expected a number, got 'a'$"):
+        net.l2 = "a"  # type: ignore[assignment]
+    net.l2, net.seed = 0.5, 3
+    other = network(l2=0.5, seed=3)
+    other.parameters = net.parameters
+    net.fit(X, Y, epochs=2)
+    other.fit(X, Y, epochs=2)
+    assert all((net.parameters[name] == other.parameters[name]).all() for name in net.parameters)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.longdouble, np.int64])
+def test_numbers_of_any_type_are_numbers(kind: type) -> None:
+    assert lamella.Adam(kind(1)).learning_rate == 1.0
+    fit(epochs=1, learning_rate=kind(1), clip_norm=kind(1))
+    with pytest.raises(ValueError, match=r"^learning_rate: expected a number of at least 0, got "):
+        lamella.Adam(kind(-1))
+
+
+def test_a_number_too_large_is_named() -> None:
+    for value in (10**400, np.longdouble("1e400"), np.float32(np.inf), float("nan")):
+        with pytest.raises(ValueError, match=r"^l2: expected a number of at least 0, got "):
+            network(l2=value)
+
+
+def test_what_early_stopping_needs_is_said() -> None:
+    with pytest.raises(ValueError, match=r"^monitor: .* got 'val_loss', which needs validation_"):
+        fit(early_stopping=True)
+
+
+def test_metrics_that_have_no_names_are_functions() -> None:
+    net = lamella.Network([4, 3, 2], loss=lamella.Quantile((0.1, 0.9)))
+    with pytest.raises(ValueError, match=r"^metrics: expected for quantiles functions and lamella"):
+        net.fit(X, X[:, 0], metrics=["r2"])
+
+
+def test_the_path_that_was_asked_for_is_named(tmp_path: Any) -> None:
+    with pytest.raises(FileNotFoundError, match=r"missing/net'$"):
+        network().save(tmp_path / "missing" / "net")

@@ -98,7 +98,7 @@ def test_what_has_no_form_is_refused() -> None:
         (Wider(2, "relu", attention=3), r"^layers\[1\].attention: expected its default"),
     ):
         net = Network([2, 2, 1])
-        net.layers = (layer, net.layers[1])
+        vars(net)["layers"] = (layer, net.layers[1])
         with pytest.raises(ValueError, match=message):
             net.to_onnx()
 

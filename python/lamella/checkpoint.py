@@ -389,7 +389,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
     new = path.with_name(f".{path.name[:64]}.{os.urandom(8).hex()}.tmp")
     try:
-        with open(new, "xb") as file:
+        made = open(new, "xb")  # noqa: SIM115 - closed below
+    except OSError as error:  # of the file that was asked for
+        raise type(error)(error.errno, error.strerror, str(path)) from None
+    try:
+        with made as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

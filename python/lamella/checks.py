@@ -93,11 +93,15 @@ def number(name: str, value: object, *, positive: bool = False, below: float = n
         value, int | float | np.integer | np.floating
     ):
         raise TypeError(f"{name}: expected a number, got {reprlib.repr(value)}")
-    if not 0 <= value < min(below, LARGEST_FLOAT) or (positive and value == 0):
+    try:  # first: NumPy would make a limit of the number's own type
+        number = float(value)
+    except OverflowError:
+        number = np.inf
+    if not 0 <= number < min(below, LARGEST_FLOAT) or (positive and number == 0):
         expected = "a positive number" if positive else "a number of at least 0"
         bound = "" if below == np.inf else f" and below {below:g}"
         raise wrong(name, expected + bound, reprlib.repr(value))
-    return float(value)
+    return number
 
 
 def flag(name: str, value: object) -> bool:

@@ -335,26 +335,27 @@ def _too_high(records: Rule, layers: Sequence[str]) -> Finding | None:
     ratios = _largest_updates(records)
     # A large first step alone, as Adagrad's and RMSprop's are, is no habit: of two the lower one.
     typical = sorted(ratios)[(len(ratios) - 1) // 2] if len(ratios) > 1 else 0.0
-    rises = len(losses) > 1 and not losses[-1] <= 2 * losses[0] + 1e-12
+    # By the size of what it began with, whatever its sign: a likelihood's may lie below zero.
+    rises = len(losses) > 1 and not losses[-1] - losses[0] <= abs(losses[0]) + 1e-12
     first = ratios[0] if ratios else 0.0
     if typical <= 0.1 and first <= 1.0 and not rises:
         return None
     text = f"a step changes a layer's weights by {max(typical, first):.1%} of their size"
     if rises:
         text = f"the loss rose from {losses[0]:.3g} to {losses[-1]:.3g}"
-    return Finding("rate too high", None, f"{text};", "lower the learning rate by ten.")
+    return Finding("rate too high", None, f"{text};", "lower the learning rate tenfold.")
 
 
 def _too_low(records: Rule, layers: Sequence[str]) -> Finding | None:
     """Look for updates of less than a millionth of the weights, and a loss that stands."""
     ratios = _largest_updates(records)
     losses = np.array([r.loss for r in records])
-    if not ratios or max(ratios) >= 1e-6 or losses[-1] < 0.99 * losses[0]:
+    if not ratios or max(ratios) >= 1e-6 or losses[0] - losses[-1] > 0.01 * abs(losses[0]):
         return None
     return Finding(
         "rate too low",
         None,
         f"a step changes weights by {max(ratios):.1e} of their size at most, and the loss stands at"
         f" {losses[-1]:.3g};",
-        "raise the learning rate by ten; Network.find_learning_rate suggests one.",
+        "raise the learning rate tenfold; Network.find_learning_rate suggests one.",
     )

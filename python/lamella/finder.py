@@ -67,8 +67,13 @@ class Recorder(Callback):
         self.weight = self.smoothing * self.weight + (1 - self.smoothing)
         self.losses.append(loss)
         self.smoothed.append(self.mean / self.weight)
-        too_high = self.smoothed[-1] > TOO_HIGH * min(self.smoothed)
-        return too_high or len(self.losses) == self.steps
+        return self._is_too_high() or len(self.losses) == self.steps
+
+    def _is_too_high(self) -> bool:
+        """Whether the smoothed loss lies far above its least, which may be below zero."""
+        least = min(self.smoothed)
+        size = abs(least) if least > 0 else max(abs(least), self.smoothed[0] - least)
+        return self.smoothed[-1] - least > (TOO_HIGH - 1) * size
 
 
 def search(

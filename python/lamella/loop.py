@@ -123,8 +123,10 @@ class Asked:
             f"{self.prefix}{metric.name}": metric.greater_is_better for metric in self.metrics
         }
         if monitor not in directions:
-            hint = "" if self.validates else "; val_ needs validation_data or validation_fraction"
-            raise checks.wrong("monitor", f"one of {', '.join(directions)}{hint}", repr(monitor))
+            got = repr(monitor)
+            if monitor.startswith("val_") and not self.validates:
+                got += ", which needs validation_data or validation_fraction"
+            raise checks.wrong("monitor", f"one of {', '.join(directions)}", got)
         if mode != "auto":
             return mode == "max"
         known = directions[monitor]

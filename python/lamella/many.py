@@ -13,7 +13,7 @@ import inspect
 import itertools
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -362,7 +362,10 @@ def _tasks(
                 seen.add(id(network))
                 m = rows.shape[0] if split[0] is None else len(split[0])
                 settings = _settings(network, arguments, m, rows.shape[1])
-            target, selected = shared.labels(network, rows, y), map(shared.selection, split)
+            # Labels that fitted others before do not fit this one.
+            with _named(index) if shared.targets else nullcontext():
+                target = shared.labels(network, rows, y)
+            selected = map(shared.selection, split)
             settings["weights"] = shared.weights(network, target, split[0], given)
             yield _Task(index, fold, config, network, settings, target, *selected)
 

@@ -161,6 +161,7 @@ def _checked(metric: object, kind: str) -> Metric:
     allowed = [name for name, (_, kinds) in BY_NAME.items() if kind in kinds]
     allowed += [short for short, name in SHORT.items() if name in allowed]
     if metric not in allowed:
-        raise checks.wrong("metrics", f"for {kind} some of {', '.join(allowed)}", repr(metric))
+        names = f"for {kind} some of {', '.join(allowed)}, or" if allowed else f"for {kind}"
+        raise checks.wrong("metrics", f"{names} functions and lamella.Metric objects", repr(metric))
     known = BY_NAME[SHORT.get(metric, metric)][0]
     return Metric(known.function, metric, known.probabilities, known.greater_is_better)

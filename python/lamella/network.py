@@ -13,6 +13,7 @@ Alphabet: m samples, `n[0]` features, L layers of `n[l]` units. `X (m, n[0])`, o
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -70,6 +71,19 @@ __all__ = ["History", "Network", "load"]
 
 Metrics = Sequence[str | Metric | Callable[..., Any]]
 """Names, metrics, or functions of the targets and the predictions."""
+
+FIXED = frozenset(("n_features", "n_outputs", "layers", "output", "max_norm")) | frozenset(
+    ("loss", "criterion", "dtype", "precision")
+)
+"""Settings that the core's network is made with."""
+
+CHANGEABLE: dict[str, Callable[[str, Any], object]] = {
+    "l1": checks.number,
+    "l2": checks.number,
+    "decay_biases": checks.flag,
+    "seed": lambda _, value: checks.seed(value),
+}
+"""Settings that each call reads anew, and what checks them."""
 
 
 class Network:
@@ -143,6 +157,7 @@ class Network:
     seed : int
     l1, l2 : float
     decay_biases : bool
+        These four may be assigned: the next call goes by them. Other settings are fixed.
 
     Raises
     ------
@@ -184,15 +199,20 @@ class Network:
         if isinstance(self.criterion, Loss):
             self._task = self.criterion.task(self.output, self.n_outputs)
         self.dtype, self.precision = checks.precision(dtype)
-        self.seed = checks.seed(seed)
-        self.l1, self.l2 = checks.number("l1", l1), checks.number("l2", l2)
-        self.decay_biases = checks.flag("decay_biases", decay_biases)
+        self.seed, self.l1, self.l2, self.decay_biases = seed, l1, l2, decay_biases
         dims = (self.n_features, *(layer.units for layer in self.layers))
         drawn = initializers.draw(dims, inits, self.seed, self.dtype)
         self._plateau: Plateau | None = None
         self._net = self._core_network()
         start = self.parameters  # with gamma 1 and beta 0
         self.parameters = start | {name: drawn[name] for name in start if name in drawn}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Check settings that can change; refuse another value for those that cannot."""
+        if name in FIXED and name in vars(self):
+            raise AttributeError(f"{name}: fixed when a network is made, got {reprlib.repr(value)}")
+        checked = CHANGEABLE[name](name, value) if name in CHANGEABLE else value
+        object.__setattr__(self, name, checked)
 
     # --- training ---
 
@@ -289,7 +309,8 @@ class Network:
             "mae", "mean_squared_error" or "mse"), `lamella.Metric` objects, and functions of the
             targets and the predictions. They are computed on the validation's rows, as
             "val_accuracy", or without those on X, as "accuracy", by a pass forward after each
-            epoch. None is "accuracy" or "r2" with validation, else nothing.
+            epoch. None is "accuracy" or "r2" with validation, else nothing; nothing for losses in
+            Python.
         early_stopping : EarlyStopping or bool
             True is `lamella.EarlyStopping()`: the loss of validation, a patience of 10 epochs,
             and the best parameters in the end.
@@ -413,7 +434,8 @@ class Network:
             The first rate and the last; between them lie equal factors.
         steps : int
             At least 2. The search ends earlier where the smoothed loss exceeds four times its
-            least, or where training diverges.
+            least, or where training diverges. (Of a loss below zero: where it lies above its
+            least by three times the size of that, or of what it fell.)
         smoothing : float
             In [0, 1): what the mean of the losses keeps at each step.
 
@@ -987,10 +1009,13 @@ class Network:
         early_stopping: EarlyStopping | bool,
     ) -> dict[str, Any]:
         """Check what a fit asks for between its steps; return the fields of `Asked` for it."""
+        known = isinstance(self.criterion, Loss)
         if metrics is None:
-            metrics = [] if scored is None else measures.DEFAULT[self._kind]
+            metrics = measures.DEFAULT[self._kind] if scored is not None and known else []
         if time_limit is not None:
             time_limit = checks.number("time_limit", time_limit, positive=True)
+        if not known:
+            self._suits_answers(metrics, (data if scored is None else scored).labels)
         return {
             "scored": data if scored is None else scored,
             "validates": scored is not None,
@@ -1000,6 +1025,15 @@ class Network:
             "time_limit": time_limit,
         }
 
+    def _suits_answers(self, metrics: Metrics, targets: Array) -> None:
+        """Refuse metrics by name where a loss in Python has targets unlike the answers."""
+        one = self.output == "softmax" or self.n_outputs == 1
+        shape = (len(targets),) if one else (len(targets), self.n_outputs)
+        alike = targets.size == np.prod(shape) and targets.dtype.kind in "biuf"
+        if not alike and any(isinstance(metric, str) for metric in metrics):
+            expected = f"functions, or targets of numbers shaped as the answers, {shape}"
+            raise checks.wrong("metrics", expected, f"targets {targets.shape} of {targets.dtype}")
+
     def _run(self, fitting: Loop, diagnosis: Diagnosis | None) -> History:
         """Train by a loop; the diagnosis goes with its history, or with its error."""
         if diagnosis is None:
@@ -1007,7 +1041,8 @@ class Network:
         try:
             return replace(fitting.run(), diagnosis=diagnosis)
         except DivergenceError as error:
-            error.add_note(f"diagnosis:\n{diagnosis}")
+            if diagnosis.findings():
+                error.add_note(f"diagnosis:\n{diagnosis}")
             raise
 
     def _minimiser(
