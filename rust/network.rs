@@ -366,9 +366,9 @@ impl<T: Number> Network<T> {
     }
 
     /// Layer `l`'s gamma and beta, or their gradient; empty where it is not normalised.
-    pub fn get_affine(&mut self, l: usize, buffer: usize) -> (Vec<T>, Vec<T>) {
-        let layer = self.layers[l];
-        let place = &self.arena.buffer(buffer)[layer.affine()];
+    pub fn get_affine(&self, l: usize, buffer: usize) -> (Vec<T>, Vec<T>) {
+        let (layer, reading) = (self.layers[l], self.arena.read());
+        let place = &reading.buffer(buffer)[layer.affine()];
         let (gamma, beta) = place.split_at(place.len() / 2);
         let used = layer.outputs.min(gamma.len());
         (gamma[..used].to_vec(), beta[..used].to_vec())
@@ -392,9 +392,9 @@ impl<T: Number> Network<T> {
 
     /// Layer `l`'s plain `(outputs, inputs)` matrix, row after row, and its biases, from one of the arena's buffers
     /// in the weights' form.
-    pub fn get_layer(&mut self, l: usize, buffer: usize) -> (Vec<T>, Vec<T>) {
-        let layer = self.layers[l];
-        let buffer = self.arena.buffer(buffer);
+    pub fn get_layer(&self, l: usize, buffer: usize) -> (Vec<T>, Vec<T>) {
+        let (layer, reading) = (self.layers[l], self.arena.read());
+        let buffer = reading.buffer(buffer);
         let pairs = (0..layer.outputs).flat_map(|j| (0..layer.inputs).map(move |i| (j, i)));
         let weights = pairs.map(|(j, i)| buffer[layer.weight(j, i)]).collect();
         (weights, (0..layer.outputs).map(|j| buffer[layer.bias(j)]).collect())

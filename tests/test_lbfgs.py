@@ -248,7 +248,7 @@ def test_it_is_diagnosed_before_and_after() -> None:
         ({"time_limit": 0.0}, {}, "^time_limit: "),
         ({"sample_weight": np.ones(79)}, {}, "^sample_weight: "),
         ({"class_weight": {3: 1.0}}, {}, "^class_weight: "),
-        ({"early_stopping": True}, {}, "^monitor: .*val_ needs"),
+        ({"early_stopping": True}, {}, "^monitor: .*needs validation_data"),
         ({"callbacks": [lamella.Diagnosis(X, TARGETS["softmax"])]}, {}, r"^callbacks\[0\].every: "),
         ({}, {"l1": 0.1}, "^l1: "),
         ({}, {"max_norm": 1.0}, "^max_norm: "),

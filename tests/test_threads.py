@@ -5,6 +5,7 @@ Times are compared with one another only, as minima of alternating runs, with ge
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -313,3 +315,57 @@ def test_a_small_call_costs_microseconds_not_milliseconds() -> None:
     assert fit < 60e-6
     assert partial_fit < 40e-6
     assert predict < 20e-6
+
+
+# --- one network from several threads ---
+
+
+def test_reading_goes_on_beside_answers(tmp_path: Path) -> None:
+    """A checkpoint is written while others ask."""
+    net = lamella.Network([40, 200, 3], output="softmax", norm="batch")
+    X = np.random.default_rng(0).standard_normal((4000, 40))
+    wanted, ends = net.predict_proba(X, threads=1), threading.Event()
+
+    def answers() -> int:
+        rounds = 0
+        while not ends.is_set():
+            assert (net.predict_proba(X, threads=1) == wanted).all()
+            rounds += 1
+        return rounds
+
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(answers)
+        try:
+            for _ in range(20):
+                assert net.parameters["W1"].shape == (200, 40)
+                assert len(net.statistics) == 2
+                net.save(tmp_path / "net", state=True)
+                assert (copy.deepcopy(net).predict_proba(X, threads=1) == wanted).all()
+        finally:
+            ends.set()
+        assert asked.result() > 0
+
+
+def test_a_network_that_trains_in_another_thread_says_so() -> None:
+    net = lamella.Network([40, 200, 3], output="softmax")
+    X = np.random.default_rng(0).standard_normal((4000, 40))
+    y, begun, goes_on = np.arange(4000) % 3, threading.Event(), threading.Event()
+
+    def wait(z: Any, t: Any) -> tuple[float, Any]:
+        begun.set()
+        goes_on.wait(60)
+        return 0.0, np.zeros_like(z)
+
+    slow = lamella.Network([40, 3], loss=wait)
+    with ThreadPoolExecutor() as pool:
+        fitted = pool.submit(slow.fit, X, X[:, :3], epochs=1, batch_size=None)
+        assert begun.wait(60)
+        try:
+            for use in (slow.predict, lambda rows: slow.parameters, lambda rows: slow.steps):
+                with pytest.raises(RuntimeError, match=r"^network: expected one at rest, got one"):
+                    use(X)
+            net.fit(X, y, epochs=1)  # another network
+        finally:
+            goes_on.set()
+        assert len(fitted.result().loss) == 1
+    assert slow.steps == 1

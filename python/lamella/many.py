@@ -170,7 +170,8 @@ def fit_many(
         `Network.fit` that say how to train (`epochs`, `batch_size`, `optimizer`,
         `learning_rate`, a schedule too, `clip_value`, `clip_norm`, `average`, `shuffle`); or a
         pair of a network, which is trained from where it stands, and a dict of the latter.
-        "lbfgs" is not among the optimizers here, nor `ReduceOnPlateau` among the schedules.
+        "lbfgs" is not among the optimizers here, nor `ReduceOnPlateau` among the schedules, nor a
+        function of Python's among the losses.
         `grid` and `sample` make such dicts, and so do scikit-learn's `ParameterGrid` and
         `ParameterSampler`.
     X : array_like or SciPy sparse (m, n_features)
@@ -180,10 +181,10 @@ def fit_many(
     validation : float or array_like of int, optional
         The share of rows to hold out, drawn by `seed`, or the rows themselves.
     cv : int or iterable of pairs, or an object with `split`, optional
-        A number of folds as `folds(m, cv, seed)` makes them; or the rows to train on and those
-        to hold out, one pair of arrays of indices a fold; or one of scikit-learn's splitters.
-        Every configuration is then trained once a fold, and given networks are copied where
-        there are several.
+        A number of folds as `folds(m, cv, seed)` makes them, whatever the classes; or the rows to
+        train on and those to hold out, one pair of arrays of indices a fold; or one of
+        scikit-learn's splitters. Every configuration is then trained once a fold, and given
+        networks are copied where there are several.
     seed : int
         Of the folds alone.
     sample_weight : array_like (m,), optional

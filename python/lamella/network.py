@@ -286,7 +286,8 @@ class Network:
             parameters as they are: after each update,
             `average * mean + (1 - average) * parameters`. A later `fit` goes on with it, one
             without `average` leaves it alone, and `reset` forgets it. See `average_parameters`
-            and `averaged`.
+            and `averaged`. Validation, metrics and early stopping are of the parameters
+            themselves, and the mean is that of the last step, whichever epoch was best.
         sample_weight : array_like (m,), optional
             What each sample counts, finite and at least 0: a batch's loss is
             `sum(w l) / sum(w)`. An update on a batch whose weights are all 0 has no gradient.
@@ -487,6 +488,7 @@ class Network:
             As for `fit`.
         learning_rate : float, Schedule or callable, optional
             In place of the optimizer's own; a schedule with its total, and without a plateau.
+            One that counts epochs stays where it is: no epoch ends here.
         clip_value, clip_norm, average : float, optional
             As for `fit`.
         sample_weight : array_like (m,), optional
@@ -843,8 +845,9 @@ class Network:
         state : bool
             Whether the optimizer's state, the moving average of `fit(average=)`, the counters
             and what `ReduceOnPlateau` has seen are kept too, so that a `fit` after `load` goes on
-            with the bits of one that was never interrupted. It takes up to four times the
-            parameters' space more.
+            with the bits of one that was never interrupted: from the end of an epoch on (save in
+            `on_epoch_end`), since a fit begins with a whole epoch, or between calls of
+            `partial_fit`. It takes up to four times the parameters' space more.
 
         Raises
         ------
@@ -1102,7 +1105,8 @@ class Network:
         """Return what the core takes of an optimizer whose schedule stands at the next step."""
         rule, schedule = optimizers.split(optimizer, learning_rate)
         if schedule is None or schedule.total_missing or schedule.plateau is not None:
-            raise checks.wrong("learning_rate", "a schedule with its total", schedule)
+            expected = "a schedule with its total, and no plateau"
+            raise checks.wrong("learning_rate", expected, schedule)
         clock = Clock(self.steps, self.epochs, 0, 1)
         timed = Timed.of(schedule, optimizers.plain_rate(rule.learning_rate), clock, 1)
         rate = float(timed.rates(clock, 1)[0])

@@ -41,7 +41,7 @@ pub fn parse_file(py: Python<'_>, head: PyBackedBytes, size: usize) -> PyResult<
 pub type State<'py> = (Bound<'py, PyDict>, Vec<Vec<Bound<'py, PyAny>>>);
 
 /// The counters, and each state's arrays.
-pub fn get_state<'py, T: Number + numpy::Element>(py: Python<'py>, net: &mut Core<T>) -> PyResult<State<'py>> {
+pub fn get_state<'py, T: Number + numpy::Element>(py: Python<'py>, net: &Core<T>) -> PyResult<State<'py>> {
     let Progress { steps, state_steps, epochs, beta1_power, beta2_power, optimizer } = net.progress;
     let counters = PyDict::new(py);
     counters.set_item("steps", steps)?;

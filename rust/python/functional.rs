@@ -213,7 +213,7 @@ fn backward_as<'py, T: Number + numpy::Element>(
         course::gradient(&mut net, caches)
     });
     done.map_err(exception)?;
-    let gradients = get_layers(py, &mut net, GRADIENT).into_iter().enumerate();
+    let gradients = get_layers(py, &net, GRADIENT).into_iter().enumerate();
     // db is a column in the L-layer functions.
     gradients.map(|(i, g)| if i % 2 == 1 { g.call_method1("reshape", ((-1, 1),)) } else { Ok(g) }).collect()
 }

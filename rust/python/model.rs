@@ -22,6 +22,7 @@ use lamella::train::stretch::{Cursor, Stretch};
 use lamella::train::sums;
 use lamella::train::trainer::{self, Workspace};
 use numpy::{IntoPyArray, PyReadonlyArray1};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyDict;
@@ -81,6 +82,23 @@ pub struct Network {
     cursor: Cursor,
 }
 
+/// The network, to read: with others that read it.
+fn read<'py>(network: &Bound<'py, Network>) -> PyResult<PyRef<'py, Network>> {
+    network.try_borrow().map_err(|_| busy())
+}
+
+/// The network, to change: alone.
+fn write<'py>(network: &Bound<'py, Network>) -> PyResult<PyRefMut<'py, Network>> {
+    network.try_borrow_mut().map_err(|_| busy())
+}
+
+fn busy() -> PyErr {
+    PyRuntimeError::new_err(
+        "network: expected one at rest, got one that another thread works with, or that trains by a loss in Python \
+         which asks for it; a copy is at rest",
+    )
+}
+
 #[pymethods]
 impl Network {
     #[new]
@@ -105,18 +123,18 @@ impl Network {
 
     /// Copies plain arrays in, of each layer W1 (n1, n0), and where it has them b1, gamma1 and beta1, (n1,) or (n1, 1).
     /// Optimizer state is kept.
-    fn set_parameters(&mut self, arrays: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
-        with_core!(&mut *self.inner, net => parameters::set_parameters(net, &arrays))
+    fn set_parameters(slf: &Bound<'_, Self>, arrays: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
+        with_core!(&mut *write(slf)?.inner, net => parameters::set_parameters(net, &arrays))
     }
 
     /// Copies the parameters out: of each layer W1 (n1, n0), and where it has them b1, gamma1 and beta1, (n1,).
-    fn get_parameters<'py>(&mut self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
-        with_core!(&mut *self.inner, net => get_layers(py, net, WEIGHTS))
+    fn get_parameters<'py>(slf: &Bound<'_, Self>, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        with_core!(&*read(slf)?.inner, net => Ok(get_layers(py, net, WEIGHTS)))
     }
 
     /// The running statistics: of each layer with batch normalisation mean and variance, (n,).
-    fn get_statistics<'py>(&mut self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
-        with_core!(&mut *self.inner, net => {
+    fn get_statistics<'py>(slf: &Bound<'_, Self>, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        with_core!(&*read(slf)?.inner, net => {
             let mut arrays = Vec::new();
             for (place, &l) in net.coupled.iter().enumerate() {
                 let (reading, n) = (net.statistics.read(), net.layers[l].outputs);
@@ -125,13 +143,13 @@ impl Network {
                     arrays.push(numbers[..n].to_vec().into_pyarray(py).into_any());
                 }
             }
-            arrays
+            Ok(arrays)
         })
     }
 
     /// Copies running statistics in, as `get_statistics` gives them.
-    fn set_statistics(&mut self, arrays: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
-        with_core!(&mut *self.inner, net => parameters::set_statistics(net, &arrays))
+    fn set_statistics(slf: &Bound<'_, Self>, arrays: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
+        with_core!(&mut *write(slf)?.inner, net => parameters::set_statistics(net, &arrays))
     }
 
     /// Trains; returns the loss of each epoch that it finished. It may be a stretch of a longer training: `begin` is the
@@ -144,7 +162,7 @@ impl Network {
     ))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn fit<'py>(
-        &mut self,
+        slf: &Bound<'_, Self>,
         py: Python<'py>,
         X: &Bound<'py, PyAny>,
         Y: &Bound<'py, PyAny>,
@@ -197,8 +215,9 @@ impl Network {
         };
         check_options(&options).map_err(exception)?;
         let mut host = Interpreter::new(report).with_loss(loss);
-        let cursor = &mut self.cursor;
-        with_core!(&mut *self.inner, net, workspace => {
+        let mut network = write(slf)?;
+        let Network { inner, cursor } = &mut *network;
+        with_core!(&mut **inner, net, workspace => {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let fitted = unlocked(py, || {
@@ -218,9 +237,9 @@ impl Network {
     /// Where the last fit ended inside an epoch: the next batch's first row (0 at its end), the sums of the epoch's losses so far
     /// times their rows' weights and of these weights, and the last step's loss.
     #[getter]
-    fn position(&self) -> (usize, f64, f64, f64) {
-        let Cursor { row, epoch_loss, epoch_weight, loss } = self.cursor;
-        (row, epoch_loss, epoch_weight, loss)
+    fn position(slf: &Bound<'_, Self>) -> PyResult<(usize, f64, f64, f64)> {
+        let Cursor { row, epoch_loss, epoch_weight, loss } = read(slf)?.cursor;
+        Ok((row, epoch_loss, epoch_weight, loss))
     }
 
     /// One update on all rows as one batch; returns the loss before it.
@@ -230,7 +249,7 @@ impl Network {
     ))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn partial_fit<'py>(
-        &mut self,
+        slf: &Bound<'_, Self>,
         py: Python<'py>,
         X: &Bound<'py, PyAny>,
         Y: &Bound<'py, PyAny>,
@@ -253,7 +272,7 @@ impl Network {
         let options = Options { muon, clip_value, clip_norm, average, weights, ..plain };
         check_options(&options).map_err(exception)?;
         let mut host = Interpreter::new(None).with_loss(loss);
-        with_core!(&mut *self.inner, net, workspace => {
+        with_core!(&mut *write(slf)?.inner, net, workspace => {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let loss = unlocked(py, || {
@@ -269,8 +288,8 @@ impl Network {
     /// fit for the loss. X's numbers are left to the call that reads them.
     #[pyo3(signature = (X, Y = None))]
     #[allow(non_snake_case)]
-    fn takes<'py>(&self, X: &Bound<'py, PyAny>, Y: Option<&Bound<'py, PyAny>>) -> PyResult<bool> {
-        with_core!(&*self.inner, net => {
+    fn takes<'py>(slf: &Bound<'_, Self>, X: &Bound<'py, PyAny>, Y: Option<&Bound<'py, PyAny>>) -> PyResult<bool> {
+        with_core!(&*read(slf)?.inner, net => {
             let mut rows = 0;
             let x = arrays::is_plain(X, |shape| {
                 let [m, features] = *shape else { return false };
@@ -288,14 +307,14 @@ impl Network {
     #[pyo3(signature = (X, *, logits, threads))]
     #[allow(non_snake_case)]
     fn outputs<'py>(
-        &self,
+        slf: &Bound<'_, Self>,
         py: Python<'py>,
         X: &Bound<'py, PyAny>,
         logits: bool,
         threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyAny>> {
         check_threads(threads).map_err(exception)?;
-        with_model!(&*self.inner, model => {
+        with_model!(&*read(slf)?.inner, model => {
             let x = Samples::new("X", X)?;
             let x = x.matrix();
             let filled = arrays::filled(py, [x.rows(), model.net.outputs()], |numbers| {
@@ -311,7 +330,7 @@ impl Network {
     #[pyo3(signature = (X, deltas, count, *, threads))]
     #[allow(non_snake_case)]
     fn input_gradients<'py>(
-        &self,
+        slf: &Bound<'_, Self>,
         py: Python<'py>,
         X: &Bound<'py, PyAny>,
         deltas: &Bound<'py, PyAny>,
@@ -320,7 +339,7 @@ impl Network {
     ) -> PyResult<Bound<'py, PyAny>> {
         check_threads(threads).map_err(exception)?;
         let mut host = Interpreter::new(None);
-        with_model!(&*self.inner, model => {
+        with_model!(&*read(slf)?.inner, model => {
             let x = Samples::new("X", X)?;
             let x = x.matrix();
             let rows = x.rows().saturating_mul(count);
@@ -336,9 +355,13 @@ impl Network {
     /// What every layer returns, A1 (m, n1), ..., AL; in a prediction.
     #[pyo3(signature = (X))]
     #[allow(non_snake_case)]
-    fn activations<'py>(&self, py: Python<'py>, X: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    fn activations<'py>(
+        slf: &Bound<'_, Self>,
+        py: Python<'py>,
+        X: &Bound<'py, PyAny>,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let mut host = Interpreter::new(None);
-        with_model!(&*self.inner, model => {
+        with_model!(&*read(slf)?.inner, model => {
             let x = Samples::new("X", X)?;
             let x = x.matrix();
             let all = unlocked(py, || {
@@ -355,12 +378,12 @@ impl Network {
     #[pyo3(signature = (X, seed))]
     #[allow(non_snake_case)]
     fn activations_in_training<'py>(
-        &mut self,
+        slf: &Bound<'_, Self>,
         py: Python<'py>,
         X: &Bound<'py, PyAny>,
         seed: u64,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        with_model!(&mut *self.inner, model => {
+        with_model!(&mut *write(slf)?.inner, model => {
             let x = Samples::new("X", X)?;
             let x = x.matrix();
             let draw = Draw { seed, step: model.net.progress.steps + 1 };
@@ -378,13 +401,13 @@ impl Network {
     #[pyo3(signature = (X, *, threads))]
     #[allow(non_snake_case)]
     fn labels<'py>(
-        &self,
+        slf: &Bound<'_, Self>,
         py: Python<'py>,
         X: &Bound<'py, PyAny>,
         threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyAny>> {
         check_threads(threads).map_err(exception)?;
-        with_model!(&*self.inner, model => {
+        with_model!(&*read(slf)?.inner, model => {
             let x = Samples::new("X", X)?;
             let x = x.matrix();
             let fill = |labels: &mut [i64]| answer(py, model, &x, None, Wanted::Labels(labels), threads);
@@ -400,7 +423,7 @@ impl Network {
     #[pyo3(signature = (X, Y, *, loss_scale, penalty, weights, threads))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn evaluate<'py>(
-        &self,
+        slf: &Bound<'_, Self>,
         py: Python<'py>,
         X: &Bound<'py, PyAny>,
         Y: &Bound<'py, PyAny>,
@@ -411,7 +434,7 @@ impl Network {
     ) -> PyResult<(f64, Bound<'py, PyAny>)> {
         let weights = as_weights(&weights)?;
         check_threads(threads).map_err(exception)?;
-        with_model!(&*self.inner, model => {
+        with_model!(&*read(slf)?.inner, model => {
             let net = &model.net;
             if net.loss == Loss::Custom {
                 return Err(exception(Error::expected("loss", "one that the core has", "a function")));
@@ -431,7 +454,7 @@ impl Network {
     #[pyo3(signature = (X, Y, *, loss_scale, penalty, loss, weights, seed, threads))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn loss_and_gradients<'py>(
-        &mut self,
+        slf: &Bound<'_, Self>,
         py: Python<'py>,
         X: &Bound<'py, PyAny>,
         Y: &Bound<'py, PyAny>,
@@ -446,7 +469,7 @@ impl Network {
         let options = Options { weights, ..one_batch(Optimizer::descent(0.0), penalty, loss_scale, seed, threads) };
         check_options(&options).map_err(exception)?;
         let mut host = Interpreter::new(None).with_loss(loss);
-        with_core!(&mut *self.inner, net, workspace => {
+        with_core!(&mut *write(slf)?.inner, net, workspace => {
             let (x, y) = (Samples::new("X", X)?, Labels::new(net, Y)?);
             let (x, y) = (x.matrix(), y.as_data());
             let loss = unlocked(py, || {
@@ -468,7 +491,7 @@ impl Network {
     #[pyo3(signature = (X, Y, order, turn = None, *, epochs = 1, batch_size, optimizer, alpha, loss_scale, gradient_scale, weights, threads))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn drawn_epochs<'py>(
-        &mut self,
+        slf: &Bound<'_, Self>,
         py: Python<'py>,
         X: &Bound<'py, PyAny>,
         Y: &Bound<'py, PyAny>,
@@ -490,7 +513,7 @@ impl Network {
         let options = Options { batch_size, weights, epochs: epochs.max(1), ..one };
         check_options(&options).map_err(exception)?;
         let by = Scikit { gradient_scale, alpha };
-        with_core!(&mut *self.inner, net, workspace => {
+        with_core!(&mut *write(slf)?.inner, net, workspace => {
             scikit::epochs(py, net, workspace, X, Y, order, turn, &options, by)
         })
     }
@@ -499,7 +522,7 @@ impl Network {
     #[pyo3(signature = (X, Y, *, alpha, loss_scale, gradient_scale, weights, threads))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn objective<'py>(
-        &mut self,
+        slf: &Bound<'_, Self>,
         py: Python<'py>,
         X: &Bound<'py, PyAny>,
         Y: &Bound<'py, PyAny>,
@@ -513,7 +536,7 @@ impl Network {
         let options = Options { weights, ..one_batch(Optimizer::descent(0.0), NO_PENALTY, loss_scale, 0, threads) };
         check_options(&options).map_err(exception)?;
         let by = Scikit { gradient_scale, alpha };
-        with_core!(&mut *self.inner, net, workspace => {
+        with_core!(&mut *write(slf)?.inner, net, workspace => {
             // Where it failed there may be no gradient.
             let loss = scikit::objective(py, net, workspace, X, Y, &options, by)?;
             let gradients = get_layers(py, net, GRADIENT);
@@ -523,13 +546,13 @@ impl Network {
     }
 
     /// What the penalty (l1, l2, whether on biases) adds to the loss.
-    fn penalty(&self, penalty: (f64, f64, bool)) -> f64 {
-        with_core!(&*self.inner, net => penalty::penalty(net, as_penalty(penalty)))
+    fn penalty(slf: &Bound<'_, Self>, penalty: (f64, f64, bool)) -> PyResult<f64> {
+        with_core!(&*read(slf)?.inner, net => Ok(penalty::penalty(net, as_penalty(penalty))))
     }
 
     /// From now on the weights of each output of layer l are at most `limits[l]` long after an update; None for no limit.
-    fn set_max_norms(&mut self, limits: Vec<Option<f64>>) -> PyResult<()> {
-        with_core!(&mut *self.inner, net => {
+    fn set_max_norms(slf: &Bound<'_, Self>, limits: Vec<Option<f64>>) -> PyResult<()> {
+        with_core!(&mut *write(slf)?.inner, net => {
             if limits.len() != net.layers.len() {
                 return Err(exception(Error::expected("max_norm", format!("{} limits", net.layers.len()), limits.len())));
             }
@@ -542,60 +565,65 @@ impl Network {
     }
 
     /// Copies the moving average of the parameters out, if one is kept: W1 (n1, n0), b1 (n1,), W2, ...
-    fn get_average<'py>(&mut self, py: Python<'py>) -> Option<Vec<Bound<'py, PyAny>>> {
-        with_core!(&mut *self.inner, net => {
-            if net.arena.buffer(AVERAGE).is_empty() { None } else { Some(get_layers(py, net, AVERAGE)) }
+    fn get_average<'py>(slf: &Bound<'_, Self>, py: Python<'py>) -> PyResult<Option<Vec<Bound<'py, PyAny>>>> {
+        with_core!(&*read(slf)?.inner, net => {
+            Ok(if net.arena.read().buffer(AVERAGE).is_empty() { None } else { Some(get_layers(py, net, AVERAGE)) })
         })
     }
 
     /// Takes over what `get_average` gave of a network of these layers.
-    fn set_average(&mut self, arrays: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
-        with_core!(&mut *self.inner, net => checkpoint::set_average(net, &arrays))
+    fn set_average(slf: &Bound<'_, Self>, arrays: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
+        with_core!(&mut *write(slf)?.inner, net => checkpoint::set_average(net, &arrays))
     }
 
     /// Takes the mean norms of the gradient in the epochs finished since they were last taken, where fits clipped by it.
-    fn take_gradient_norms(&mut self) -> Vec<f64> {
-        with_core!(&mut *self.inner, net => std::mem::take(&mut net.gradient_norms).epochs)
+    fn take_gradient_norms(slf: &Bound<'_, Self>) -> PyResult<Vec<f64>> {
+        with_core!(&mut *write(slf)?.inner, net => Ok(std::mem::take(&mut net.gradient_norms).epochs))
     }
 
     /// Weights and biases.
     #[getter]
-    fn n_parameters(&self) -> usize {
-        with_core!(&*self.inner, net => net.n_parameters())
+    fn n_parameters(slf: &Bound<'_, Self>) -> PyResult<usize> {
+        with_core!(&*read(slf)?.inner, net => Ok(net.n_parameters()))
     }
 
     /// Bytes that parameters in their packed forms and optimizer state take now.
     #[getter]
-    fn n_bytes(&self) -> usize {
-        with_core!(&*self.inner, net => net.bytes())
+    fn n_bytes(slf: &Bound<'_, Self>) -> PyResult<usize> {
+        with_core!(&*read(slf)?.inner, net => Ok(net.bytes()))
     }
 
     /// Updates made since the start or `reset`.
     #[getter]
-    fn steps(&self) -> u64 {
-        with_core!(&*self.inner, net => net.progress.steps)
+    fn steps(slf: &Bound<'_, Self>) -> PyResult<u64> {
+        with_core!(&*read(slf)?.inner, net => Ok(net.progress.steps))
     }
 
     /// Epochs finished since the start or `reset`.
     #[getter]
-    fn epochs(&self) -> u64 {
-        with_core!(&*self.inner, net => net.progress.epochs)
+    fn epochs(slf: &Bound<'_, Self>) -> PyResult<u64> {
+        with_core!(&*read(slf)?.inner, net => Ok(net.progress.epochs))
     }
 
     /// The counters, the state's name among them, and for each number of state that a weight has, arrays shaped as the
     /// parameters.
-    fn get_state<'py>(&mut self, py: Python<'py>) -> PyResult<checkpoint::State<'py>> {
-        with_core!(&mut *self.inner, net => checkpoint::get_state(py, net))
+    fn get_state<'py>(slf: &Bound<'_, Self>, py: Python<'py>) -> PyResult<checkpoint::State<'py>> {
+        with_core!(&*read(slf)?.inner, net => checkpoint::get_state(py, net))
     }
 
     /// Takes counters and state of a network of these layers over. Everything is checked before anything is changed.
-    fn set_state(&mut self, counters: &Bound<'_, PyDict>, states: Vec<Vec<Bound<'_, PyAny>>>) -> PyResult<()> {
-        with_core!(&mut *self.inner, net => checkpoint::set_state(net, counters, &states))
+    fn set_state(
+        slf: &Bound<'_, Self>,
+        counters: &Bound<'_, PyDict>,
+        states: Vec<Vec<Bound<'_, PyAny>>>,
+    ) -> PyResult<()> {
+        with_core!(&mut *write(slf)?.inner, net => checkpoint::set_state(net, counters, &states))
     }
 
     /// Forgets optimizer state and counters.
-    fn reset(&mut self) {
-        with_core!(&mut *self.inner, net => net.reset());
+    fn reset(slf: &Bound<'_, Self>) -> PyResult<()> {
+        with_core!(&mut *write(slf)?.inner, net => net.reset());
+        Ok(())
     }
 }
 

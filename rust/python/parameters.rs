@@ -89,7 +89,7 @@ pub(super) fn set_statistics<T: Number + numpy::Element>(
 /// All layers' plain arrays from one of the arena's buffers.
 pub(super) fn get_layers<'py, T: Number + numpy::Element>(
     py: Python<'py>,
-    net: &mut Core<T>,
+    net: &Core<T>,
     buffer: usize,
 ) -> Vec<Bound<'py, PyAny>> {
     let mut arrays = Vec::with_capacity(2 * net.layers.len());
