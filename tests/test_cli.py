@@ -232,7 +232,9 @@ def test_either_library_reads_the_same_table(
     for name, column in wanted.items():
         assert table[name].dtype == column.dtype
         np.testing.assert_array_equal(table[name], column)
-    assert np.isnan(table["petal"]).sum() == 9
+    petal, colour = map(tables.numbers_or_texts, (table["petal"], table["colour"]))
+    assert np.isnan(petal).sum() == 9
+    assert tables.is_text(colour)
     assert table["colour"][31] is None
 
 
@@ -308,6 +310,58 @@ def test_predict_finds_columns_by_name_and_new_texts_are_no_category(
     (tmp_path / "new.csv").write_text("colour,sepal,petal\n")
     assert cli.main(["predict", str(model), str(tmp_path / "new.csv")]) == 0
     assert capsys.readouterr().out == "kind\n"
+
+
+TEXTS = [("True", "False", "maybe"), ("007", "012", "abc"), ("1.0", "2.50", "x")]
+
+
+@pytest.mark.parametrize("texts", TEXTS)
+def test_a_row_has_one_answer_whatever_else_is_in_its_file(
+    texts: tuple[str, str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A column's texts stay texts where all of a file's would pass for numbers."""
+    rows = "".join(f"{text},{kind}\n" for text, kind in zip(texts, "pqr", strict=True))
+    (tmp_path / "t.csv").write_text("plan,kind\n" + rows * 40)
+    trained(capsys, tmp_path / "t.csv", "-t", "kind", "--no-plot", "--model", tmp_path / "m")
+    (tmp_path / "some.csv").write_text(f"plan\n{texts[0]}\n{texts[1]}\n")
+    assert cli.main(["predict", str(tmp_path / "m"), str(tmp_path / "some.csv")]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == ["kind", "p", "q"]
+    assert "unknown" not in captured.err
+
+
+def test_answers_are_spelt_as_in_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(f"{n},True\n{-n},False\n" for n in range(1, 40))
+    (tmp_path / "t.csv").write_text("a,kind\n" + rows)
+    trained(capsys, tmp_path / "t.csv", "-t", "kind", "--no-plot", "--model", tmp_path / "m")
+    assert cli.main(["predict", str(tmp_path / "m"), str(tmp_path / "t.csv")]) == 0
+    assert set(capsys.readouterr().out.splitlines()) == {"kind", "True", "False"}
+
+
+def test_long_identifiers_are_numbers_or_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(f"{2**63 + n},{n},{n % 2}\n" for n in range(60))
+    (tmp_path / "t.csv").write_text("id,a,kind\n" + rows)
+    for ignored in ([], ["--ignore", "id"]):
+        trained(capsys, tmp_path / "t.csv", "-t", "kind", "--no-plot", "--model", tmp_path / "m",
+                *ignored)  # fmt: skip
+        assert cli.main(["predict", str(tmp_path / "m"), str(tmp_path / "t.csv")]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 61
+
+
+def test_the_entry_that_is_no_number_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "t.csv").write_text("a,kind\n" + "".join(f"{n},{n % 2}\n" for n in range(60)))
+    trained(capsys, tmp_path / "t.csv", "-t", "kind", "--no-plot", "--model", tmp_path / "m")
+    (tmp_path / "new.csv").write_text("a\n0.5\n\n7\noops\n")
+    assert cli.main(["predict", str(tmp_path / "m"), str(tmp_path / "new.csv")]) == 1
+    assert re.search(
+        r"column 'a': expected numbers, got 'oops' in row [34]$", capsys.readouterr().err
+    )
 
 
 def test_info_tells_what_is_in_a_model_file(
@@ -397,6 +451,8 @@ WRONG_TABLES = {
     "kind\n" + "x\ny\n" * 9: "columns beside 'kind', got none",
     "a,b\n" + "1,x\n" * 20: "expected a column 'kind', got a, b",
     "a,kind\n" + "1,\n" * 20: "at least 10 rows, got 0",
+    "a,a,kind\n" + "1,2,x\n" * 20: "a name of its own for each column, got 'a' 2 times",
+    "a,kind\n" + "".join(f"{n},3.5\n" for n in range(20)): "expected numbers that differ, got 3.5",
     "a,kind\n" + "".join(f"w{n},{n % 2}\n" for n in range(60)): "columns to learn from, got none",
 }
 
@@ -501,3 +557,15 @@ def test_the_script_runs() -> None:
         pytest.skip("the package is not installed here")
     done = subprocess.run([script, "--version"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, f"lamella {lamella.__version__}\n")
+
+
+def test_a_file_that_is_not_in_utf_8_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(f"{n},{n % 2}\n" for n in range(60))
+    (tmp_path / "t.csv").write_bytes(("größe,kind\n" + rows).encode("latin-1"))
+    error = trained(capsys, tmp_path / "t.csv", "-t", "kind", "--no-plot", status=1)
+    assert "expected text in UTF-8" in error
+    (tmp_path / "t.csv").write_bytes(("größe , kind\r\n" + rows).encode("utf-8-sig"))
+    trained(capsys, tmp_path / "t.csv", "-t", "kind", "--no-plot", "--model", tmp_path / "m")
+    assert tables.read(tmp_path / "t.csv").keys() == {"größe", "kind"}

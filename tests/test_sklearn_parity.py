@@ -22,6 +22,7 @@ import pytest
 import scipy.sparse
 from conftest import Array, difference
 from sklearn import datasets, neural_network
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import scale
 from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import threadpool_limits
@@ -557,6 +558,62 @@ def test_warnings_name_the_line_that_called_fit() -> None:
         warnings.simplefilter("always")
         lamella.sklearn.MLPClassifier(max_iter=1, batch_size=999).fit(X, y)
     assert [one.filename for one in seen] == [__file__] * 2
+
+
+def test_filters_by_module_find_the_warnings() -> None:
+    X, y = digits(100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ConvergenceWarning, match="hasn't converged yet"):
+            lamella.sklearn.MLPClassifier(max_iter=1).fit(X, y)
+        warnings.filterwarnings("ignore", category=ConvergenceWarning, module="sklearn")
+        lamella.sklearn.MLPClassifier(max_iter=1).fit(X, y)
+
+
+@pytest.mark.parametrize("name", [CLASSIFIER, REGRESSOR])
+@pytest.mark.filterwarnings("ignore")
+def test_what_diverged_answers_and_is_refused_as_there(name: str) -> None:
+    X, y = diabetes()
+    y = (y > 100).astype(int) if name == CLASSIFIER else y
+    estimators = pair(name, max_iter=2, warm_start=True)
+    for estimator in estimators:
+        estimator.fit(X, y)
+        estimator.coefs_[0][0, 0] = np.nan
+    ours, theirs = estimators
+    np.testing.assert_array_equal(ours.predict(X), theirs.predict(X))
+    for estimator in estimators:
+        for fit in (estimator.fit, estimator.partial_fit):
+            with pytest.raises(ValueError, match=r"^Solver produced non-finite parameter weights"):
+                fit(X, y)
+
+
+def test_fitted_numbers_are_numpys() -> None:
+    X, y = diabetes()
+    for estimator in pair(REGRESSOR, max_iter=2, early_stopping=False):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            estimator.fit(X, y)
+        for number in (estimator.loss_, estimator.best_loss_, *estimator.loss_curve_):
+            assert type(number) is np.float64
+
+
+WRONG_LABELS: dict[str, dict[str, Any]] = {
+    "none": {"y": None},
+    "NaN": {"y": np.where(np.arange(100) < 3, np.nan, 1.0)},
+    "short weights": {"sample_weight": np.ones(3)},
+    "weights of text": {"sample_weight": "a"},
+}
+
+
+@pytest.mark.parametrize("case", WRONG_LABELS)
+def test_class_weights_leave_the_checks_to_scikit_learn(case: str) -> None:
+    X, y = digits(100)
+    arguments = {"X": X, "y": y, **WRONG_LABELS[case]}
+    plain = lamella.sklearn.MLPClassifier()
+    weighted = lamella.sklearn.MLPClassifier(class_weight="balanced")
+    expected = messages(lambda: plain.fit(**arguments))
+    assert expected
+    assert messages(lambda: weighted.fit(**arguments)) == expected
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")

@@ -2,12 +2,13 @@
 
 Owns reading (CSV and Parquet by polars or pandas, npz by NumPy without pickles) and the
 preprocessing that a model file keeps: numbers are standardised, texts are one-hot. Promises
-that an `Encoder` which was learnt on some rows turns any other rows into the same columns, and
-that one which comes out of a file is checked before it is used.
+that an `Encoder` which was learnt on some rows turns any other rows into the same columns, whatever
+else is in their file, and that one which comes out of a file is checked before it is used.
 """
 
 from __future__ import annotations
 
+import csv
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -39,7 +40,9 @@ MOST_CLASSES = 20
 def read(path: Path) -> Table:
     """Read a table from a CSV, Parquet or npz file.
 
-    Of an npz file, vectors are columns, and the columns of a matrix `X` are `X0, X1, ...`.
+    The columns of a CSV file are texts: which are numbers is for `numbers_or_texts` to find out
+    where a model is made, and known where there is one. Of an npz file, vectors are columns, and
+    the columns of a matrix `X` are `X0, X1, ...`.
 
     Raises
     ------
@@ -97,9 +100,9 @@ def _frame(path: Path, kind: str) -> Table:
     if kind == "csv":
         options["separator"] = _separator(path)
         if library == "polars":
-            options |= {"infer_schema_length": None, "null_values": list(MISSING)}
+            options |= {"infer_schema_length": 0, "null_values": list(MISSING)}
         else:
-            options |= {"na_values": list(MISSING), "low_memory": False}
+            options |= {"dtype": str, "na_values": list(MISSING), "keep_default_na": False}
     try:
         read_file = narwhals.read_csv if kind == "csv" else narwhals.read_parquet
         frame = read_file(str(path), backend=library, **options)
@@ -107,7 +110,13 @@ def _frame(path: Path, kind: str) -> Table:
         raise
     except Exception as error:  # each library has its own
         raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
-    return {name: _column(frame.get_column(name)) for name in frame.columns}
+    table: Table = {}
+    for name in frame.columns:
+        try:
+            table[name.strip() if kind == "csv" else name] = _column(frame.get_column(name))
+        except Exception as error:
+            raise ValueError(f"{path}: column {name!r}: {str(error).splitlines()[0]}") from error
+    return table
 
 
 def _library(path: Path) -> str:
@@ -125,16 +134,24 @@ def _library(path: Path) -> str:
 
 
 def _separator(path: Path) -> str:
-    """Return what separates the columns' names in the first line."""
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        line = file.readline(1 << 20)
-    return max(SEPARATORS, key=line.count)
+    """Return what separates the columns' names in the first line, which differ."""
+    with open(path, encoding="utf-8-sig") as file:
+        try:
+            line = file.readline(1 << 20)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: expected text in UTF-8: {error}") from error
+    separator = max(SEPARATORS, key=line.count)
+    names = [name.strip() for name in next(csv.reader([line], delimiter=separator), [])]
+    for name in names:
+        if names.count(name) > 1:
+            got = f"{name!r} {names.count(name)} times"
+            raise ValueError(f"{path}: expected a name of its own for each column, got {got}")
+    return separator
 
 
 def _column(series: Any) -> Array:
     """Return a series as numbers or texts."""
-    dtype = series.dtype
-    if dtype.is_numeric() or "Bool" in str(dtype):
+    if series.dtype.is_numeric():
         missing = series.is_null().to_numpy()
         if not missing.any():
             return np.asarray(series.to_numpy(), np.float64)
@@ -145,7 +162,7 @@ def _column(series: Any) -> Array:
 
 def _plain(array: Array) -> Array:
     """Return a vector of any dtype as numbers or texts."""
-    return array.astype(np.float64) if array.dtype.kind in "biuf" else _texts(array.tolist())
+    return array.astype(np.float64) if array.dtype.kind in "iuf" else _texts(array.tolist())
 
 
 def _texts(values: Sequence[object]) -> Array:
@@ -155,6 +172,28 @@ def _texts(values: Sequence[object]) -> Array:
         text = "" if value is None or value != value else str(value).strip()
         texts[n] = None if text in MISSING else text
     return texts
+
+
+def numbers_or_texts(column: Array) -> Array:
+    """Return a column of texts as numbers, NaN where missing, if it has some and all are."""
+    if not is_text(column) or not any(text is not None for text in column):
+        return column
+    numbers = _numbers(column)
+    return column if numbers is None else numbers
+
+
+def _numbers(column: Array) -> Array | None:
+    """Return texts as numbers, NaN where missing; None where one is no number."""
+    known = np.array([text is not None for text in column], bool)
+    texts = column[known].tolist()
+    if any("_" in text for text in texts):  # as Python writes them, and tables do not
+        return None
+    numbers = np.full(len(column), np.nan)
+    try:
+        numbers[known] = np.array(texts, str).astype(np.float64)
+    except ValueError:
+        return None
+    return numbers
 
 
 def is_text(column: Array) -> bool:
@@ -189,11 +228,13 @@ class NumberColumn:
     def encode(self, column: Array, out: Array) -> int:
         """Fill `out (m, 1)`; return how many numbers were missing."""
         if is_text(column):
-            texts = [text for text in column if text is not None]
-            if texts:
-                got = f"{texts[0]!r}"
+            numbers = _numbers(column)
+            if numbers is None:
+                bad = (n for n in range(len(column)) if _numbers(column[n : n + 1]) is None)
+                row = next(bad)
+                got = f"{column[row]!r} in row {row + 1}"
                 raise ValueError(f"column {self.name!r}: expected numbers, got {got}")
-            column = np.full(len(column), np.nan)
+            column = numbers
         missing = ~np.isfinite(column)
         out[:, 0] = np.where(missing, 0.0, (column - self.mean) / self.scale)
         return int(missing.sum())
@@ -259,6 +300,9 @@ class Target:
             if is_text(column):
                 raise ValueError(f"target {name!r}: expected numbers for a regression, got texts")
             own = NumberColumn.learn(name, column)
+            if np.ptp(column) == 0:
+                got = f"{column[0]:g} in every row"
+                raise ValueError(f"target {name!r}: expected numbers that differ, got {got}")
             return cls(name, (), own.mean, own.scale)
         classes = sorted({_class_text(value) for value in column}, key=_by_number)
         if len(classes) < 2:

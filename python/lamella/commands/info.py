@@ -36,13 +36,14 @@ def text(model: Path) -> str:
     if kind in ESTIMATORS:
         return _estimator(model, kind)
     network, extra = checkpoint.load_extra(model, Network)
-    lines = []
+    lines, text = [], summary.text(network)
     if "table" in extra:
         with checkpoint.told_of(model):
             target = Encoder.from_json(extra["table"]).target
         names = _names(target.classes) if target.classes else "a number"
         lines = [f"model of a table: predicts {target.name}, {names}", ""]
-    return "\n".join([*lines, summary.text(network)])
+        text = _without_counters(text)
+    return "\n".join([*lines, text])
 
 
 def _estimator(model: Path, kind: str) -> str:
@@ -56,9 +57,12 @@ def _estimator(model: Path, kind: str) -> str:
     lines.append(f"trained    {fitted.n_iter_} iterations, loss {fitted.loss_:.6g}")
     changed = _changed(fitted)
     lines += [f"parameters {changed}"] if changed else []
-    table = summary.text(fitted.to_network()).splitlines()
-    # A copy's own counters are 0.
-    return "\n".join([*lines, "", *(line for line in table if not line.startswith("trained"))])
+    return "\n".join([*lines, "", _without_counters(summary.text(fitted.to_network()))])
+
+
+def _without_counters(text: str) -> str:
+    """Leave out how long a network trained: a copy's counters, and those of a file, are 0."""
+    return "\n".join(line for line in text.splitlines() if not line.startswith("trained"))
 
 
 def _names(classes: Any) -> str:

@@ -126,9 +126,10 @@ def _table_and_target(settings: Settings) -> tuple[dict[str, Array], Array]:
     for name in (settings.target, *settings.ignore):
         if name not in table:
             raise ValueError(f"{settings.data}: expected a column {name!r}, got {', '.join(table)}")
-    answers = table.pop(settings.target)
+    answers = tables.numbers_or_texts(table.pop(settings.target))
     for name in settings.ignore:
         table.pop(name, None)
+    table = {name: tables.numbers_or_texts(column) for name, column in table.items()}
     if not table:
         raise ValueError(f"{settings.data}: expected columns beside {settings.target!r}, got none")
     if tables.is_text(answers):

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -46,6 +45,7 @@ from ..network import Network
 from . import options
 from .engine import Engine, precision, readable, spec
 from .minimising import minimise
+from .warning import warn
 
 Array = NDArray[Any]
 
@@ -65,6 +65,20 @@ ADDITIONS: dict[str, Any] = {
 
 CALLER = 6
 """From `_fit_stochastic` up to who called `fit`: two `_fit`, `fit` and its wrapper lie between."""
+
+
+def _are_labels(y: Any, sample_weight: Any) -> bool:
+    """Whether weights can be made of labels and given weights."""
+    if y is None:
+        return False
+    labels = np.asarray(y)
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        return False
+    try:
+        shape = np.shape(np.asarray(1.0 if sample_weight is None else sample_weight, float))
+        return shape in ((), labels.shape[:1])
+    except (TypeError, ValueError):
+        return False
 
 
 @dataclass
@@ -125,7 +139,18 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
         if "network_" in vars(self):
             return options.outputs(self, X)
-        return self._prepared_engine().outputs(self, X)
+        try:
+            return self._prepared_engine().outputs(self, X)
+        except ValueError:
+            if self._is_finite():
+                raise
+            # What a fit that diverged left: the core takes no such weights.
+            answers: Array = super()._forward_pass_fast(X, check_input=False)
+            return answers
+
+    def _is_finite(self) -> bool:
+        """Whether all parameters are."""
+        return all(np.isfinite(p).all() for p in (*self.coefs_, *self.intercepts_))
 
     def _score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the score of early stopping: scikit-learn's, or `metric`."""
@@ -137,7 +162,7 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         self, X: Any, y: Array, sample_weight: Any, *_scratch: Any
     ) -> tuple[float, list[Array], list[Array]]:
         """Return the loss at the estimator's parameters and its gradients: lbfgs's objective."""
-        if not all(np.isfinite(p).all() for p in (*self.coefs_, *self.intercepts_)):
+        if not self._is_finite():
             nothing = [np.full_like(p, np.nan) for p in (*self.coefs_, *self.intercepts_)]
             return np.nan, nothing[: len(self.coefs_)], nothing[len(self.coefs_) :]
         network = self._prepared_engine().trainer(self)
@@ -187,6 +212,11 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
             epoch = options.epochs_of(self, network, data, batch_size)
         else:
             self.__dict__.pop("network_", None)
+            if not self._is_finite():  # since an earlier fit
+                raise ValueError(
+                    "Solver produced non-finite parameter weights. The input data may contain "
+                    "large values and need to be preprocessed."
+                )
             network = engine.trainer(self)
             engine.own(self._optimizer)
             epoch = partial(self._train, network, data, batch_size)
@@ -199,14 +229,14 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
                 else:
                     self._epochs(epoch, data, incremental, show)
             if data.ran_out:
-                warnings.warn(
+                warn(
                     f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
                     "optimization hasn't converged yet.",
+                    CALLER,
                     ConvergenceWarning,
-                    stacklevel=CALLER,
                 )
         except KeyboardInterrupt:
-            warnings.warn("Training interrupted by user.", stacklevel=CALLER)
+            warn("Training interrupted by user.", CALLER)
         finally:
             self._write_out()
             engine.is_training = False
@@ -305,7 +335,7 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         incremental: bool = False,
     ) -> bool:
         """Book an epoch; return whether there is another."""
-        self.loss_ = loss
+        self.loss_ = np.float64(loss)
         # In this order: callbacks hear of every epoch.
         ends = self._end_epoch(data)
         if show is not None:
@@ -458,6 +488,8 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
                 "class_weight='balanced' is not supported for partial_fit, which sees the rows of "
                 "one call: sklearn.utils.class_weight.compute_class_weight takes all of y"
             )
+        if not _are_labels(y, sample_weight):
+            return sample_weight  # scikit-learn says what is wrong with them
         weights = compute_sample_weight(class_weight, y)
         return weights if sample_weight is None else weights * np.asarray(sample_weight)
 
@@ -466,10 +498,10 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         if self.batch_size == "auto":
             return min(200, rows)
         if self.batch_size > rows:
-            warnings.warn(
+            warn(
                 "Got `batch_size` less than 1 or larger than sample size. It is going to be "
                 "clipped",
-                stacklevel=CALLER + 1,
+                CALLER + 1,
             )
         return int(min(self.batch_size, rows))
 
