@@ -55,6 +55,16 @@ def test_a_history_is_drawn(tmp_path: Path) -> None:
     assert display.ax_.get_legend() is not None
 
 
+@pytest.mark.filterwarnings("error")
+def test_many_curves_leave_room_for_the_axes(tmp_path: Path) -> None:
+    loss = np.linspace(1, 0, 9)
+    names = "val_loss", "val_log_loss", "val_accuracy", "val_balanced_accuracy", "gradient_norm"
+    display = LearningCurveDisplay.from_estimator(History(loss, dict.fromkeys(names, loss)))
+    drawn(display, tmp_path)
+    assert len(display.lines_) == 6
+    assert display.ax_.get_position().width > 0.6
+
+
 @pytest.mark.parametrize("scores", [None, [0.5, 0.7, 0.8]])
 def test_an_estimators_curves_are_drawn_into_given_axes(scores: Any, tmp_path: Path) -> None:
     estimator = SimpleNamespace(loss_curve_=[40.0, 5.0, 1.0], validation_scores_=scores)

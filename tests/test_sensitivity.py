@@ -273,7 +273,7 @@ def test_a_network_in_mixed_precision_is_copied(monkeypatch: pytest.MonkeyPatch)
     for name in ("plain", "batch"):
         net, X = made(name, "float32")
         expected = net.jacobian(X)
-        monkeypatch.setattr(net, "precision", "bfloat16")
+        monkeypatch.setitem(vars(net), "precision", "bfloat16")
         assert net.jacobian(X).tobytes() == expected.tobytes()
         monkeypatch.undo()
 

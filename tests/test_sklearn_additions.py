@@ -397,7 +397,7 @@ WRONG: list[tuple[type[Any], dict[str, Any], str]] = [
     (MLPClassifier, {"activations": ["relu"]}, "activations"),
     (MLPClassifier, {"activations": "softmax"}, "activations"),
     (MLPClassifier, {"solver": "lbfgs", "dropout": 0.1}, "solver"),
-    (MLPClassifier, {"early_stopping": True, "metric": "r2"}, "metrics"),
+    (MLPClassifier, {"early_stopping": True, "metric": "r2"}, "^metric: "),
     (MLPClassifier, {"early_stopping": True, "validation_data": (IRIS_X,)}, "validation_data"),
     (MLPClassifier, {"early_stopping": True, "validation_data": (IRIS_X, IRIS_X)}, "validation"),
     (MLPClassifier, {"early_stopping": True, "validation_data": (IRIS_X, ["x"] * 150)}, "classes"),
@@ -425,6 +425,7 @@ KEPT: dict[str, tuple[Any, Array, Any]] = {
     "lbfgs": (MLPClassifier(**SMALL, solver="lbfgs"), IRIS_X, NAMES),
     "weights": (MLPClassifier(**SMALL, class_weight={"setosa": 3.0}), IRIS_X, NAMES),
     "float32": (MLPClassifier(**SMALL, dtype=np.float32), IRIS_X, NAMES),
+    "a dtype": (MLPClassifier(**SMALL, dtype=np.dtype("float32")), IRIS_X, NAMES),
     "network": (
         MLPClassifier(**SMALL, norm="batch", dropout=0.2, activations=("gelu", "mish")),
         IRIS_X,

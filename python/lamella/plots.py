@@ -157,7 +157,11 @@ class LearningCurveDisplay:
         names = [line.get_label() for line in self.lines_]
         place: dict[str, Any] = {"loc": "best"}
         if both:  # above the axes: no place inside is sure to be free of both
-            place = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "ncols": min(len(names), 3)}
+            place = {
+                "loc": "lower left",
+                "bbox_to_anchor": (0.0, 1.0),
+                "ncols": len(names) if len(names) < 5 else 2,
+            }
         self.ax_.legend(self.lines_, names, frameon=False, **place)
         return self
 

@@ -24,7 +24,7 @@ random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stop
     As in scikit-learn.
 validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
     As in scikit-learn.
-dtype : {"float32", "float64", "bfloat16"}, np.float32, np.float64 or None, default=None
+dtype : {"float32", "float64", "bfloat16"}, such a type or dtype of NumPy, or None, default=None
     Of parameters and computation. None is that of X, float64 unless X is float32, as in
     scikit-learn. "bfloat16" is mixed precision: parameters are float32, products round their
     operands to bfloat16; it needs a CPU with AVX-512 BF16.

@@ -159,8 +159,12 @@ def _plain_layer(units: int, name: str) -> Layer:
     return units, ACTIVATIONS.get(name, name), 0.0, True, None, 0.0, False
 
 
+PRECISIONS = ("float32", "float64", "bfloat16")
+"""What an estimator's `dtype` may be, by name."""
+
+
 def precision(dtype: Any) -> str | None:
-    """Return the name of an estimator's `dtype`, which may be one of NumPy's types."""
+    """Return the name of an estimator's `dtype`, which may be one of NumPy's types or dtypes."""
     return dtype if dtype is None or isinstance(dtype, str) else np.dtype(dtype).name
 
 

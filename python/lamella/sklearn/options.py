@@ -30,7 +30,7 @@ from ..metrics import Metric
 from ..network import Network
 from ..optimizers import SGD, Optimizer
 from ..timing import Schedule
-from .engine import ACTIVATIONS, LOSSES, assign, precision, readable, spec
+from .engine import ACTIVATIONS, LOSSES, PRECISIONS, assign, precision, readable, spec
 
 Array = NDArray[Any]
 
@@ -90,6 +90,8 @@ def check(estimator: Any, hidden: int) -> None:
     if isinstance(loss, Loss) and _is_for_classes(loss) is not is_classifier(estimator):
         kind = "classes" if is_classifier(estimator) else "values"
         raise checks.wrong("loss", f"one for {kind}", loss.name)
+    if precision(estimator.dtype) not in (None, *PRECISIONS):
+        raise checks.wrong("dtype", f"one of {', '.join(PRECISIONS)}", estimator.dtype)
     calls(estimator.callbacks)
     checks.threads(estimator.threads)
     quantiles = loss.quantiles if isinstance(loss, Quantile) else (0.5,)
@@ -358,7 +360,10 @@ def checked_metric(estimator: Any) -> Metric | None:
     kind = "values"
     if is_classifier(estimator):
         kind = "labels" if estimator.out_activation_ == "identity" else "probabilities"
-    return metrics.checked([estimator.metric], kind)[0]
+    try:
+        return metrics.checked([estimator.metric], kind)[0]
+    except (TypeError, ValueError) as error:
+        raise type(error)(str(error).replace("metrics:", "metric:", 1)) from None
 
 
 def score(estimator: Any, X: Any, y: Any) -> float:

@@ -43,7 +43,7 @@ from ..callbacks import Callback, StopTraining
 from ..layers import Dense
 from ..network import Network
 from . import options
-from .engine import Engine, precision, readable, spec
+from .engine import PRECISIONS, Engine, precision, readable, spec
 from .minimising import minimise
 from .warning import warn
 
@@ -51,8 +51,9 @@ Array = NDArray[Any]
 
 ADDITIONS: dict[str, Any] = {
     "dtype": [
-        StrOptions({"float32", "float64", "bfloat16"}),
+        StrOptions(set(PRECISIONS)),
         Options(type, {np.float32, np.float64}),
+        np.dtype,
         None,
     ],
     "threads": [Interval(Integral, 1, None, closed="left"), None],
