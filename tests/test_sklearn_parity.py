@@ -597,6 +597,21 @@ def test_fitted_numbers_are_numpys() -> None:
             assert type(number) is np.float64
 
 
+def test_weights_of_sparse_labels_are_those_of_dense_ones() -> None:
+    X, y = digits(100)
+    labels = np.eye(10, dtype=int)[y][:, :2]
+    given: dict[str, Any] = {"class_weight": [{0: 1.0, 1: 5.0}, {0: 2.0, 1: 1.0}], "max_iter": 3}
+    weights = np.linspace(1, 2, len(y))
+    dense, sparse, plain = (
+        lamella.sklearn.MLPClassifier(random_state=0, **settings) for settings in (given, given, {})
+    )
+    dense.fit(X, labels, weights)
+    sparse.fit(X, scipy.sparse.csr_matrix(labels), weights)
+    plain.set_params(max_iter=3).fit(X, labels, weights)
+    assert (dense.coefs_[0] == sparse.coefs_[0]).all()
+    assert (dense.coefs_[0] != plain.coefs_[0]).any()
+
+
 WRONG_LABELS: dict[str, dict[str, Any]] = {
     "none": {"y": None},
     "NaN": {"y": np.where(np.arange(100) < 3, np.nan, 1.0)},

@@ -72,7 +72,7 @@ class Recorder(Callback):
     def _is_too_high(self) -> bool:
         """Whether the smoothed loss lies far above its least, which may be below zero."""
         least = min(self.smoothed)
-        size = abs(least) if least > 0 else max(abs(least), self.smoothed[0] - least)
+        size = least if least > 0 else max(-least, self.smoothed[0] - least)
         return self.smoothed[-1] - least > (TOO_HIGH - 1) * size
 
 

@@ -72,9 +72,8 @@ __all__ = ["History", "Network", "load"]
 Metrics = Sequence[str | Metric | Callable[..., Any]]
 """Names, metrics, or functions of the targets and the predictions."""
 
-FIXED = frozenset(("n_features", "n_outputs", "layers", "output", "max_norm")) | frozenset(
-    ("loss", "criterion", "dtype", "precision")
-)
+FIXED = {"n_features", "n_outputs", "layers", "output", "loss", "criterion", "dtype", "precision",
+         "max_norm"}  # fmt: skip
 """Settings that the core's network is made with."""
 
 CHANGEABLE: dict[str, Callable[[str, Any], object]] = {

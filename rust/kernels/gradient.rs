@@ -216,7 +216,7 @@ unsafe fn gradient_tile<
 ) -> usize {
     let (v, panel, width) = (S::LANES, 2 * S::LANES, N * S::LANES);
     // SAFETY: the caller vouches for rows `row..row + R + B` of c and for the panels of a and b, whose rows are `a_width` and
-    // `width` apart, and `row + R` is at most the lanes of a's panel.
+    // `width` apart, and `row + R` is at most the lanes of a's panel; where it asks, there is a whole panel of b behind this one.
     unsafe {
         let c = g.c.add(row * width);
         let mut acc = [[s.splat(T::ZERO); N]; R];
@@ -235,7 +235,7 @@ unsafe fn gradient_tile<
             if g.asks {
                 // Each tile asks for its rows' share of the samples: all of them at once would be waited for.
                 let (at, all) = (g.row_panel * panel + row, pair.a.lanes());
-                let (from, to) = (at * samples / all, (at + R).min(all) * samples / all);
+                let (from, to) = (at * samples / all, (at + R) * samples / all);
                 let next = panel_start(pair.b, g.lane_panel + 1, panel);
                 prefetch(std::slice::from_raw_parts(next.add(from * panel), (to - from) * panel));
             }

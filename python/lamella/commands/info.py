@@ -36,14 +36,14 @@ def text(model: Path) -> str:
     if kind in ESTIMATORS:
         return _estimator(model, kind)
     network, extra = checkpoint.load_extra(model, Network)
-    lines, text = [], summary.text(network)
+    lines, shown = [], summary.text(network)
     if "table" in extra:
         with checkpoint.told_of(model):
             target = Encoder.from_json(extra["table"]).target
         names = _names(target.classes) if target.classes else "a number"
         lines = [f"model of a table: predicts {target.name}, {names}", ""]
-        text = _without_counters(text)
-    return "\n".join([*lines, text])
+        shown = _without_counters(shown)
+    return "\n".join([*lines, shown])
 
 
 def _estimator(model: Path, kind: str) -> str:

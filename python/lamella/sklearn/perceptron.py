@@ -23,6 +23,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
@@ -35,7 +36,12 @@ from sklearn.neural_network._stochastic_optimizers import (
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _num_samples,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
 from threadpoolctl import threadpool_limits
 
 from .. import bars, checks, frames
@@ -69,17 +75,17 @@ CALLER = 6
 
 
 def _are_labels(y: Any, sample_weight: Any) -> bool:
-    """Whether weights can be made of labels and given weights."""
+    """Whether weights can be made of labels and given weights; else scikit-learn refuses them."""
     if y is None:
         return False
-    labels = np.asarray(y)
+    labels = y.data if issparse(y) else np.asarray(y)
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         return False
     try:
-        shape = np.shape(np.asarray(1.0 if sample_weight is None else sample_weight, float))
-        return shape in ((), labels.shape[:1])
+        given = np.asarray(1.0 if sample_weight is None else sample_weight, float)
     except (TypeError, ValueError):
         return False
+    return given.shape in ((), (_num_samples(y),))
 
 
 @dataclass
@@ -490,7 +496,7 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
                 "one call: sklearn.utils.class_weight.compute_class_weight takes all of y"
             )
         if not _are_labels(y, sample_weight):
-            return sample_weight  # scikit-learn says what is wrong with them
+            return sample_weight
         weights = compute_sample_weight(class_weight, y)
         return weights if sample_weight is None else weights * np.asarray(sample_weight)
 
