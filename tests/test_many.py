@@ -187,10 +187,10 @@ def test_what_a_callback_raises_ends_the_call() -> None:
     def stop(fitted: lamella.Fitted) -> None:
         raise InterruptedError(str(fitted.index))
 
-    pairs = [(lamella.Network([9, 6, 4], output="softmax"), {"epochs": 2}) for _ in range(9)]
+    pairs = [(lamella.Network([9, 6, 4], output="softmax"), {"epochs": 1000}) for _ in range(9)]
     with pytest.raises(InterruptedError):
         lamella.fit_many(pairs, X, CLASSES, progress=stop)
-    assert sum(net.epochs for net, _ in pairs) < 18
+    assert sum(net.epochs for net, _ in pairs) < 9000  # a busy machine hears late
     for net, _ in pairs:
         assert np.isfinite(net.fit(X, CLASSES).loss).all()
 
