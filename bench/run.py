@@ -27,7 +27,7 @@ from engines import ENGINES, OURS
 from peaks import Peaks
 from report import Result, Timing
 
-ISAS = ("avx512", "avx2", "portable", "scalar")
+ISAS = ("amx", "avx512", "avx2", "portable", "scalar")
 QUICK_GOES, QUICK_GO = 2, 0.01  # of the measured limits in a gap; seconds of each
 
 

@@ -267,7 +267,7 @@ def test_losses_of_mixed_precision_may_be_off_by_what_rounding_makes() -> None:
 
 
 @pytest.mark.skipif("avx512bf16" not in _core.info()["features"], reason="needs AVX-512 BF16")
-@pytest.mark.skipif(_core.info()["isa"] != "avx512", reason="other kernels are forced")
+@pytest.mark.skipif(_core.info()["isa"] not in ("amx", "avx512"), reason="other kernels are forced")
 def test_lamella_trains_in_mixed_precision() -> None:
     problem = make_problem(CASES["mnist"])
     engine = engines.make(engines.OURS, problem, "bf16", 1)

@@ -30,7 +30,7 @@ pub use statistics::Statistics;
 use crate::activation::Activation;
 use crate::error::Error;
 use crate::isa::Isa;
-use crate::kernels::{Kernels, Loss, Norm, Number, PairKernels};
+use crate::kernels::{Kernels, Loss, NoPairs, Norm, Number, PairKernels};
 use crate::memory;
 use crate::panel::{Arena, Geometry, Parts};
 
@@ -162,14 +162,17 @@ impl<T: Number> Network<T> {
     /// A network of zeros whose products have bfloat16 operands.
     ///
     /// # Errors
-    /// As for [`new`](Self::new), and [`Error::Value`] where this CPU lacks the instructions.
+    /// As for [`new`](Self::new), and [`Error::Value`] where this CPU lacks the instructions, or the system refuses them.
     pub fn mixed(features: usize, specs: &[LayerSpec], loss: Loss, isa: Isa) -> Result<Self, Error> {
-        let missing = || {
-            let got =
-                if isa == Isa::Avx512 { "a CPU without AVX512_BF16".into() } else { format!("{} kernels", isa.name()) };
-            Error::expected("dtype bfloat16", "the instructions of AVX-512 with BF16 (avx512_bf16)", got)
-        };
-        let pairs = T::pair_kernels().filter(|_| isa == Isa::Avx512).ok_or_else(missing)?;
+        let instructions = "the instructions of AVX-512 with BF16 (avx512_bf16)";
+        let pairs = T::pair_kernels(isa).map_err(|why| match why {
+            NoPairs::Missing => Error::expected("dtype bfloat16", instructions, "a CPU without AVX512_BF16"),
+            NoPairs::Unknown => Error::expected("dtype bfloat16", instructions, format!("{} kernels", isa.name())),
+            NoPairs::Refused(error) => {
+                let expected = "the system's leave to use the tiles of AMX (LAMELLA_ISA=avx512 does without)";
+                Error::expected("dtype bfloat16", expected, std::io::Error::from_raw_os_error(error))
+            }
+        })?;
         Network::with(features, specs, loss, isa, Some(pairs))
     }
 
@@ -177,6 +180,13 @@ impl<T: Number> Network<T> {
     #[cfg(test)]
     pub fn mixed_in_plain_rust(features: usize, specs: &[LayerSpec], loss: Loss) -> Network<f32> {
         Network::with(features, specs, loss, Isa::Portable, Some(crate::kernels::PORTABLE_PAIRS)).unwrap()
+    }
+
+    /// The same with tiles in plain Rust, for tests; beside them it needs vectors of 16 lanes.
+    #[cfg(test)]
+    pub fn mixed_in_plain_tiles(features: usize, specs: &[LayerSpec], loss: Loss) -> Option<Network<f32>> {
+        let tiles = Some(crate::kernels::PLAIN_TILES).filter(|_| Isa::Avx512.is_available())?;
+        Some(Network::with(features, specs, loss, Isa::Avx512, Some(tiles)).unwrap())
     }
 
     /// A network of zeros, with or without kernels of mixed precision.
@@ -196,7 +206,7 @@ impl<T: Number> Network<T> {
             }
         }
         let kernels = T::kernels(isa);
-        let layers = layer::place::<T>(features, specs, kernels.geometry(), pair_kernels.is_some());
+        let layers = layer::place::<T>(features, specs, kernels.geometry(), pair_kernels);
         // Before the table of parts, which a network too large for the memory would make too large as well.
         let last = &layers[layers.len() - 1];
         let bytes = last.weights.saturating_add(last.numbers()).saturating_mul(size_of::<T>());
@@ -236,6 +246,12 @@ impl<T: Number> Network<T> {
         };
         (0..network.layers.len()).for_each(|l| network.set_affine(l, |_| T::ONE, |_| T::ZERO));
         Ok(network)
+    }
+
+    /// Whether its products are made of tiles.
+    #[inline]
+    pub fn has_tiles(&self) -> bool {
+        self.pair_kernels.is_some_and(|kernels| kernels.has_tiles())
     }
 
     /// Features of a sample.

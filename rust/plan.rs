@@ -2,12 +2,10 @@
 //!
 //! Nothing decided here changes a bit of a result; only its time and memory.
 
-use crate::kernels::{CHUNK, Loss, Number, SAMPLE_SEGMENT};
+use crate::kernels::{CHUNK, Loss, MAX_SLICES, Number, SAMPLE_SEGMENT, TILE_SAMPLES};
 use crate::network::{Form, Layer, Network};
 use crate::threads::MAX_THREADS;
 
-/// The most slices in a group: what the weight gradient keeps pointers for.
-pub const MAX_SLICES: usize = 64;
 /// Rows of a slice that keep its activations in the second cache beside the weights.
 pub const SLICE_ROWS: usize = 256;
 /// Fewer rows than this in a slice read the weights too often.
@@ -231,13 +229,18 @@ pub fn inference<T: Number>(network: &Network<T>, rows: usize, wanted: Option<us
 /// The most rows of a batch whose samples couple.
 pub const MAX_COUPLED_ROWS: usize = MAX_SLICES * SAMPLE_SEGMENT;
 
-/// Rows that a slice's size is a multiple of: a chunk where a layer is normalised, 2 in mixed precision.
+/// Rows that a slice's size is a multiple of: a chunk where a layer is normalised, a pair in mixed precision, or a tile's.
 fn slice_unit<T: Number>(network: &Network<T>) -> usize {
-    // Chunks of samples do not straddle slices, nor do pairs.
+    // Chunks of samples do not straddle slices, nor do pairs or tiles.
     if network.layers.iter().any(|layer| layer.norm.is_some()) {
+        const { assert!(CHUNK.is_multiple_of(TILE_SAMPLES)) };
         return CHUNK;
     }
-    if network.pair_kernels.is_some() { 2 } else { 1 }
+    match network.pair_kernels {
+        Some(_) if network.has_tiles() => TILE_SAMPLES,
+        Some(_) => 2,
+        None => 1,
+    }
 }
 
 /// Even slices of a batch of one segment, multiples of `unit` rows: one thread takes it in the largest that fit the cache;

@@ -15,7 +15,7 @@ import lamella
 from lamella import _core, reference
 from lamella.datasets import load_digits
 
-HAS_BF16 = "avx512bf16" in _core.info()["features"] and _core.info()["isa"] == "avx512"
+HAS_BF16 = "avx512bf16" in _core.info()["features"] and _core.info()["isa"] in ("amx", "avx512")
 NEEDS_BF16 = pytest.mark.skipif(not HAS_BF16, reason="AVX-512 BF16: not on this CPU")
 
 

@@ -14,7 +14,7 @@ from conftest import Array, agree, difference, start
 import lamella
 from lamella import _core, reference
 
-HAS_BF16 = "avx512bf16" in _core.info()["features"] and _core.info()["isa"] == "avx512"
+HAS_BF16 = "avx512bf16" in _core.info()["features"] and _core.info()["isa"] in ("amx", "avx512")
 NAMES = [f"{kind}{layer}" for layer in range(1, 4) for kind in "Wb"]
 
 

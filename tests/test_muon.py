@@ -13,7 +13,7 @@ import lamella
 from lamella import _core, reference
 from lamella.reference.muon import orthogonalized
 
-HAS_BF16 = "avx512bf16" in _core.info()["features"] and _core.info()["isa"] == "avx512"
+HAS_BF16 = "avx512bf16" in _core.info()["features"] and _core.info()["isa"] in ("amx", "avx512")
 NAMES = [f"{kind}{layer}" for layer in range(1, 4) for kind in "Wb"]
 PYTORCH = lamella.Muon(0.02, weight_decay=0.0, others=lamella.SGD(0.02), bfloat16=True)
 

@@ -29,7 +29,8 @@ examples:
 
 environment:
   LAMELLA_NUM_THREADS  most threads to use (else OMP_NUM_THREADS, else the CPUs allowed)
-  LAMELLA_ISA          kernels to use: avx512, avx2, portable or scalar (same bits, other speed)
+  LAMELLA_ISA          kernels to use: amx, avx512, avx2, portable or scalar (same bits, other
+                       speed; amx differs from avx512 in bfloat16 alone)
 """
 
 DEMO = """\

@@ -14,6 +14,7 @@ mod avx512;
 pub mod bf16;
 mod environment;
 mod portable;
+pub mod tiles;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
@@ -306,6 +307,8 @@ float!(f64, u64, i64, 52, 1023, "float64", Either::Double);
 /// The instruction sets by name, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
+    /// The same as [`Isa::Avx512`], with the tiles of AMX in mixed precision.
+    Amx,
     /// AVX-512 F, BW, DQ and VL.
     Avx512,
     /// AVX2 and FMA.
@@ -318,11 +321,12 @@ pub enum Isa {
 
 impl Isa {
     /// Every name that `LAMELLA_ISA` knows, best first.
-    pub const ALL: [Isa; 4] = [Isa::Avx512, Isa::Avx2, Isa::Portable, Isa::Scalar];
+    pub const ALL: [Isa; 5] = [Isa::Amx, Isa::Avx512, Isa::Avx2, Isa::Portable, Isa::Scalar];
 
     /// The lower-case name.
     pub fn name(self) -> &'static str {
         match self {
+            Isa::Amx => "amx",
             Isa::Avx512 => "avx512",
             Isa::Avx2 => "avx2",
             Isa::Portable => "portable",
@@ -333,6 +337,10 @@ impl Isa {
     /// Whether this CPU can run it.
     pub fn is_available(self) -> bool {
         match self {
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Isa::Amx => tiles::Amx::is_available(),
+            #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+            Isa::Amx => false,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => Avx512::new().is_some(),
             #[cfg(target_arch = "x86_64")]
@@ -350,7 +358,9 @@ impl Isa {
     pub fn run<C: Compilable>(self, work: C) -> C::Output {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => Simd::<f32>::vectorize(Avx512::new().expect("the CPU has AVX-512"), Compiled(work)),
+            Isa::Amx | Isa::Avx512 => {
+                Simd::<f32>::vectorize(Avx512::new().expect("the CPU has AVX-512"), Compiled(work))
+            }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Simd::<f32>::vectorize(Avx2::new().expect("the CPU has AVX2"), Compiled(work)),
             // Compiled once for both: to the compiler their lanes are no constants.
@@ -359,7 +369,7 @@ impl Isa {
                 work.run(Lanes { single: lanes, double: lanes })
             }
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx512 | Isa::Avx2 => panic!("an instruction set of x86-64"),
+            Isa::Amx | Isa::Avx512 | Isa::Avx2 => panic!("an instruction set of x86-64"),
         }
     }
 

@@ -21,6 +21,7 @@ use super::gemm::{Product, ProductOp};
 use super::gradient::{BiasGradient, BiasGradientOp, Gradient, GradientOp};
 use super::operand::Operand;
 use super::peak::MultiplyAddOp;
+use super::tiles::turned_pairs;
 use crate::isa::Operation;
 use crate::isa::bf16::PairSimd;
 
@@ -57,6 +58,11 @@ pub trait PairKernels<T>: Send + Sync {
     fn reflect(&self, block: &mut PairMirror<'_, T>);
     /// [`Kernels::multiply_add`](super::Kernels::multiply_add) of pairs.
     fn multiply_add(&self, rounds: usize) -> usize;
+    /// Whether products are made of tiles (`tiles.rs`): slices then begin at multiples of
+    /// [`TILE_SAMPLES`](super::TILE_SAMPLES), and gradients take turned pairs.
+    fn has_tiles(&self) -> bool {
+        false
+    }
 }
 
 impl<S: PairSimd> PairKernels<f32> for On<S> {
@@ -95,6 +101,8 @@ pub struct Pack<'a, T> {
     pub rows: &'a mut [T],
     /// The pairs form, `[ceil(rows / 2)][width]`; empty where it is not wanted.
     pub pairs: &'a mut [T],
+    /// Whether that is turned (`tiles.rs`): for vectors of 16 lanes.
+    pub turned: bool,
 }
 
 /// [`Pack`] as an operation for one instruction set.
@@ -119,8 +127,10 @@ impl<S: PairSimd> Operation<f32, S> for PackOp<'_, '_, f32> {
                 neighbours(s, &padded[..p.width], into);
             }
         }
-        if !p.pairs.is_empty() {
-            row_pairs(s, p.source, p.width, p.pairs);
+        match (p.pairs.is_empty(), p.turned) {
+            (true, _) => {}
+            (false, false) => row_pairs(s, p.source, p.width, p.pairs),
+            (false, true) => turned_pairs(s, p.source, p.width, p.pairs),
         }
     }
 }
@@ -212,4 +222,4 @@ impl<S: PairSimd> Operation<f32, S> for PairMirrorOp<'_, '_, f32> {
 
 #[cfg(test)]
 #[path = "bf16_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -20,12 +20,12 @@ fn each(mut test: impl FnMut(&dyn PairKernels<f32>, Geometry)) {
     }
 }
 
-fn number(i: usize, j: usize, salt: usize) -> f32 {
+pub fn number(i: usize, j: usize, salt: usize) -> f32 {
     let mixed = (i * 7919 + j * 104_729 + salt * 1_299_709).wrapping_mul(2_654_435_761) >> 7;
     (mixed % 200_003) as f32 / 100_000.0 - 1.0
 }
 
-fn matrix(rows: usize, lanes: usize, salt: usize, geometry: Geometry) -> Panels<f32> {
+pub fn matrix(rows: usize, lanes: usize, salt: usize, geometry: Geometry) -> Panels<f32> {
     let mut panels = Panels::zeroed(rows, lanes, geometry, "test").unwrap();
     (0..rows).for_each(|r| (0..lanes).for_each(|c| panels.set(r, c, number(r, c, salt))));
     panels
@@ -33,6 +33,11 @@ fn matrix(rows: usize, lanes: usize, salt: usize, geometry: Geometry) -> Panels<
 
 /// The two forms of a matrix: rows, pairs.
 fn packed(kernels: &dyn PairKernels<f32>, source: &Panels<f32>) -> [Panels<f32>; 2] {
+    packed_as(kernels, source, false)
+}
+
+/// The same, with the pairs turned or not.
+pub fn packed_as(kernels: &dyn PairKernels<f32>, source: &Panels<f32>, turned: bool) -> [Panels<f32>; 2] {
     let geometry = source.geometry();
     let half = Geometry { lanes: geometry.lanes / 2 };
     let mut rows = Panels::zeroed(source.rows(), source.lanes().div_ceil(2), half, "test").unwrap();
@@ -42,7 +47,7 @@ fn packed(kernels: &dyn PairKernels<f32>, source: &Panels<f32>) -> [Panels<f32>;
     for p in 0..source.panels() {
         let (width, rows, pairs) = (source.width(p), rows.panel_mut(p), pairs.panel_mut(p));
         let lanes = width.min(source.lanes() - p * geometry.panel());
-        kernels.pack(&mut Pack { source: source.panel(p), width, lanes, rows, pairs });
+        kernels.pack(&mut Pack { source: source.panel(p), width, lanes, rows, pairs, turned });
     }
     [rows, pairs]
 }
@@ -102,7 +107,7 @@ fn chain(start: f32, depth: usize, segment: usize, term: impl Fn(usize) -> (f32,
 }
 
 /// Weights `(inputs, outputs)` in the forms of forward (a buffer a panel) and of backward data (one buffer).
-fn reflected(kernels: &dyn PairKernels<f32>, weights: &Panels<f32>) -> (Vec<Vec<f32>>, Vec<f32>, usize) {
+pub fn reflected(kernels: &dyn PairKernels<f32>, weights: &Panels<f32>) -> (Vec<Vec<f32>>, Vec<f32>, usize) {
     let (geometry, inputs) = (weights.geometry(), weights.rows());
     let (panel, stride) = (geometry.panel(), geometry.panel() / 2 * geometry.padded(inputs));
     let mut mirrors = vec![0.0; stride * weights.panels()];
@@ -202,7 +207,7 @@ fn gradients_equal_the_oracle() {
                 };
                 let (a, b) = (all(units, 10), all(lanes, 50));
                 let pairs: Vec<Pair<'_, f32>> = (0..slices.len())
-                    .map(|i| Pair { a: a[i].view(), b: b[i].view(), opens: i == 0, nonzeros: None })
+                    .map(|i| Pair { a: a[i].view(), b: b[i].view(), opens: i == 0, nonzeros: None, turned: false })
                     .collect();
                 let panel = geometry.panel();
                 for (p, q) in (0..geometry.panels(lanes)).flat_map(|p| (0..geometry.panels(units)).map(move |q| (p, q)))
@@ -320,7 +325,7 @@ fn biases_of_few_units_add_rounded_numbers_up() {
             let all: Vec<_> = slices.iter().enumerate().map(deltas).collect();
             let views = all.iter().map(|[_, pairs]| pairs.view()).enumerate();
             let pairs: Vec<Pair<'_, f32>> =
-                views.map(|(i, a)| Pair { a, b: a, opens: i == 0, nonzeros: None }).collect();
+                views.map(|(i, a)| Pair { a, b: a, opens: i == 0, nonzeros: None, turned: false }).collect();
             for (p, goes_on) in (0..geometry.panels(21)).flat_map(|p| [(p, false), (p, true)]) {
                 let mut c = vec![JUNK; geometry.width(21, p)];
                 kernels.bias_gradient(&mut BiasGradient { pairs: &pairs, panel: p, goes_on, c: &mut c });

@@ -64,7 +64,35 @@ pub struct Product<'a, T> {
     pub lanes: usize,
 }
 
-/// The raw form of a product inside the tile loops; lengths were checked by [`ProductOp::run`].
+impl<T: Math> Product<'_, T> {
+    /// Checks all lengths, for operands `O` and vectors `S`; returns how many k there are.
+    #[inline(always)]
+    pub(super) fn check<O: Operand<T, S>, S: Simd<T>>(&self) -> usize {
+        let (rows, depth, panel) = (self.a.rows(), self.a.lanes(), 2 * S::LANES / O::TERMS);
+        let segment = INPUT_SEGMENT / O::TERMS;
+        assert_eq!(self.a.geometry().lanes, S::LANES / O::TERMS);
+        assert!(self.width == S::LANES || self.width == 2 * S::LANES, "a panel is one vector wide or two");
+        assert!(self.depth.start.is_multiple_of(panel) && self.depth.start < self.depth.end && self.depth.end <= depth);
+        assert!(self.depth.end.is_multiple_of(panel) || self.depth.end == depth);
+        assert!(self.depth.start / segment == (self.depth.end - 1) / segment, "a block stays within one segment");
+        let last = (self.depth.end - 1) / panel;
+        let rest = self.depth.end - last * panel;
+        assert!(self.b.len() >= last * self.b_stride + rest * self.width, "b holds every k of the block");
+        assert!(last == 0 || self.b_stride >= panel * self.width, "panels of b do not overlap");
+        assert_eq!(self.c.len(), rows * self.width);
+        assert!(depth <= segment || self.totals.len() == self.c.len(), "several segments need totals");
+        match self.start {
+            Start::Zero => {}
+            Start::Lanes(bias) => assert!(bias.len() >= self.width),
+        }
+        if let Finish::Times(_, of) | Finish::By(of) = self.finish {
+            assert_eq!(of.len(), self.c.len());
+        }
+        depth
+    }
+}
+
+/// The raw form of a product inside the tile loops; lengths were checked by [`Product::check`].
 #[derive(Clone, Copy)]
 struct Raw<'a, T> {
     a: *const T,
@@ -89,26 +117,7 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for ProductOp<'_, '_
     #[inline(always)]
     fn run(self, s: S) {
         let p = self.0;
-        let (rows, depth, panel) = (p.a.rows(), p.a.lanes(), 2 * S::LANES / O::TERMS);
-        let segment = INPUT_SEGMENT / O::TERMS;
-        assert_eq!(p.a.geometry().lanes, S::LANES / O::TERMS);
-        assert!(p.width == S::LANES || p.width == 2 * S::LANES, "a panel is one vector wide or two");
-        assert!(p.depth.start.is_multiple_of(panel) && p.depth.start < p.depth.end && p.depth.end <= depth);
-        assert!(p.depth.end.is_multiple_of(panel) || p.depth.end == depth);
-        assert!(p.depth.start / segment == (p.depth.end - 1) / segment, "a block stays within one segment");
-        let last = (p.depth.end - 1) / panel;
-        let rest = p.depth.end - last * panel;
-        assert!(p.b.len() >= last * p.b_stride + rest * p.width, "b holds every k of the block");
-        assert!(last == 0 || p.b_stride >= panel * p.width, "panels of b do not overlap");
-        assert_eq!(p.c.len(), rows * p.width);
-        assert!(depth <= segment || p.totals.len() == p.c.len(), "several segments need totals");
-        match p.start {
-            Start::Zero => {}
-            Start::Lanes(bias) => assert!(bias.len() >= p.width),
-        }
-        if let Finish::Times(_, of) | Finish::By(of) = p.finish {
-            assert_eq!(of.len(), p.c.len());
-        }
+        let (rows, depth) = (p.a.rows(), p.check::<O, S>());
         let raw = Raw {
             a: p.a.data().as_ptr(),
             a_rows: rows,
@@ -122,7 +131,7 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for ProductOp<'_, '_
             totals: p.totals.as_mut_ptr(),
             c: p.c.as_mut_ptr(),
         };
-        // SAFETY: the assertions above are what the tiles rely on: a is a full matrix of panels (`PanelsRef::new`), b
+        // SAFETY: what was checked is what the tiles rely on: a is a full matrix of panels (`PanelsRef::new`), b
         // reaches its last k, and c, totals, start and the factor have the result's shape.
         unsafe {
             if p.width == 2 * S::LANES {

@@ -16,6 +16,9 @@ use std::ops::Range;
 /// Terms of one chain in the weight gradient: samples. A constant of the format: changing it changes bits.
 pub const SAMPLE_SEGMENT: usize = 1024;
 
+/// The most slices of a gradient.
+pub const MAX_SLICES: usize = 64;
+
 /// A panel of b serves at most so many rows where the next one is asked for meanwhile: it would come too late for so few.
 const FEW_ROWS: usize = 32;
 /// Bytes of a slice's b that do not stay in the second cache from the forward product on.
@@ -32,6 +35,8 @@ pub struct Pair<'a, T> {
     pub opens: bool,
     /// Where `a` is not zero, if much of it is: samples whose rows of the result get nothing are skipped.
     pub nonzeros: Option<&'a Nonzeros<T>>,
+    /// Whether `a` is of pairs and turned (`tiles.rs`).
+    pub turned: bool,
 }
 
 /// A strip of a weight gradient, or several beside each other: rows of neighbouring panels of a, lanes of one panel of b.
@@ -51,6 +56,43 @@ pub struct Gradient<'a, T> {
     pub bias: bool,
     /// The result, strip after strip: `[lanes of a's panels (+ 1)][width of b's panel]`.
     pub c: &'a mut [T],
+}
+
+/// The strips of a gradient.
+pub(super) struct Strips {
+    /// Their first row is this lane of a.
+    pub first: usize,
+    /// And the last one before this.
+    pub end: usize,
+    /// Rows of a strip, with that of the biases.
+    pub rows: usize,
+}
+
+impl<T: Math> Gradient<'_, T> {
+    /// Checks all lengths, for vectors `S`.
+    #[inline(always)]
+    pub(super) fn check<S: Simd<T>>(&self) -> Strips {
+        let (a, b) = (self.pairs[0].a, self.pairs[0].b);
+        let panel = 2 * S::LANES;
+        let (first, end) = (self.row_panels.start * panel, (self.row_panels.end * panel).min(a.lanes()));
+        assert!(first < end && self.row_panels.end <= a.geometry().panels(a.lanes()), "the panels have rows");
+        let rows = end - first + usize::from(self.bias);
+        assert!(self.pairs[0].opens, "the first slice opens a segment");
+        assert_eq!(a.geometry().lanes, S::LANES);
+        let lanes = (self.lane_panels.end * panel).min(b.geometry().padded(b.lanes()));
+        assert!(
+            self.lane_panels.start < self.lane_panels.end && self.lane_panels.start * panel < lanes,
+            "the panels have lanes"
+        );
+        assert!(self.lane_panels.end <= b.geometry().panels(b.lanes()));
+        assert_eq!(self.c.len(), rows * (lanes - self.lane_panels.start * panel));
+        for pair in self.pairs {
+            assert_eq!((pair.a.geometry(), pair.b.geometry()), (a.geometry(), a.geometry()));
+            assert_eq!((pair.a.lanes(), pair.b.lanes(), pair.a.rows()), (a.lanes(), b.lanes(), pair.b.rows()));
+            assert!(pair.nonzeros.is_none_or(|nonzeros| nonzeros.fits(pair.a)), "the places are this matrix's");
+        }
+        Strips { first, end, rows }
+    }
 }
 
 /// One panel's part of a strip.
@@ -86,25 +128,9 @@ impl<T: Math, S: Simd<T>, O: Operand<T, S>> Operation<T, S> for GradientOp<'_, '
     #[inline(always)]
     fn run(self, s: S) {
         let g = self.0;
-        let (a, b) = (g.pairs[0].a, g.pairs[0].b);
-        let panel = 2 * S::LANES;
-        let (first, end) = (g.row_panels.start * panel, (g.row_panels.end * panel).min(a.lanes()));
-        assert!(first < end && g.row_panels.end <= a.geometry().panels(a.lanes()), "the panels have rows");
-        let rows_of = end - first + usize::from(g.bias);
-        assert!(g.pairs[0].opens, "the first slice opens a segment");
-        assert_eq!(a.geometry().lanes, S::LANES);
-        let lanes = (g.lane_panels.end * panel).min(b.geometry().padded(b.lanes()));
-        assert!(
-            g.lane_panels.start < g.lane_panels.end && g.lane_panels.start * panel < lanes,
-            "the panels have lanes"
-        );
-        assert!(g.lane_panels.end <= b.geometry().panels(b.lanes()));
-        assert_eq!(g.c.len(), rows_of * (lanes - g.lane_panels.start * panel));
-        for pair in g.pairs {
-            assert_eq!((pair.a.geometry(), pair.b.geometry()), (a.geometry(), a.geometry()));
-            assert_eq!((pair.a.lanes(), pair.b.lanes(), pair.a.rows()), (a.lanes(), b.lanes(), pair.b.rows()));
-            assert!(pair.nonzeros.is_none_or(|nonzeros| nonzeros.fits(pair.a)), "the places are this matrix's");
-        }
+        let Strips { first, end, rows: rows_of } = g.check::<S>();
+        debug_assert!(g.pairs.iter().all(|pair| !pair.turned), "turned pairs are for tiles");
+        let (a, b, panel) = (g.pairs[0].a, g.pairs[0].b, 2 * S::LANES);
         let waits = a.lanes() <= FEW_ROWS && size_of_val(b.data()) >= LARGE;
         for lane_panel in g.lane_panels.clone() {
             let asks = waits && (lane_panel + 2) * panel <= b.lanes();

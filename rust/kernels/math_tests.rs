@@ -45,7 +45,7 @@ macro_rules! with_token {
     ($isa:expr, $t:ty, $op:expr) => {
         match $isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => Simd::<$t>::vectorize(Avx512::new().expect("available"), $op),
+            Isa::Amx | Isa::Avx512 => Simd::<$t>::vectorize(Avx512::new().expect("available"), $op),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Simd::<$t>::vectorize(Avx2::new().expect("available"), $op),
             Isa::Scalar => Simd::<$t>::vectorize(Portable::<1>, $op),

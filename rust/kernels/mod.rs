@@ -25,6 +25,7 @@ pub mod peak;
 mod scikit;
 pub mod script;
 pub mod sparse;
+mod tiles;
 pub mod update;
 
 #[cfg(test)]
@@ -47,7 +48,7 @@ pub use dots::Dots;
 pub use dress::{Dress, Mask, Undress};
 pub use epilogue::{Finish, Function};
 pub use gemm::{INPUT_SEGMENT, Product, Start};
-pub use gradient::{BiasGradient, Gradient, Pair, SAMPLE_SEGMENT};
+pub use gradient::{BiasGradient, Gradient, MAX_SLICES, Pair, SAMPLE_SEGMENT};
 pub use length::{Approach, Blend, Factors, LaneSums, Of, Penalise, RowSum, Scale};
 pub use loss::Loss;
 pub use loss_rows::{GradientScale, LossRows, Targets};
@@ -55,6 +56,7 @@ pub use nonzeros::{Find, Nonzeros};
 pub use norm::{CHUNK, Norm, Normalize};
 pub use script::{Calls, Memory, Recorder, Script};
 pub use sparse::Sparse;
+pub use tiles::TILE_SAMPLES;
 pub use update::{Mirror, Rule, Shrink, Turn, Update};
 
 use crate::isa::{Isa, Simd};
@@ -206,23 +208,47 @@ pub trait Number: Math {
     /// Where this CPU cannot run it: [`Isa::is_available`] says so beforehand.
     fn kernels(isa: Isa) -> &'static dyn Kernels<Self>;
     /// The kernels of mixed precision, where the type has them and the CPU the instructions.
-    fn pair_kernels() -> Option<&'static dyn PairKernels<Self>>;
+    ///
+    /// # Errors
+    /// Why there are none: [`NoPairs`].
+    fn pair_kernels(isa: Isa) -> Result<&'static dyn PairKernels<Self>, NoPairs>;
 }
 
-#[cfg(target_arch = "x86_64")]
-fn f32_pair_kernels() -> Option<&'static dyn PairKernels<f32>> {
-    let token = crate::isa::bf16::Avx512Bf16::new()?;
-    Some(Box::leak(Box::new(On(token))))
+/// Why there are no kernels of mixed precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoPairs {
+    /// These kernels, or the number type, have none.
+    Unknown,
+    /// The CPU lacks AVX-512 BF16.
+    Missing,
+    /// The kernel refused the tiles of AMX, with this error.
+    Refused(i32),
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-fn f32_pair_kernels() -> Option<&'static dyn PairKernels<f32>> {
-    None
+fn f32_pair_kernels(isa: Isa) -> Result<&'static dyn PairKernels<f32>, NoPairs> {
+    // Tokens have no size, so nothing is allocated or leaked.
+    match isa {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        Isa::Amx => {
+            let tiles = crate::isa::tiles::Amx::request().map_err(NoPairs::Refused)?;
+            Ok(Box::leak(Box::new(tiles::Tiled { vectors: tiles.vectors(), tiles })))
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => {
+            let token = crate::isa::bf16::Avx512Bf16::new().ok_or(NoPairs::Missing)?;
+            Ok(Box::leak(Box::new(On(token))))
+        }
+        _ => Err(NoPairs::Unknown),
+    }
 }
 
 /// The kernels of mixed precision in plain Rust, for tests on CPUs without the instructions.
 #[cfg(test)]
 pub(crate) static PORTABLE_PAIRS: &dyn PairKernels<f32> = &On(crate::isa::Portable::<4>);
+/// The same with tiles.
+#[cfg(test)]
+pub(crate) static PLAIN_TILES: &dyn PairKernels<f32> =
+    &tiles::Tiled { vectors: crate::isa::Portable::<16>, tiles: crate::isa::tiles::PlainTiles };
 
 macro_rules! number {
     ($t:ident, $pair_kernels:expr) => {
@@ -231,20 +257,22 @@ macro_rules! number {
                 // The tokens have no size, so nothing is allocated or leaked.
                 match isa {
                     #[cfg(target_arch = "x86_64")]
-                    Isa::Avx512 => Box::leak(Box::new(On(crate::isa::Avx512::new().expect("the CPU has AVX-512")))),
+                    Isa::Amx | Isa::Avx512 => {
+                        Box::leak(Box::new(On(crate::isa::Avx512::new().expect("the CPU has AVX-512"))))
+                    }
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 => Box::leak(Box::new(On(crate::isa::Avx2::new().expect("the CPU has AVX2")))),
                     Isa::Portable => Box::leak(Box::new(On(crate::isa::Portable::<4>))),
                     Isa::Scalar => Box::leak(Box::new(On(crate::isa::Portable::<1>))),
                     #[cfg(not(target_arch = "x86_64"))]
-                    Isa::Avx512 | Isa::Avx2 => panic!("an instruction set of x86-64"),
+                    Isa::Amx | Isa::Avx512 | Isa::Avx2 => panic!("an instruction set of x86-64"),
                 }
             }
-            fn pair_kernels() -> Option<&'static dyn PairKernels<$t>> {
-                $pair_kernels
+            fn pair_kernels(isa: Isa) -> Result<&'static dyn PairKernels<$t>, NoPairs> {
+                $pair_kernels(isa)
             }
         }
     };
 }
-number!(f32, f32_pair_kernels());
-number!(f64, None);
+number!(f32, f32_pair_kernels);
+number!(f64, |_| Err(NoPairs::Unknown));

@@ -244,7 +244,7 @@ impl<T: Math> StepKernels<T> for Recorder<'_, T> {
     fn gradient(&self, gradient: &mut Gradient<'_, T>) {
         let Gradient { pairs, row_panels, lane_panels, goes_on, bias, c } = &*gradient;
         self.note(match pairs {
-            [Pair { a, b, opens: true, nonzeros: None }] if !goes_on => Some(Call::Gradient {
+            [Pair { a, b, opens: true, nonzeros: None, turned: false }] if !goes_on => Some(Call::Gradient {
                 a: Matrix::of(*a),
                 b: Matrix::of(*b),
                 row_panels: row_panels.clone(),
@@ -475,7 +475,7 @@ impl<'a, T: Math> Script<'a, T> {
                     })
                 }
                 Call::Gradient { a, b, row_panels, lane_panels, bias, c } => kernels.gradient(&mut Gradient {
-                    pairs: &[Pair { a: a.read(), b: b.read(), opens: true, nonzeros: None }],
+                    pairs: &[Pair { a: a.read(), b: b.read(), opens: true, nonzeros: None, turned: false }],
                     row_panels: row_panels.clone(),
                     lane_panels: lane_panels.clone(),
                     goes_on: false,
@@ -483,7 +483,7 @@ impl<'a, T: Math> Script<'a, T> {
                     c: c.write(),
                 }),
                 Call::BiasGradient { a, panel, c } => kernels.bias_gradient(&mut BiasGradient {
-                    pairs: &[Pair { a: a.read(), b: a.read(), opens: true, nonzeros: None }],
+                    pairs: &[Pair { a: a.read(), b: a.read(), opens: true, nonzeros: None, turned: false }],
                     panel: *panel,
                     goes_on: false,
                     c: c.write(),

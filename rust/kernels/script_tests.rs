@@ -129,7 +129,7 @@ fn calls_that_are_not_all_are_refused() {
     // A gradient of several groups, and one of several slices.
     let Owned { input, other, .. } = &mut owned;
     let (a, width) = (input.view(), kernels().geometry().lanes);
-    let pair = Pair { a, b: a, opens: true, nonzeros: None };
+    let pair = Pair { a, b: a, opens: true, nonzeros: None, turned: false };
     let written = |pairs: &[Pair<'_, f32>], goes_on| {
         let c = &mut other[..width];
         written(|_| {}, |kernels| kernels.bias_gradient(&mut BiasGradient { pairs, panel: 0, goes_on, c }))

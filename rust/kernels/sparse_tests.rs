@@ -188,7 +188,7 @@ fn what_is_skipped_is_not_read() {
         let nonzeros = find(kernels, &a, LEAST_BLOCK, 6);
         let mut deltas = Panels::<f32>::zeroed(6, 20, geometry, "test").unwrap();
         (0..6 * 20).for_each(|i| deltas.set(i / 20, i % 20, if i / 20 == 2 { 5.0 } else { f32::NAN }));
-        let pairs = [Pair { a: a.view(), b: deltas.view(), opens: true, nonzeros: Some(&nonzeros) }];
+        let pairs = [Pair { a: a.view(), b: deltas.view(), opens: true, nonzeros: Some(&nonzeros), turned: false }];
         let rows = geometry.panel().min(40);
         let mut c = vec![JUNK as f32; rows * deltas.width(0)];
         let place =
@@ -221,8 +221,13 @@ fn check_gradient<T: Number>(slices: &[usize], depth: usize, units: usize, share
             // Of the second slice nothing is known.
             let sum = |skips: bool| {
                 let known = |i: usize| (skips && i != 1).then(|| &found[i]);
-                let pair =
-                    |i: usize| Pair { a: a[i].view(), b: b[i].view(), opens: i.is_multiple_of(2), nonzeros: known(i) };
+                let pair = |i: usize| Pair {
+                    a: a[i].view(),
+                    b: b[i].view(),
+                    opens: i.is_multiple_of(2),
+                    nonzeros: known(i),
+                    turned: false,
+                };
                 let pairs: Vec<Pair<'_, T>> = (0..slices.len()).map(pair).collect();
                 let mut c = vec![T::from_f64(JUNK); len];
                 for goes_on in [false, true] {

@@ -253,7 +253,7 @@ fn check_gradient<T: Number>(slices: &[usize], units: usize, lanes: usize, opens
             slices.iter().enumerate().map(|(i, &rows)| matrix(rows, lanes, salt + i, geometry)).collect()
         };
         let (a, b) = (all(units, 10), all(lanes, 50));
-        let pair = |i: usize| Pair { a: a[i].view(), b: b[i].view(), opens: opens(i), nonzeros: None };
+        let pair = |i: usize| Pair { a: a[i].view(), b: b[i].view(), opens: opens(i), nonzeros: None, turned: false };
         let pairs: Vec<Pair<'_, T>> = (0..slices.len()).map(pair).collect();
         for strip in [1, 2] {
             let mut c = Panels::zeroed(units, lanes, geometry, "test").unwrap();
@@ -287,7 +287,13 @@ fn check_gradient<T: Number>(slices: &[usize], units: usize, lanes: usize, opens
                             let mut narrow: Vec<T> = c[rows..].to_vec();
                             let swapped: Vec<Pair<'_, T>> = pairs
                                 .iter()
-                                .map(|pair| Pair { a: pair.b, b: pair.a, opens: pair.opens, nonzeros: None })
+                                .map(|pair| Pair {
+                                    a: pair.b,
+                                    b: pair.a,
+                                    opens: pair.opens,
+                                    nonzeros: None,
+                                    turned: false,
+                                })
                                 .collect();
                             if !goes_on {
                                 kernels.bias_gradient(&mut BiasGradient {

@@ -12,6 +12,8 @@ const DOTS_FOLD: usize = 8;
 const LONG_ROW: usize = 64 << 10;
 /// The most vectors of units of such a layer.
 const FEW_VECTORS: usize = 4;
+/// Lanes of units for each unit from which on it has this form where there are tiles.
+const TILES_WASTE: f64 = 4.0;
 
 /// What the user asks of a layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -267,7 +269,7 @@ impl Layer {
             }
             Form::Narrow => {
                 let lanes = width.min(self.inputs - p * self.geometry.panel());
-                kernels.pack(&mut Pack { source: weights, width, lanes, rows: forward, pairs: mirror });
+                kernels.pack(&mut Pack { source: weights, width, lanes, rows: forward, pairs: mirror, turned: false });
             }
         }
     }
@@ -295,13 +297,20 @@ fn dots_pay<T: Number>(inputs: usize, units: usize) -> bool {
     units <= FEW_VECTORS * vector && (with_inputs < with_units || is_long)
 }
 
-pub(super) fn place<T: Number>(features: usize, specs: &[LayerSpec], geometry: Geometry, mixed: bool) -> Vec<Layer> {
+pub(super) fn place<T: Number>(
+    features: usize,
+    specs: &[LayerSpec],
+    geometry: Geometry,
+    pair_kernels: Option<&dyn PairKernels<T>>,
+) -> Vec<Layer> {
+    let (mixed, has_tiles) = (pair_kernels.is_some(), pair_kernels.is_some_and(|kernels| kernels.has_tiles()));
     let (mut inputs, mut weights, mut mirror, mut pairs) = (features, 0usize, 0usize, 0usize);
     let terms = if mixed { 2 } else { 1 };
     let mut layers = Vec::with_capacity(specs.len());
     for (l, spec) in specs.iter().enumerate() {
         let waste = geometry.padded(spec.units) as f64 / spec.units as f64;
-        let dots = dots_pay::<T>(inputs.div_ceil(terms), spec.units);
+        // Tiles waste less than vectors that they are so much faster than.
+        let dots = dots_pay::<T>(inputs.div_ceil(terms), spec.units) && (!has_tiles || waste >= TILES_WASTE);
         // In mixed precision forward would read a third copy of the weights.
         let narrow = !mixed && l > 0 && waste >= 2.0;
         let form = if dots || narrow { Form::Narrow } else { Form::Wide };

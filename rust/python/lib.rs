@@ -190,7 +190,8 @@ fn features() -> Vec<&'static str> {
         ("avx512vl", is_x86_feature_detected!("avx512vl")),
         ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
     ];
-    all.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect()
+    let tiles = [("amx", lamella::isa::Isa::Amx.is_available())];
+    all.into_iter().chain(tiles).filter(|(_, has)| *has).map(|(name, _)| name).collect()
 }
 
 /// The CPU features that bear on the kernels.

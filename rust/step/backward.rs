@@ -84,7 +84,7 @@ pub fn inputs<T: Number>(
     let (from, a) = (Weights { mirror, ..from }, slice.deltas[0].view());
     for p in 0..result.panels() {
         let totals = panel_of(totals, a.rows(), 0, result.width(p));
-        for depth in blocks(a.lanes()) {
+        for depth in blocks(net, a.lanes()) {
             let block = PanelBlock { p, a, depth, totals, c: result.panel_mut(p) };
             panel_block(net, from, 0, block, Finish::Apply(Activation::Identity));
         }
@@ -131,7 +131,7 @@ fn product_of<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Sli
     let c = &mut targets[l - 1];
     let a = operands.first().map_or_else(|| sources[0].view(), |rounded| rounded.rows.view());
     let streams = dress::streams(net, l - 1);
-    for depth in blocks(a.lanes()) {
+    for depth in blocks(net, a.lanes()) {
         let ends = depth.end == a.lanes();
         for p in 0..c.panels() {
             let finish = match streams {
@@ -191,7 +191,7 @@ pub fn panel<T: Number>(
     c: &mut [T],
 ) {
     let a = slice.deltas[l].view();
-    for depth in blocks(a.lanes()) {
+    for depth in blocks(net, a.lanes()) {
         let finish = dress::slopes(net, &slice.kept, &slice.activations, l - 1, p);
         panel_block(net, from, l, PanelBlock { p, a, depth, totals, c }, finish);
     }

@@ -75,7 +75,7 @@ fn products<T: Number>(
         None => below.view(),
     };
     let panel = net.geometry.panel();
-    for depth in blocks(a.lanes()) {
+    for depth in blocks(net, a.lanes()) {
         for p in 0..c.panels() {
             let width = c.width(p);
             let totals = panel_of(totals, a.rows(), p * panel, width);
@@ -142,7 +142,7 @@ pub fn panel<T: Number>(
 ) {
     let a = l.checked_sub(1).map_or(&slice.input, |below| slice.result(below)).view();
     let apply = if l + 1 < net.layers.len() { net.layers[l].activation } else { Activation::Identity };
-    for depth in blocks(a.lanes()) {
+    for depth in blocks(net, a.lanes()) {
         panel_block(net, from, l, PanelBlock { p, a, depth, totals, c }, apply);
     }
 }

@@ -3,10 +3,9 @@
 use super::Slice;
 use super::amend::{Amend, Block};
 use super::run::{Finishing, Run};
-use crate::kernels::{BiasGradient, Gradient, Number, Pair, StepKernels};
+use crate::kernels::{BiasGradient, Gradient, MAX_SLICES, Number, Pair, StepKernels};
 use crate::network::{Form, Layer, Network, Part};
-use crate::panel::{Geometry, Reading};
-use crate::plan::MAX_SLICES;
+use crate::panel::Reading;
 use arrayvec::ArrayVec;
 
 /// The slices of a group, as the weight gradient reads them.
@@ -24,15 +23,19 @@ pub struct Group<'g, T> {
 /// A strip's weights, in bytes: gradient, rule and mirror take turns at them, so that they and the optimizer's state stay in the
 /// first cache. Fewer would be more calls for as much work, where panels are narrow.
 const STRIP: usize = 4096;
+/// The same where there are tiles: after half a microsecond without work the processor switches their unit off, and it takes as
+/// long to come back.
+const TILE_STRIP: usize = 8 * STRIP;
 
 /// Rows of a strip: whole panels (all of these are powers of two).
-fn strip_rows<T: Number>(geometry: Geometry) -> usize {
-    geometry.index(STRIP / size_of::<T>()).max(geometry.panel())
+fn strip_rows<T: Number>(net: &Network<T>) -> usize {
+    let strip = if net.has_tiles() { TILE_STRIP } else { STRIP };
+    net.geometry.index(strip / size_of::<T>()).max(net.geometry.panel())
 }
 
 /// Numbers of scratch that [`job`] needs: a strip and the biases behind it, or all blocks of a small job.
-pub fn scratch<T: Number>(geometry: Geometry) -> usize {
-    (strip_rows::<T>(geometry) + 1) * geometry.panel()
+pub fn scratch<T: Number>(net: &Network<T>) -> usize {
+    (strip_rows(net) + 1) * net.geometry.panel()
 }
 
 /// Gradient, update and mirror of one job, and what is done besides: nothing in a plain step. `scratch` has room for [`scratch`]
@@ -51,7 +54,7 @@ pub fn job<T: Number>(
     // Filled in place: it is too large to be handed about.
     let mut pairs = ArrayVec::<Pair<'_, T>, MAX_SLICES>::new();
     let mut filled = None;
-    run.together = besides.is_none() && run.fits_together(self::scratch::<T>(net.geometry));
+    run.together = besides.is_none() && run.fits_together(self::scratch(net));
     let parts = &net.parts[job.parts.clone()];
     for part in parts {
         if part.affine {
@@ -113,15 +116,15 @@ fn fill<'g, T: Number>(pairs: &mut ArrayVec<Pair<'g, T>, MAX_SLICES>, l: usize, 
     pairs.clear();
     for i in 0..group.used {
         let slice = group.slices.get(i);
-        let (units, deltas) = match slice.rounded_units.get(l) {
-            Some(rounded) => (rounded.pairs.view(), slice.rounded_deltas[l].pairs.view()),
-            None if l == 0 => (slice.input.view(), slice.deltas[l].view()),
-            None => (slice.activations[l - 1].view(), slice.deltas[l].view()),
+        let (units, deltas, turned) = match slice.rounded_units.get(l) {
+            Some(rounded) => (rounded.pairs.view(), slice.rounded_deltas[l].pairs.view(), rounded.turned),
+            None if l == 0 => (slice.input.view(), slice.deltas[l].view(), false),
+            None => (slice.activations[l - 1].view(), slice.deltas[l].view(), false),
         };
         let (a, b) = if layer.form == Form::Wide { (units, deltas) } else { (deltas, units) };
         let sparsity = slice.sparsity.as_ref().filter(|_| l == 0 && layer.form == Form::Wide);
         let nonzeros = sparsity.and_then(|sparsity| sparsity.gradient());
-        pairs.push(Pair { a, b, opens: i.is_multiple_of(group.per_segment), nonzeros });
+        pairs.push(Pair { a, b, opens: i.is_multiple_of(group.per_segment), nonzeros, turned });
     }
 }
 
@@ -149,7 +152,7 @@ impl<T: Number> Run<'_, T> {
 
     /// One panel of the part, strip by strip.
     fn panel(&mut self, task: Task<'_, T>, p: usize) {
-        let (width, rows, most) = (task.layer.width(p), task.part.rows.clone(), strip_rows::<T>(self.net.geometry));
+        let (width, rows, most) = (task.layer.width(p), task.part.rows.clone(), strip_rows(self.net));
         let mut row = rows.start;
         while row < rows.end {
             let count = most.min(rows.end - row);

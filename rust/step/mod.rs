@@ -22,7 +22,7 @@ use crate::kernels::{
     CHUNK, GradientScale, Loss, LossRows, Memory, Number, Pack, PairKernels, Product, StepKernels, Targets, dots,
     loss_rows,
 };
-use crate::network::{Layer, Network};
+use crate::network::{Form, Layer, Network};
 use crate::panel::{Buffer, Geometry, Panels, PanelsRef};
 use arrayvec::ArrayVec;
 use sparsity::Sparsity;
@@ -61,16 +61,19 @@ pub struct Rounded<T> {
     pub rows: Panels<T>,
     /// Pairs of neighbouring rows: `ceil(m / 2) x lanes`.
     pub pairs: Panels<T>,
+    /// Whether those are turned (`kernels/tiles.rs`).
+    pub turned: bool,
 }
 
 impl<T: Number> Rounded<T> {
-    fn new(rows: usize, lanes: usize, geometry: Geometry, learns: bool) -> Result<Self, Error> {
+    fn new(rows: usize, lanes: usize, geometry: Geometry, learns: bool, turned: bool) -> Result<Self, Error> {
         let what = "batch: its activations, rounded";
         let half = Geometry { lanes: geometry.lanes / 2 };
         let pairs = if learns { rows.div_ceil(2) } else { 0 };
         Ok(Rounded {
             rows: Panels::zeroed(rows, lanes.div_ceil(2), half, what)?,
             pairs: Panels::zeroed(pairs, lanes, geometry, what)?,
+            turned,
         })
     }
 
@@ -86,7 +89,7 @@ impl<T: Number> Rounded<T> {
         let pairs = if self.pairs.rows() > 0 { self.pairs.panel_mut(p) } else { &mut [] };
         let (rows, width) = (self.rows.panel_mut(p), source.width(p));
         let lanes = width.min(source.lanes() - p * source.geometry().panel());
-        kernels.pack(&mut Pack { source: source.panel(p), width, lanes, rows, pairs });
+        kernels.pack(&mut Pack { source: source.panel(p), width, lanes, rows, pairs, turned: self.turned });
     }
 }
 
@@ -207,10 +210,11 @@ impl<T: Number> Slice<T> {
         let partials = dots::scratch::<T>(capacity, partials);
         let scratch = loss_rows::scratch(geometry, outputs);
         let mixed = network.pair_kernels.is_some();
-        let rounded = |lanes: usize| Rounded::new(capacity, lanes, geometry, learns);
-        let rounded_units =
-            layers.iter().filter(|_| mixed).map(|layer| rounded(layer.inputs)).collect::<Result<_, _>>()?;
-        let outputs_of = |layer: &Layer| rounded(layer.outputs);
+        // A narrow layer's weight gradient is not made of tiles.
+        let turned = |layer: &Layer| network.has_tiles() && layer.form == Form::Wide;
+        let inputs_of = |layer: &Layer| Rounded::new(capacity, layer.inputs, geometry, learns, turned(layer));
+        let rounded_units = layers.iter().filter(|_| mixed).map(inputs_of).collect::<Result<_, _>>()?;
+        let outputs_of = |layer: &Layer| Rounded::new(capacity, layer.outputs, geometry, learns, false);
         let rounded_deltas = layers.iter().filter(|_| mixed && learns).map(outputs_of).collect::<Result<_, _>>()?;
         let keep = |layer: &Layer| {
             if layer.is_plain() { Ok(None) } else { Kept::new(layer, capacity, geometry, learns).map(Some) }
@@ -404,11 +408,19 @@ struct PanelBlock<'b, T> {
 const DEPTH_BLOCK: usize = 256;
 /// A sum this deep is not worth cutting.
 const UNCUT_DEPTH: usize = 384;
+/// A block where there are tiles: they add so much at once that storing and loading sums would show more than the second cache.
+const TILE_DEPTH_BLOCK: usize = 1024;
 
-/// The blocks of a sum over `depth` terms, in order.
+/// The blocks of a layer's sum over `depth` terms, in order.
 #[inline]
-pub(crate) fn blocks(depth: usize) -> impl Iterator<Item = Range<usize>> {
-    let block = if depth <= UNCUT_DEPTH { depth } else { DEPTH_BLOCK };
+fn blocks<T: Number>(net: &Network<T>, depth: usize) -> impl Iterator<Item = Range<usize>> + use<T> {
+    blocks_of(depth, if net.has_tiles() { TILE_DEPTH_BLOCK } else { DEPTH_BLOCK })
+}
+
+/// The blocks of any sum, `most` terms each.
+#[inline]
+fn blocks_of(depth: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let block = if depth <= UNCUT_DEPTH { depth } else { most };
     let mut end = 0;
     // Not `step_by`, which divides first to know how many they are.
     std::iter::from_fn(move || {

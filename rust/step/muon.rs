@@ -6,8 +6,8 @@
 //! lanes: `A = Y^T Y` is a weight gradient of Y by Y, `A^2` and `Y B` are products, so nothing is turned
 //! between rounds. A layer is one claim: its bits depend on nobody else.
 
-use super::blocks;
 use super::measure::{strided_total, sums_of};
+use super::{DEPTH_BLOCK, blocks_of};
 use crate::activation::Activation;
 use crate::error::Error;
 use crate::kernels::{Blend, Finish, Gradient, INPUT_SEGMENT, Number, Of, Pair, Product, Start, Turn};
@@ -213,7 +213,7 @@ impl<T: Number> Direction<T> {
     /// `A = Y^T Y`
     fn gram(&mut self, network: &Network<T>) {
         let y = self.tall.view();
-        let pairs = [Pair { a: y, b: y, opens: true, nonzeros: None }];
+        let pairs = [Pair { a: y, b: y, opens: true, nonzeros: None, turned: false }];
         for lane_panel in 0..self.gram.panels() {
             network.kernels.gradient(&mut Gradient {
                 pairs: &pairs,
@@ -270,7 +270,7 @@ fn multiply<T: Number>(network: &Network<T>, a: PanelsRef<'_, T>, b: &Panels<T>,
     let panel = network.geometry.panel();
     for p in 0..c.panels() {
         let width = c.width(p);
-        for depth in blocks(a.lanes()) {
+        for depth in blocks_of(a.lanes(), DEPTH_BLOCK) {
             let of_panel = totals.len().min(a.rows() * width);
             network.kernels.product(&mut Product {
                 a,

@@ -10,9 +10,10 @@ use crate::activation::Activation;
 use crate::data::{Dense, Matrix, Selection};
 use crate::isa::Isa;
 use crate::isa::bf16::{pair, parts};
-use crate::kernels::{Loss, Rule, Shrink};
+use crate::kernels::{Loss, Rule, Shrink, TILE_SAMPLES};
 use crate::network::{FIRST, Form, GRADIENT, LayerSpec, MIRROR, Network, PAIRS, SECOND, WEIGHTS};
 use crate::panel::Parts;
+use crate::plan;
 use ndarray::Array2;
 
 fn number(i: usize, j: usize, salt: usize) -> f32 {
@@ -28,21 +29,39 @@ fn weight(l: usize, inputs: usize) -> impl Fn(usize, usize) -> f32 {
     move |j, i| number(j, i, l) * (2.0 / inputs as f32).sqrt()
 }
 
-/// In mixed precision, or with the kernels of an instruction set.
-fn network_on(dims: &[usize], isa: Option<Isa>) -> Network<f32> {
+/// Which kernels a network has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Those of an instruction set.
+    Full(Isa),
+    /// Of mixed precision, in plain Rust.
+    Pairs,
+    /// The same, with tiles.
+    Tiles,
+}
+
+/// The kinds of mixed precision, of which tiles need vectors of 16 lanes beside them.
+fn mixed() -> Vec<Kind> {
+    match Isa::Avx512.is_available() {
+        true => vec![Kind::Pairs, Kind::Tiles],
+        false => {
+            println!("AVX-512: not on this CPU, tiles skipped");
+            vec![Kind::Pairs]
+        }
+    }
+}
+
+fn network_on(dims: &[usize], kind: Kind) -> Network<f32> {
     let last = dims.len() - 2;
     let activation = |l: usize| if l == last { Activation::Identity } else { Activation::Relu };
     let specs: Vec<LayerSpec> = (0..=last).map(|l| LayerSpec::plain(dims[l + 1], activation(l))).collect();
-    let mut network = match isa {
-        None => Network::<f32>::mixed_in_plain_rust(dims[0], &specs, Loss::SquaredError),
-        Some(isa) => Network::new(dims[0], &specs, Loss::SquaredError, isa).unwrap(),
+    let mut network = match kind {
+        Kind::Pairs => Network::<f32>::mixed_in_plain_rust(dims[0], &specs, Loss::SquaredError),
+        Kind::Tiles => Network::<f32>::mixed_in_plain_tiles(dims[0], &specs, Loss::SquaredError).unwrap(),
+        Kind::Full(isa) => Network::new(dims[0], &specs, Loss::SquaredError, isa).unwrap(),
     };
     (0..=last).for_each(|l| network.set_layer(l, weight(l, dims[l]), |j| number(j, 3, l + 50)));
     network
-}
-
-fn network(dims: &[usize]) -> Network<f32> {
-    network_on(dims, None)
 }
 
 /// A slice after forward and backward from a given dZ of the last layer.
@@ -98,7 +117,7 @@ fn run_jobs(
     let reading = slices.read();
     let group = Group { kernels: network.kernels, slices: &reading, used: 1, per_segment: 1 };
     let how = Finishing { goes_on: false, rule, shrink, shrink_biases: shrink };
-    let mut room = vec![f32::NAN; scratch::<f32>(network.geometry)];
+    let mut room = vec![f32::NAN; scratch(network)];
     (0..network.jobs.len()).for_each(|index| job(network, index, &group, how, besides, &mut room));
 }
 
@@ -107,8 +126,9 @@ const NARROW: [usize; 5] = [131, 5, 401, 19, 1];
 
 #[test]
 fn gradients_equal_plain_loops_over_rounded_numbers() {
-    for (dims, rows) in [(&NARROW[..], 13), (&NARROW, 1), (&[40, 9, 12], 6), (&[2100, 33, 130, 2], 5)] {
-        let mut network = network(dims);
+    let sizes = [(&NARROW[..], 13), (&NARROW, 1), (&[40, 9, 12], 6), (&[2100, 33, 130, 2], 5), (&[50, 70, 12], 45)];
+    for (kind, (dims, rows)) in mixed().into_iter().flat_map(|kind| sizes.map(|size| (kind, size))) {
+        let mut network = network_on(dims, kind);
         network.arena.materialise(GRADIENT, WEIGHTS, "test").unwrap();
         let slices = Parts::new(vec![passed(&network, rows)]);
         run_jobs(&network, &slices, None, Shrink::NONE, None);
@@ -120,7 +140,7 @@ fn gradients_equal_plain_loops_over_rounded_numbers() {
                 // A sum that is rounded another way may become a neighbouring bfloat16 number, 2^-8 apart: this holds the terms of
                 // each sum to their places, and the kernels' tests their bits.
                 let close = (f64::from(got) - wanted).abs() <= 2e-3 * largest;
-                assert!(close, "{dims:?}, layer {l}: ({j}, {i}) is {got}, not {wanted}");
+                assert!(close, "{kind:?} {dims:?}, layer {l}: ({j}, {i}) is {got}, not {wanted}");
             }
         }
     }
@@ -128,16 +148,37 @@ fn gradients_equal_plain_loops_over_rounded_numbers() {
 
 #[test]
 fn layers_of_few_units_have_inputs_as_lanes() {
-    let network = network(&NARROW);
+    let network = network_on(&NARROW, Kind::Pairs);
     let forms: Vec<Form> = network.layers.iter().map(|layer| layer.form).collect();
     assert_eq!(forms, [Form::Narrow, Form::Wide, Form::Narrow, Form::Narrow]);
     assert!(network.layers.iter().all(|layer| layer.dots == (layer.form == Form::Narrow)));
 }
 
 #[test]
+fn tiles_leave_few_layers_inputs_as_lanes() {
+    for kind in mixed().into_iter().filter(|&kind| kind == Kind::Tiles) {
+        let forms: Vec<Form> = network_on(&NARROW, kind).layers.iter().map(|layer| layer.form).collect();
+        assert_eq!(forms, [Form::Wide, Form::Wide, Form::Wide, Form::Narrow]);
+    }
+}
+
+#[test]
+fn tiles_begin_slices_at_multiples_of_their_samples() {
+    for kind in mixed() {
+        let network = network_on(&[20, 30, 3], kind);
+        for (rows, threads) in [(128, 2), (200, 2), (200, 3), (77, 5), (1000, 7), (5000, 2), (33, 2)] {
+            let slice = plan::training(&network, rows, 10.0, Some(threads)).slice_rows;
+            let unit = if kind == Kind::Tiles { TILE_SAMPLES } else { 2 };
+            assert!(slice.is_multiple_of(unit), "{kind:?}: {slice} of {rows} rows for {threads}");
+        }
+    }
+}
+
+#[test]
 fn an_update_leaves_the_pairs_that_its_weights_would_be_given() {
-    for dims in [&NARROW[..], &[40, 9, 12], &[2100, 33, 130, 2]] {
-        let mut network = network(dims);
+    let sizes = [&NARROW[..], &[40, 9, 12], &[2100, 33, 130, 2]];
+    for (kind, dims) in mixed().into_iter().flat_map(|kind| sizes.map(|dims| (kind, dims))) {
+        let mut network = network_on(dims, kind);
         let slices = Parts::new(vec![passed(&network, 7)]);
         run_jobs(&network, &slices, Some(Rule::Descent { rate: 0.25 }), Shrink::NONE, None);
         let copies = |network: &mut Network<f32>| {
@@ -151,7 +192,7 @@ fn an_update_leaves_the_pairs_that_its_weights_would_be_given() {
             assert!(updated, "layer {l} was updated");
             network.set_layer(l, |j, i| weights[j * dims[l] + i], |j| biases[j]);
         }
-        assert_eq!(left, copies(&mut network), "{dims:?}");
+        assert_eq!(left, copies(&mut network), "{kind:?} {dims:?}");
     }
 }
 
@@ -167,19 +208,19 @@ fn small_jobs_get_the_bits_of_their_blocks_one_by_one() {
         greatest: false,
     };
     let shrink = Shrink { l2: 0.01, keep: 0.99, ..Shrink::NONE };
-    let sets = Isa::ALL.into_iter().filter(|isa| isa.is_available()).map(Some);
-    for isa in sets.chain([None]) {
+    let sets = Isa::ALL.into_iter().filter(|isa| isa.is_available()).map(Kind::Full);
+    for kind in sets.chain(mixed()) {
         for dims in [&NARROW[..], &[20, 40, 1], &[2, 16, 16, 1]] {
             let bits = |besides: Option<&Amend<'_, f32>>| {
-                let mut network = network_on(dims, isa);
+                let mut network = network_on(dims, kind);
                 network.prepare_state("adam", 2).unwrap();
                 let slices = Parts::new(vec![passed(&network, 7)]);
                 (0..2).for_each(|_| run_jobs(&network, &slices, Some(rule), shrink, besides));
                 [WEIGHTS, MIRROR, PAIRS, FIRST, SECOND]
                     .map(|buffer| network.arena.buffer(buffer).iter().map(|x| x.to_bits()).collect::<Vec<_>>())
             };
-            assert!(network_on(dims, isa).jobs.iter().any(|job| job.together), "{isa:?} {dims:?}");
-            assert!(bits(None) == bits(Some(&Amend::nothing())), "{isa:?} {dims:?}");
+            assert!(network_on(dims, kind).jobs.iter().any(|job| job.together), "{kind:?} {dims:?}");
+            assert!(bits(None) == bits(Some(&Amend::nothing())), "{kind:?} {dims:?}");
         }
     }
 }

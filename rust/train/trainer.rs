@@ -178,7 +178,7 @@ impl<T: Number> Buffers<T> {
         rows: usize,
         threads: usize,
     ) -> Result<Self, Error> {
-        let room = (rows.min(SLICE_ROWS) * network.geometry.panel()).max(gradient::scratch::<T>(network.geometry));
+        let room = (rows.min(SLICE_ROWS) * network.geometry.panel()).max(gradient::scratch(network));
         if let Some(kept) = kept.buffers.take()
             && kept.slices.len() >= slices
             && kept.scratch.len() >= threads
