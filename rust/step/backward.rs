@@ -124,6 +124,7 @@ pub fn data<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slice
 /// `dY[l-1] = (dZ[l] W[l] + dA[l]) f'`, where dA is added past a residual.
 fn product_of<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Slice<T>, l: usize) {
     let (below, panel) = (&net.layers[l - 1], net.geometry.panel());
+    let walk = slice.walk(net.geometry.panels(below.outputs));
     let Slice { activations, deltas, rounded_deltas, totals, kept, stream, .. } = slice;
     let (targets, sources) = deltas.split_at_mut(l);
     let count = rounded_deltas.len();
@@ -133,7 +134,7 @@ fn product_of<T: Number>(net: &Network<T>, from: Weights<'_, T>, slice: &mut Sli
     let streams = dress::streams(net, l - 1);
     for depth in blocks(net, a.lanes()) {
         let ends = depth.end == a.lanes();
-        for p in 0..c.panels() {
+        for p in walk.clone() {
             let finish = match streams {
                 true => Finish::Apply(Activation::Identity),
                 false => dress::slopes(net, kept, activations, l - 1, p),

@@ -64,6 +64,7 @@ fn products<T: Number>(
     apply: Activation,
     dresses: bool,
 ) {
+    let walk = slice.walk(net.geometry.panels(net.layers[l].outputs));
     let Slice { input, activations, deltas, rounded_units, totals, kept, training, .. } = slice;
     let (before, rest) = activations.split_at_mut(l);
     let below = before.last().unwrap_or(input);
@@ -76,7 +77,7 @@ fn products<T: Number>(
     };
     let panel = net.geometry.panel();
     for depth in blocks(net, a.lanes()) {
-        for p in 0..c.panels() {
+        for p in walk.clone() {
             let width = c.width(p);
             let totals = panel_of(totals, a.rows(), p * panel, width);
             let block = PanelBlock { p, a, depth: depth.clone(), totals, c: c.panel_mut(p) };

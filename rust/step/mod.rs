@@ -179,6 +179,8 @@ pub struct Slice<T> {
     role: Role,
     rows: usize,
     totals: Buffer<T>,
+    /// Which one this is of how many that go their ways at once.
+    walk: (usize, usize),
     /// What sums whose lanes are inputs are made of.
     partials: Buffer<T>,
     dense: Buffer<T>,
@@ -232,6 +234,7 @@ impl<T: Number> Slice<T> {
             partials: Buffer::zeroed(partials, what)?,
             activations,
             deltas,
+            walk: (0, 1),
             losses: Buffer::zeroed(capacity, what)?,
             factors: Buffer::zeroed(if learns { capacity } else { 0 }, what)?,
             rows: capacity,
@@ -241,6 +244,18 @@ impl<T: Number> Slice<T> {
             scratch: Buffer::zeroed(scratch, what)?,
             sparsity: Sparsity::new(network, capacity),
         })
+    }
+
+    /// The same, one of `of` that go their ways at once.
+    pub fn walking_from(self, share: usize, of: usize) -> Self {
+        Slice { walk: (share, of.max(1)), ..self }
+    }
+
+    /// `n` panels in the order in which a product's are made: slices that go their ways at once begin at different ones. If they
+    /// waited for the same weights, which another core has just changed, at the same time, each would wait longer.
+    fn walk(&self, n: usize) -> impl Iterator<Item = usize> + Clone + use<T> {
+        let first = self.walk.0 * n / self.walk.1;
+        (first..n).chain(0..first)
     }
 
     /// Rows that it holds now.

@@ -313,7 +313,7 @@ impl<T: Number> Call<'_, '_, '_, T> {
         };
         threads::run(threads, |team, worker| {
             let mut slice = match self.spares.take(self.network, step, Role::Answers) {
-                Ok(slice) => slice,
+                Ok(slice) => slice.walking_from(worker, team.size()),
                 Err(error) => return fail(error),
             };
             let (mut poller, mut spare) = (Poller::new(), None);
