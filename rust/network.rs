@@ -170,7 +170,11 @@ impl<T: Number> Network<T> {
             NoPairs::Unknown => Error::expected("dtype bfloat16", instructions, format!("{} kernels", isa.name())),
             NoPairs::Refused(error) => {
                 let expected = "the system's leave to use the tiles of AMX (LAMELLA_ISA=avx512 does without)";
-                Error::expected("dtype bfloat16", expected, std::io::Error::from_raw_os_error(error))
+                let got = match error {
+                    libc::ENOSPC => "a thread whose stack for signal handlers they do not fit on".into(),
+                    _ => std::io::Error::from_raw_os_error(error).to_string(),
+                };
+                Error::expected("dtype bfloat16", expected, got)
             }
         })?;
         Network::with(features, specs, loss, isa, Some(pairs))

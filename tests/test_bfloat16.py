@@ -174,3 +174,47 @@ def test_layers_of_few_units_may_have_everything(options: dict[str, Any]) -> Non
     np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=0.05)
     assert not np.array_equal(losses["bfloat16"], losses["float32"])
     assert len(bits) == 1
+
+
+TRAINING = """
+import sys, numpy as np, lamella
+rng = np.random.default_rng(5)
+X, y = rng.standard_normal((400, 37)).astype("f"), rng.integers(0, 5, 400)
+net = lamella.Network([37, 70, 33, 5], output="softmax", dtype="bfloat16", seed=1)
+net.fit(X, y, epochs=3, batch_size=150, threads=int(sys.argv[1]))
+sys.stdout.buffer.write(b"".join(value.tobytes() for value in net.parameters.values()))
+"""
+
+
+def trained_on(isa: str, threads: int) -> Array:
+    """Return all parameters of a training on other kernels."""
+    done = subprocess.run(
+        [sys.executable, "-c", TRAINING, str(threads)],
+        capture_output=True,
+        check=True,
+        env=os.environ | {"LAMELLA_ISA": isa},
+    )
+    return np.frombuffer(done.stdout, np.float32)
+
+
+@pytest.mark.skipif("amx" not in _core.info()["features"], reason="AMX: not on this machine")
+def test_tiles_and_vectors_agree_to_rounding_and_each_with_itself() -> None:
+    tiles, vectors = trained_on("amx", 1), trained_on("avx512", 1)
+    assert 0 < difference(tiles, vectors) <= 4e-3
+    assert np.array_equal(tiles, trained_on("amx", 3))
+    assert np.array_equal(vectors, trained_on("avx512", 2))
+
+
+@NEEDS_BF16
+@pytest.mark.parametrize("norm", [None, "batch", "layer"])
+def test_large_batches_have_the_bits_of_any_threads(norm: str | None) -> None:
+    rng = np.random.default_rng(6)
+    X, y = rng.standard_normal((5003, 30)), rng.integers(0, 4, 5003)
+    trained = []
+    for threads in (1, 2, 5):
+        layers: list[Any] = [30, lamella.Dense(40, "relu", norm=norm), 20, 4]
+        net = lamella.Network(layers, output="softmax", dtype="bfloat16", seed=1)
+        net.fit(X, y, epochs=2, batch_size=2600, threads=threads)
+        trained.append(net.parameters)
+    for other in trained[1:]:
+        assert all(np.array_equal(other[name], value) for name, value in trained[0].items())

@@ -5,7 +5,7 @@
 //! [`Simd`]; the files beside this one hold intrinsics and tile constants and nothing else.
 //!
 //! Promise: every operation here is correctly rounded or exact, so an algorithm built from them gives
-//! the same bits with every token. There are no reciprocal estimates and no min/max of their own.
+//! the same bits with every token; tile products (`tiles.rs`) alone add up in an order of their own. There are no reciprocal estimates and no min/max of their own.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

@@ -68,7 +68,7 @@ pub trait Tiles: Copy + Send + Sync + 'static {
     /// The sums of `square`, in tiles of `rows` rows.
     ///
     /// # Safety
-    /// `rows` is in 1..=16 and `square.tail` below 16; all that `square` names, in `rows` rows of every tile of `a`, `init` and
+    /// `rows` is in 1..=16, `square.tail` below 16 and `square.n_runs` not 0; all that `square` names, in `rows` rows of every tile of `a`, `init` and
     /// `c`, can be read, or of `c` be written.
     unsafe fn sum(self, rows: usize, square: &Square);
     /// Rounds of four full tile products in registers alone; returns the floating-point operations done.
@@ -109,7 +109,7 @@ impl PlainTiles {
 
 impl Tiles for PlainTiles {
     unsafe fn sum(self, rows: usize, s: &Square) {
-        assert!((1..=TILE).contains(&rows) && s.tail < TILE);
+        assert!((1..=TILE).contains(&rows) && s.tail < TILE && s.n_runs > 0);
         for tile in 0..4 {
             let (lower, right) = (tile / 2, tile % 2);
             let mut c = [0.0f32; TILE * TILE];
@@ -158,10 +158,10 @@ mod amx {
     use std::sync::OnceLock;
 
     /// The number of the registers in the processor's list of states that a kernel saves.
-    const TILE_DATA: i32 = 18;
+    const TILE_DATA: libc::c_long = 18;
     /// `arch_prctl`: which of these states programs may ask for, and to ask for one.
-    const SUPPORTED: i32 = 0x1021;
-    const REQUEST: i32 = 0x1023;
+    const SUPPORTED: libc::c_long = 0x1021;
+    const REQUEST: libc::c_long = 0x1023;
 
     /// The proof that this CPU has AMX with BF16, AVX-512 with BF16 beside it, and that this process may use the tiles.
     #[derive(Clone, Copy)]
@@ -256,7 +256,19 @@ mod amx {
             unsafe {
                 asm!("sttilecfg [{}]", in(reg) &raw mut now, options(nostack, preserves_flags));
                 if now != self {
-                    asm!("ldtilecfg [{}]", in(reg) &raw const self, options(nostack, preserves_flags, readonly));
+                    asm!(
+                        "ldtilecfg [{}]",
+                        in(reg) &raw const self,
+                        out("tmm0") _,
+                        out("tmm1") _,
+                        out("tmm2") _,
+                        out("tmm3") _,
+                        out("tmm4") _,
+                        out("tmm5") _,
+                        out("tmm6") _,
+                        out("tmm7") _,
+                        options(nostack, preserves_flags, readonly),
+                    );
                 }
             }
         }
@@ -265,10 +277,10 @@ mod amx {
     impl Tiles for Amx {
         #[inline]
         unsafe fn sum(self, rows: usize, square: &Square) {
-            assert!((1..=TILE).contains(&rows) && square.tail < TILE);
+            assert!((1..=TILE).contains(&rows) && square.tail < TILE && square.n_runs > 0);
             Shapes::new(rows, square.tail).configure();
             // SAFETY: the token proves the instructions, the tiles have their shapes, and the caller vouches for the memory.
-            // Nothing but memory named by `square` and the registers listed is touched.
+            // Nothing but memory named by `square` and its runs, and the registers listed, is touched.
             unsafe {
                 asm!(
                     // The sums' beginning.

@@ -13,7 +13,8 @@
 //! | W of few units in forward (`dots.rs`) | rows form | inputs | `[panel of inputs][n[l]][P/2]` |
 //! | W of few units in backward data | pairs form | outputs | `[panel of inputs][ceil(n[l]/2)][P]` |
 //!
-//! Rows and pairs of f32 panels that have no partner are paired with zero.
+//! Rows and pairs of f32 panels that have no partner are paired with zero. Where there are tiles, the pairs form of the weight
+//! gradient's broadcast operand is turned (`tiles.rs`).
 
 use super::On;
 use super::dots::{Dots, DotsOp};

@@ -11,7 +11,7 @@
 //! Promise: every tile product adds up the terms of one panel of units, or of [`TILE_SAMPLES`] samples from a multiple of that on
 //! ([`tiles::dot`](crate::isa::tiles::dot)), and these follow each other in index order. So neither how many rows are
 //! multiplied at once nor where blocks of units end changes a bit; slices of samples begin at multiples of [`TILE_SAMPLES`].
-//! Segments are not told apart: such sums have a sixteenth of the roundings.
+//! In weights' sums segments are not told apart: their long chains have a thirty-second of the roundings.
 
 use super::bf16::{Pack, PackOp, PairKernels, PairMirror, PairMirrorOp, Pairs};
 use super::dots::{Dots, DotsOp};
@@ -23,6 +23,7 @@ use crate::isa::Operation;
 use crate::isa::bf16::PairSimd;
 use crate::isa::tiles::{Run, Square, TILE, Tiles};
 use arrayvec::ArrayVec;
+use std::mem::MaybeUninit;
 
 /// Samples whose products one tile adds up.
 pub const TILE_SAMPLES: usize = 2 * TILE;
@@ -158,7 +159,7 @@ unsafe fn square<M: Tiles>(tiles: M, p: &mut Product<'_, f32>, row: usize, count
     let last = (first / TILE + steps) * TILE;
     let (a, b) = (p.a.data().as_ptr(), p.b.as_ptr());
     let target = Target { c: p.c.as_mut_ptr().wrapping_add(row * p.width), width: p.width, rows: count };
-    let mut spare = [0.0f32; SPARE];
+    let mut spare = MaybeUninit::<[f32; SPARE]>::uninit();
     let (init, init_stride) = match p.start {
         _ if first > 0 => (target.tiles(target.c, p.width), target.stride()),
         Start::Zero => ([ZEROS.as_ptr(); 4], 0),
@@ -169,7 +170,7 @@ unsafe fn square<M: Tiles>(tiles: M, p: &mut Product<'_, f32>, row: usize, count
     let square = Square {
         init,
         init_stride,
-        c: target.places(spare.as_mut_ptr()),
+        c: target.places(spare.as_mut_ptr().cast()),
         c_stride: target.stride(),
         runs: &raw const run,
         n_runs: 1,
@@ -306,20 +307,21 @@ unsafe fn block<M: Tiles>(
     let (whole, tail) = (last.a.rows() / TILE * TILE, last.a.rows() % TILE);
     let rows = c.len() / width;
     // Tiles are whole; where the block's last one is not, all is made in a place of its own.
-    let mut room = [0.0f32; PANEL * PANEL];
-    let mut spare = [0.0f32; SPARE];
+    let mut room = MaybeUninit::<[f32; PANEL * PANEL]>::uninit();
+    let mut spare = MaybeUninit::<[f32; SPARE]>::uninit();
     let is_whole = rows.is_multiple_of(TILE);
-    if goes_on && !is_whole {
-        room[..c.len()].copy_from_slice(c);
+    if !is_whole {
+        room.write([0.0; PANEL * PANEL])[..c.len()].copy_from_slice(c);
     }
-    let to = if is_whole { c.as_mut_ptr() } else { room.as_mut_ptr() };
-    let target = Target { c: to, width, rows: a_width.min(rows.next_multiple_of(TILE)) };
+    let to = if is_whole { c.as_mut_ptr() } else { room.as_mut_ptr().cast() };
+    debug_assert_eq!(a_width, rows.next_multiple_of(TILE));
+    let target = Target { c: to, width, rows: a_width };
     let init = if goes_on { target.tiles(target.c, width) } else { [ZEROS.as_ptr(); 4] };
     let is_low = target.rows > TILE;
     let square = Square {
         init,
         init_stride: if goes_on { target.stride() } else { 0 },
-        c: target.places(spare.as_mut_ptr()),
+        c: target.places(spare.as_mut_ptr().cast()),
         c_stride: target.stride(),
         runs: runs.as_ptr(),
         n_runs: runs.len(),
@@ -334,30 +336,37 @@ unsafe fn block<M: Tiles>(
         tail_a_lower: if is_low { TILE * tail * size_of::<f32>() } else { 0 },
         tail_b: last.b.panel(lane_panel).as_ptr().wrapping_add(whole * width),
     };
-    // SAFETY: panels of a hold `a_width` turned rows of pairs, 16 or 32, of which the tiles read all or the first 16; those of b
-    // as many rows of `width`; the tiles are written to c, or to `room` and `spare`, which hold a square.
+    // SAFETY: panels of a hold `a_width` turned rows of pairs, 16 or 32, of which the tiles read all; those of b as many rows of
+    // `width`; the tiles are written to c or `room`, which holds a square, and those that are not there to `spare`.
     unsafe { tiles.sum(TILE, &square) };
     if !is_whole {
-        c.copy_from_slice(&room[..c.len()]);
+        // SAFETY: it was written above.
+        c.copy_from_slice(&unsafe { room.assume_init_ref() }[..c.len()]);
     }
 }
 
-/// The gradient of the biases in one panel: `c (+)= sum over samples of b[sample]`.
+/// The gradient of the biases in one panel: `c (+)= sum over samples of b[sample]`, by the same segments as with vectors.
 #[inline(always)]
 fn lane_sums<S: PairSimd>(s: S, pairs: &[Pair<'_, f32>], lane_panel: usize, goes_on: bool, c: &mut [f32]) {
     let width = c.len();
     let ones = s.splat(f32::from_bits(0x3f80_3f80));
     for lane in (0..width).step_by(TILE) {
-        let mut sum = s.splat(0.0);
-        for row in pairs.iter().flat_map(|pair| pair.b.panel(lane_panel).chunks_exact(width)) {
-            // SAFETY: the row has `width` numbers, a multiple of a vector's.
-            sum = s.dot(ones, unsafe { s.load(row.as_ptr().add(lane)) }, sum);
+        let c = c[lane..][..TILE].as_mut_ptr();
+        // SAFETY: c is one vector of the slice above.
+        let mut total = if goes_on { Some(unsafe { s.load(c) }) } else { None };
+        for segment in pairs.chunk_by(|_, next| !next.opens) {
+            let mut sum = s.splat(0.0);
+            for row in segment.iter().flat_map(|pair| pair.b.panel(lane_panel).chunks_exact(width)) {
+                // SAFETY: the row has `width` numbers, a multiple of a vector's.
+                sum = s.dot(ones, unsafe { s.load(row.as_ptr().add(lane)) }, sum);
+            }
+            total = Some(match total {
+                Some(total) => s.add(total, sum),
+                None => sum,
+            });
         }
-        // SAFETY: c has `width` numbers too.
-        unsafe {
-            let c = c.as_mut_ptr().add(lane);
-            s.store(c, if goes_on { s.add(s.load(c), sum) } else { sum });
-        }
+        // SAFETY: c is one vector of the slice above.
+        unsafe { s.store(c, total.unwrap_or(s.splat(0.0))) };
     }
 }
 

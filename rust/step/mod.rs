@@ -246,9 +246,10 @@ impl<T: Number> Slice<T> {
         })
     }
 
-    /// The same, one of `of` that go their ways at once.
-    pub fn walking_from(self, share: usize, of: usize) -> Self {
-        Slice { walk: (share, of.max(1)), ..self }
+    /// From now on it is number `share` of `of` that go their ways at once.
+    pub fn walk_from(&mut self, share: usize, of: usize) {
+        debug_assert!(share < of);
+        self.walk = (share, of);
     }
 
     /// `n` panels in the order in which a product's are made: slices that go their ways at once begin at different ones. If they

@@ -313,9 +313,10 @@ impl<T: Number> Call<'_, '_, '_, T> {
         };
         threads::run(threads, |team, worker| {
             let mut slice = match self.spares.take(self.network, step, Role::Answers) {
-                Ok(slice) => slice.walking_from(worker, team.size()),
+                Ok(slice) => slice,
                 Err(error) => return fail(error),
             };
+            slice.walk_from(worker, team.size());
             let (mut poller, mut spare) = (Poller::new(), None);
             let share = |w: usize| w * slots.len() / team.size();
             while let Some(i) = claims.next(worker, team.size(), share) {

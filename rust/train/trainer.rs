@@ -188,8 +188,7 @@ impl<T: Number> Buffers<T> {
             return Ok(kept);
         }
         let block = || Buffer::zeroed(room, "worker: its scratch");
-        let slice = |i: usize| Ok(Slice::new(network, rows, Role::Learns)?.walking_from(i, slices));
-        let slices = (0..slices).map(slice).collect::<Result<_, _>>()?;
+        let slices = (0..slices).map(|_| Slice::new(network, rows, Role::Learns)).collect::<Result<_, _>>()?;
         let scratch = (0..threads).map(|_| block()).collect::<Result<_, _>>()?;
         Ok(Buffers { slices: Parts::new(slices), scratch: Parts::new(scratch) })
     }

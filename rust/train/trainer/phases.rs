@@ -45,6 +45,7 @@ impl<T: Number> Run<'_, '_, '_, T> {
                 return;
             }
             let slice = &mut *self.buffers.slices.write(i);
+            slice.walk_from(i, slices);
             let begin = i * self.plan.slice_rows;
             let rows = self.plan.slice_rows.min(state.group_rows - begin);
             let first = state.batch + state.group + begin;
