@@ -79,7 +79,7 @@
 //!
 //! A result depends neither on the number of threads nor on the instruction set: sums have a fixed order
 //! ([`kernels`]), random numbers come from a counter ([`rng`]), and the transcendental functions are made of exact and
-//! correctly rounded operations.
+//! correctly rounded operations. In mixed precision alone tiles add up in another order than vectors do ([`isa::tiles`]).
 
 pub mod activation;
 pub mod data;

@@ -153,7 +153,7 @@ mod amx {
     use super::super::bf16::Avx512Bf16;
     use super::{Run, Square, TILE, Tiles};
     use std::arch::asm;
-    use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+    use std::arch::x86_64::{__cpuid_count, _xgetbv};
     use std::mem::offset_of;
     use std::sync::OnceLock;
 
@@ -198,14 +198,16 @@ mod amx {
     }
 
     /// Whether the CPU has AMX-BF16, with tiles as large as they are here, and the system saves their registers.
+    #[allow(unused_unsafe)] // in newer versions of Rust the instruction is safe
     fn has_tiles() -> bool {
         const PALETTES: u32 = 0x1d;
-        if __cpuid(0).eax < PALETTES {
+        // SAFETY: every x86-64 CPU has the instruction.
+        let leaf = |leaf: u32, sub: u32| unsafe { __cpuid_count(leaf, sub) };
+        if leaf(0, 0).eax < PALETTES {
             return false;
         }
         // Bits 22 and 24: AMX-BF16, AMX-TILE.
-        let features = __cpuid_count(7, 0).edx;
-        let palette = __cpuid_count(PALETTES, 1);
+        let (features, palette) = (leaf(7, 0).edx, leaf(PALETTES, 1));
         let (bytes, row, names, rows) =
             (palette.eax >> 16, palette.ebx & 0xffff, palette.ebx >> 16, palette.ecx & 0xffff);
         // SAFETY: a CPU with AVX-512, which was found, has the instruction.
