@@ -54,7 +54,7 @@ pub struct Product<'a, T> {
     pub start: Start<'a, T>,
     /// What is done with a finished sum.
     pub finish: Finish<'a, T>,
-    /// Earlier segments' sums, shaped as `c`; empty where the depth is one segment.
+    /// Earlier segments' sums, shaped as `c`; empty where the depth is one segment. Tiles do without (`tiles.rs`).
     pub totals: &'a mut [T],
     /// The result: `[rows][width]`.
     pub c: &'a mut [T],

@@ -288,7 +288,7 @@ impl Layer {
 
 /// Whether forward has inputs as lanes, the layer being narrow: where that takes fewer vectors than units as lanes do, or a
 /// row of the input is long. `inputs` counts numbers of an operand, pairs in mixed precision. The same on every instruction
-/// set, as it decides the order of sums.
+/// set, as it decides the order of sums, but where there are tiles, which have an order of their own.
 fn dots_pay<T: Number>(inputs: usize, units: usize) -> bool {
     let vector = dots::partials::<T>();
     let with_inputs = units.saturating_mul(inputs.div_ceil(vector) + DOTS_FOLD);
