@@ -640,6 +640,38 @@ def test_dlpack_arrays_are_data() -> None:
     other = MLPClassifier((5,), max_iter=20, random_state=0).fit(Capsule(rows), Capsule(labels))
     np.testing.assert_array_equal(plain.coefs_[0], other.coefs_[0])
     np.testing.assert_array_equal(plain.predict(rows), other.predict(Capsule(rows)))
+    weights = np.linspace(0.5, 2, 60)
+    watched: dict[str, Any] = {"early_stopping": True, "max_iter": 20, "random_state": 0}
+    plain = MLPClassifier((5,), **watched, validation_data=(rows, labels))
+    other = MLPClassifier((5,), **watched, validation_data=(Capsule(rows), Capsule(labels)))
+    plain.fit(rows, labels, sample_weight=weights)
+    other.fit(Capsule(rows), Capsule(labels), sample_weight=Capsule(weights))
+    np.testing.assert_array_equal(plain.coefs_[0], other.coefs_[0])
+    assert plain.validation_scores_ == other.validation_scores_
+
+
+class Interface:
+    """An array that shows itself through the array interface only."""
+
+    def __init__(self, array: Array) -> None:
+        self.__array_interface__ = array.__array_interface__
+        self.array = array
+
+
+def test_objects_with_the_array_interface_are_data() -> None:
+    rows = np.random.RandomState(0).randn(60, 4)
+    labels = (rows[:, 0] > 0).astype(np.int64)
+    plain = MLPClassifier((5,), max_iter=20, random_state=0).fit(rows, labels)
+    other = MLPClassifier((5,), max_iter=20, random_state=0).fit(Interface(rows), Interface(labels))
+    np.testing.assert_array_equal(plain.coefs_[0], other.coefs_[0])
+    np.testing.assert_array_equal(plain.predict_proba(rows), other.predict_proba(Interface(rows)))
+    np.testing.assert_array_equal(plain.predict(rows), other.predict(Interface(rows)))
+
+
+def test_a_summary_tells_how_long_a_fit_was(capsys: pytest.CaptureFixture[str]) -> None:
+    for solver, words in (("adam", "trained    7 epochs"), ("lbfgs", "trained    7 iterations")):
+        MLPClassifier((5,), solver=solver, max_iter=7, random_state=0).fit(IRIS_X, NAMES).summary()
+        assert words in capsys.readouterr().out
 
 
 # --- lbfgs, heard of ---

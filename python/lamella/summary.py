@@ -17,12 +17,14 @@ __all__ = ["text"]
 UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
-def text(network: Network) -> str:
+def text(network: Network, trained: str | None = None) -> str:
     """Return a table with a line a layer, the total, and what is held in memory.
 
     Parameters
     ----------
     network : Network
+    trained : str or None
+        How much, in words; None asks the network.
 
     Returns
     -------
@@ -47,7 +49,8 @@ def text(network: Network) -> str:
     lines = [table[0], rule, *table[1:-1], rule, table[-1]]
     lines.append(f"loss       {network.loss}")
     lines.append(f"precision  {network.precision}")
-    lines.append(f"trained    {network.steps:,} steps, {network.epochs:,} epochs")
+    trained = trained or f"{network.steps:,} steps, {network.epochs:,} epochs"
+    lines.append(f"trained    {trained}")
     held = network._net.n_bytes
     lines.append(f"memory     {amount(numbers)} of parameters, {amount(held)} in the core")
     return "\n".join(lines)

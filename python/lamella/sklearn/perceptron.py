@@ -44,7 +44,7 @@ from sklearn.utils.validation import (
 )
 from threadpoolctl import threadpool_limits
 
-from .. import bars, checks, frames
+from .. import bars, checks, frames, summary
 from ..callbacks import Callback, StopTraining
 from ..layers import Dense
 from ..network import Network
@@ -120,6 +120,7 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         """Fit as scikit-learn does, with networks of the core at hand."""
         self._prepared_engine()
         options.check(self, np.size(self.hidden_layer_sizes))
+        y, sample_weight = _as_array("y", y), _as_array("sample_weight", sample_weight)
         weights = self._weights(y, sample_weight, incremental)
         return super()._fit(X, y, sample_weight=weights, incremental=incremental)
 
@@ -458,7 +459,7 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
         try:
             X, y = validate_data(
                 self,
-                *self.validation_data,
+                *(_as_array("validation_data", part) for part in self.validation_data),
                 accept_sparse=["csr", "csc"],
                 multi_output=True,
                 y_numeric=not is_classifier(self),
@@ -591,7 +592,8 @@ class Perceptron(BaseMultilayerPerceptron):  # type: ignore[misc]
 
     def summary(self) -> None:
         """Print the layers, their activations, shapes, numbers of parameters and memory."""
-        self.to_network().summary()
+        unit = "iterations" if self.solver == "lbfgs" else "epochs"
+        print(summary.text(self.to_network(), f"{self.n_iter_:,} {unit}"))
 
     def to_onnx(self, path: str | os.PathLike[str] | None = None) -> Any:
         """Return, or write, the network as ONNX; see `lamella.Network.to_onnx`.
@@ -683,8 +685,15 @@ CORE_NAMES = {"logistic": "sigmoid", "exp": "exponential"}
 
 
 def _as_array(name: str, value: Any) -> Any:
-    """Return a view of what shows its numbers through DLPack only, else `value`."""
-    return frames.from_dlpack(name, value) if frames.is_dlpack(value) else value
+    """Return an array of what scikit-learn does not read everywhere, else `value`.
+
+    That is what shows its numbers through DLPack or the array interface alone.
+    """
+    if frames.is_dlpack(value):
+        return frames.from_dlpack(name, value)
+    if hasattr(value, "__array__") or not any(hasattr(value, mark) for mark in frames.ARRAY_MARKS):
+        return value
+    return np.asarray(value)
 
 
 def _canonical(X: Any) -> Any:
